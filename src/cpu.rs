@@ -1,0 +1,1 @@
+//! The CPU backend: ONNX Runtime sessions, and rayon to split a batch over them.

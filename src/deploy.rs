@@ -1,0 +1,1 @@
+//! Deployment files, and the adapter that picks a backend from them.

@@ -1,0 +1,1 @@
+//! The FPGA backend: OpenCL through opencl3.

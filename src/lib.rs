@@ -1,0 +1,28 @@
+//! triscore scores ONNX models on CPU, GPU or FPGA behind one trait.
+
+#[cfg(feature = "cpu")]
+pub mod cpu;
+#[cfg(feature = "deploy")]
+pub mod deploy;
+pub mod error;
+#[cfg(feature = "opencl")]
+pub mod fpga;
+#[cfg(feature = "cuda")]
+pub mod gpu;
+pub mod model;
+#[cfg(feature = "server")]
+pub mod registry;
+pub mod scoring;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod signature;
+pub mod tensor;
+
+pub use error::{ErrorKind, Result, ScoreError};
+pub use model::Model;
+pub use scoring::{
+    Backend, BackendKind, Call, CancelToken, CompileOptions, Device, Health, Lane, Lanes, Limits, Placement,
+    Scored, Scorer, Timing,
+};
+pub use signature::{Dim, Port, PortKind, Signature};
+pub use tensor::{DType, Element, Tensor, Value};

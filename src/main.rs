@@ -1,0 +1,2 @@
+//! The `triscore` program.
+fn main() {}
