@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from models.training import digits, layers
-from models.training.fit import Schedule, fit
-from models.training.publish import publish_classifier
+from models.training.fit import Schedule
 
 SEED = 0
 SCHEDULE = Schedule(epochs=20)
@@ -37,21 +36,5 @@ def network(rng: np.random.Generator) -> layers.Layer:
     )
 
 
-def main() -> None:
-    """Trains on three quarters of the digits and measures on the rest."""
-    data = digits.load()
-    rng = np.random.default_rng(SEED)
-    net = network(rng)
-    fit(net, data.x_train, data.y_train, SCHEDULE, rng)
-    publish_classifier(
-        Path(__file__).parent,
-        "digits_cnn",
-        net,
-        data.x_heldout,
-        data.y_heldout,
-        training={"script": "train.py", "seed": SEED, "epochs": SCHEDULE.epochs, "samples": len(data.y_train)},
-    )
-
-
 if __name__ == "__main__":
-    main()
+    digits.train_and_publish(Path(__file__).parent, network, SCHEDULE, SEED)

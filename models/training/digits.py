@@ -6,13 +6,17 @@ licensed CC BY 4.0: Alpaydin, E. and Kaynak, C. (1998), UCI Machine Learning Rep
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from models.training.layers import Array
+from models.training.fit import Schedule, fit
+from models.training.layers import Array, Layer
+from models.training.publish import publish_classifier
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,26 @@ def load() -> Digits:
     held_out = np.zeros(len(y), dtype=bool)
     held_out[held_out_rows(y)] = True
     return Digits(x[~held_out], y[~held_out], x[held_out], y[held_out])
+
+
+def train_and_publish(
+    folder: Path,
+    network: Callable[[np.random.Generator], Layer],
+    schedule: Schedule,
+    seed: int,
+    *,
+    flat: bool = False,
+) -> None:
+    """Trains on three quarters of the digits, measures on the rest, and writes the results into `folder`.
+
+    `flat` feeds each image as one row of 64 numbers, for networks without convolutions.
+    """
+    data = load()
+    x_train, x_heldout = data.x_train, data.x_heldout
+    if flat:
+        x_train, x_heldout = x_train.reshape(-1, 64), x_heldout.reshape(-1, 64)
+    rng = np.random.default_rng(seed)
+    net = network(rng)
+    fit(net, x_train, data.y_train, schedule, rng)
+    training = {"script": "train.py", "seed": seed, "epochs": schedule.epochs, "samples": len(x_train)}
+    publish_classifier(folder, folder.name, net, x_heldout, data.y_heldout, training=training)

@@ -24,7 +24,7 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: object) -> str:
+    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: int | float | list[int]) -> str:
         """Adds a node with one output; returns that output's name."""
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
