@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class GraphBuilder:
 
     def constant(self, name: str, value: NDArray) -> str:
         """Adds an initialiser; returns its name."""
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def rename_output(self, old: str, new: str) -> None:
@@ -43,23 +43,22 @@ class GraphBuilder:
         self,
         path: Path,
         name: str,
-        inputs: Mapping[str, tuple[int, Sequence[Dim]]],
-        outputs: Mapping[str, tuple[int, Sequence[Dim]]],
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
     ) -> None:
-        """Writes the model; `inputs` and `outputs` map a name to its element type and dimensions."""
-
-        def ports(described: Mapping[str, tuple[int, Sequence[Dim]]]) -> list[onnx.ValueInfoProto]:
-            return [helper.make_tensor_value_info(key, *value) for key, value in described.items()]
-
-        graph = helper.make_graph(self.nodes, name, ports(inputs), ports(outputs), self.constants)
+        """Writes the model, if ONNX's own checker accepts it."""
+        graph = helper.make_graph(self.nodes, name, list(inputs), list(outputs), self.constants)
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="triscore-models",
         )
-        onnx.checker.check_model(model, full_check=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
+        # By path, because only then does the checker look into external data files.
+        onnx.checker.check_model(str(path), full_check=True)
 
 
-FLOAT = TensorProto.FLOAT
+def tensor(name: str, dims: Sequence[Dim], element_type: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    """An input or output of the graph; a text dimension is a free one of that name."""
+    return helper.make_tensor_value_info(name, element_type, list(dims))

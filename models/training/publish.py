@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from models.training.fit import predict
-from models.training.graph import FLOAT, GraphBuilder
+from models.training.graph import GraphBuilder, tensor
 from models.training.layers import Array, Layer
 
 # float32 sums in another order differ in the last bits; more than this means that the export is wrong.
@@ -29,6 +30,12 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 def write_json(path: Path, value: object, *, indent: int | None = 2) -> None:
     """Writes JSON with a final newline."""
     path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_examples(path: Path, examples: Mapping[str, object]) -> None:
+    """Writes examples by model name, one a line: they are read by tests, and by people one at a time."""
+    lines = (f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in examples.items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def file_facts(path: Path) -> dict[str, object]:
@@ -53,7 +60,7 @@ def publish_classifier(
     graph = GraphBuilder()
     graph.rename_output(net.export(graph, "x"), "logits")
     path = folder / "model.onnx"
-    graph.save(path, name, {"x": (FLOAT, ["batch", *x.shape[1:]])}, {"logits": (FLOAT, ["batch", 10])})
+    graph.save(path, name, [tensor("x", ["batch", *x.shape[1:]])], [tensor("logits", ["batch", 10])])
 
     expected = predict(net, x)
     (logits,) = session(path).run(["logits"], {"x": x})
