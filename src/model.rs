@@ -6,6 +6,16 @@ use crate::signature::Signature;
 pub struct Model {
     signature: Signature,
     nodes: Vec<Node>,
+    bytes: bytes::Bytes,
+    external: Vec<ExternalFile>,
+}
+/// ext
+#[derive(Debug)]
+pub struct ExternalFile {
+    /// n
+    pub name: String,
+    /// b
+    pub bytes: bytes::Bytes,
 }
 /// Node
 #[derive(Debug)]
@@ -23,5 +33,13 @@ impl Model {
     /// nodes
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+    /// b
+    pub fn bytes(&self) -> &bytes::Bytes {
+        &self.bytes
+    }
+    /// b
+    pub fn external(&self) -> &[ExternalFile] {
+        &self.external
     }
 }

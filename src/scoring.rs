@@ -38,7 +38,7 @@ mod limits;
 mod placement;
 
 pub use backend::{Backend, BackendKind, CompileOptions, Device, Precision};
-pub use call::{Call, CancelToken};
+pub use call::{Call, CancelToken, OnCancel};
 pub use fault::{Fault, FaultBackend, FaultScorer};
 pub use lanes::{Lane, LaneGuard, Lanes};
 pub use limits::{BatchPlan, Limits, Strategy};

@@ -10,7 +10,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -147,7 +146,7 @@ impl<L: Lane + 'static> Lanes<L> {
     /// # Errors
     /// As [`Scorer::score`](super::Scorer::score).
     pub fn score(&self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
-        let (guard, wait) = match self.try_acquire() {
+        let (mut guard, wait) = match self.try_acquire() {
             Some(guard) => (guard, std::time::Duration::ZERO),
             None => {
                 let start = Instant::now();
@@ -163,18 +162,21 @@ impl<L: Lane + 'static> Lanes<L> {
 /// A lane that is out to one caller; goes back when dropped, unless it was retired or a panic passes.
 pub struct LaneGuard<'a, L> {
     shared: &'a Shared<L>,
-    /// Taken only by `drop` and `retire`.
+    /// Nothing once the lane was retired.
     lane: Option<L>,
 }
 
 impl<L> LaneGuard<'_, L> {
-    /// Runs `work` on the lane and gives it back, or retires it if `work` panicked or lost its device.
+    /// Runs `work` on the lane, and retires the lane if `work` panicked or lost its device.
     ///
     /// # Errors
-    /// What `work` returns; `Internal` when it panicked.
-    pub fn run<R>(mut self, work: impl FnOnce(&mut L) -> Result<R>) -> Result<R> {
+    /// What `work` returns; `Internal` when it panicked; `DeviceLost` when the lane was retired before.
+    pub fn run<R>(&mut self, work: impl FnOnce(&mut L) -> Result<R>) -> Result<R> {
+        let Some(lane) = &mut self.lane else {
+            return Err(ScoreError::device_lost("the lane was taken out of use"));
+        };
         // The lane is retired when a panic came out of it, so nobody sees its broken state.
-        match catch_unwind(AssertUnwindSafe(|| work(&mut self))) {
+        match catch_unwind(AssertUnwindSafe(|| work(lane))) {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(e)) => {
                 if e.row().fatal_to_device {
@@ -192,15 +194,11 @@ impl<L> LaneGuard<'_, L> {
     }
 
     /// Takes the lane out of use for good.
-    pub fn retire(mut self, reason: impl Into<String>) {
-        self.retire_now(reason.into());
-    }
-
-    fn retire_now(&mut self, reason: String) {
+    pub fn retire(&mut self, reason: impl Into<String>) {
         let Some(lane) = self.lane.take() else { return };
         let mut state = self.shared.lock();
         state.alive -= 1;
-        state.retired.get_or_insert(reason);
+        state.retired.get_or_insert(reason.into());
         drop(state);
         // Everybody: if it was the last lane, all who wait must be told.
         self.shared.freed.notify_all();
@@ -209,31 +207,10 @@ impl<L> LaneGuard<'_, L> {
     }
 }
 
-impl<L> Deref for LaneGuard<'_, L> {
-    type Target = L;
-    #[allow(
-        clippy::expect_used,
-        reason = "the lane is taken only by drop and by methods that consume the guard"
-    )]
-    fn deref(&self) -> &L {
-        self.lane.as_ref().expect("a guard holds its lane until it is dropped")
-    }
-}
-
-impl<L> DerefMut for LaneGuard<'_, L> {
-    #[allow(
-        clippy::expect_used,
-        reason = "the lane is taken only by drop and by methods that consume the guard"
-    )]
-    fn deref_mut(&mut self) -> &mut L {
-        self.lane.as_mut().expect("a guard holds its lane until it is dropped")
-    }
-}
-
 impl<L> Drop for LaneGuard<'_, L> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            return self.retire_now("a call panicked while it held the lane".to_owned());
+            return self.retire("a call panicked while it held the lane");
         }
         if let Some(lane) = self.lane.take() {
             self.shared.lock().idle.push(lane);
@@ -332,7 +309,7 @@ mod tests {
     #[test]
     fn who_waits_is_told_when_the_last_lane_goes() {
         let lanes = lanes(1);
-        let held = lanes.try_acquire().unwrap();
+        let mut held = lanes.try_acquire().unwrap();
         std::thread::scope(|s| {
             let waiter = s.spawn(|| lanes.acquire(&Call::new()).map(drop));
             std::thread::sleep(Duration::from_millis(10));

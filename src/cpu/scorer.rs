@@ -1,0 +1,313 @@
+//! Lanes, the wide session and the plans behind one [`Scorer`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::library::Runtime;
+use super::session::{SessionLane, Source, Threads};
+use super::{host, tune};
+use crate::error::{ErrorKind, Result, ScoreError};
+use crate::model::Model;
+use crate::scoring::{
+    Call, CompileOptions, Device, Health, Lane, LaneGuard, Lanes, Limits, Placement, Scored, Scorer,
+    Strategy, Timing,
+};
+use crate::signature::Signature;
+use crate::tensor::{Tensor, Value};
+
+/// A model in ONNX Runtime sessions.
+pub(super) struct CpuScorer {
+    signature: Signature,
+    limits: Limits,
+    placement: Placement,
+    devices: Vec<Device>,
+    lanes: Lanes<SessionLane>,
+    /// A session of many threads; used only by who holds every lane.
+    wide: Option<Mutex<SessionLane>>,
+    /// Runs all parts of a split batch but the first, which the caller runs itself.
+    pool: Option<rayon::ThreadPool>,
+    /// The last field, so that it is dropped last: what the sessions freed goes back to the system.
+    _trim: TrimOnDrop,
+}
+
+struct TrimOnDrop;
+
+impl Drop for TrimOnDrop {
+    fn drop(&mut self) {
+        host::trim_memory();
+    }
+}
+
+impl CpuScorer {
+    /// Loads the model into as many sessions as threads and memory allow, checks that its rows are
+    /// independent, and measures how batches are best run.
+    pub(super) fn load(
+        runtime: Arc<Runtime>,
+        model: &Model,
+        placement: Placement,
+        devices: Vec<Device>,
+        options: &CompileOptions,
+    ) -> Result<Self> {
+        let start = Instant::now();
+        let trim = TrimOnDrop;
+        let budget = host::thread_budget(options.cpu_cores);
+        let memory = Memory::of(&runtime, options)?;
+        let external = model.external().iter().map(|f| (f.name.clone(), Arc::from(&f.bytes[..])));
+        let source = Source {
+            runtime: &runtime,
+            model,
+            external: external.collect(),
+            bounded: options.memory_bytes.is_some(),
+        };
+        let open = |threads| SessionLane::open(&source, threads).map_err(|e| memory.explain(e));
+        let mut first = open(Threads::ONE)?;
+        let sample = tune::sample(model.signature());
+        if let Some(sample) = &sample {
+            first.score(&sample.rows(1)?, &Call::new()).map_err(|e| memory.explain(e))?;
+        }
+        host::trim_memory();
+        let fit = memory.sessions_that_fit();
+        let wanted = options.lanes.unwrap_or(budget).max(1);
+        let mut sessions = vec![first];
+        if budget > 1 && fit < 2 && options.lanes.is_none() {
+            // Only one fits: let it have all the threads.
+            sessions.clear();
+            sessions.push(open(Threads { count: budget, spin: false })?);
+        }
+        for _ in 1..wanted.min(fit) {
+            sessions.push(open(Threads::ONE)?);
+        }
+        let count = sessions.len();
+        let mut scorer = Self {
+            signature: model.signature().clone(),
+            limits: Limits::new(count),
+            placement,
+            devices,
+            lanes: Lanes::new(sessions)?,
+            wide: None,
+            pool: None,
+            _trim: trim,
+        };
+        scorer.check_rows(sample.as_ref());
+        if let Some(sample) = sample.filter(|_| !options.skip_tuning && budget > 1 && fit > 1) {
+            if fit > count {
+                scorer.wide = Some(Mutex::new(open(Threads { count: budget, spin: true })?));
+            }
+            scorer.tune(&sample, budget)?;
+        }
+        host::trim_memory();
+        scorer.limits.resident_bytes = host::resident_bytes();
+        tracing::info!(
+            lanes = count,
+            threads = budget,
+            plans = scorer.limits.plans.len(),
+            load_ms = start.elapsed().as_millis() as u64,
+            "the model is ready on the CPU"
+        );
+        Ok(scorer)
+    }
+
+    /// Takes the batch axis out of the signature unless rows scored together equal rows scored alone.
+    fn check_rows(&mut self, sample: Option<&tune::Sample>) {
+        if self.signature.batch_axis().is_none() {
+            return;
+        }
+        let verdict = match sample {
+            Some(sample) => tune::rows_are_independent(self, sample),
+            None => Err(ScoreError::unsupported("no sample input could be made")),
+        };
+        let reason = match verdict {
+            Ok(true) => return,
+            Ok(false) => "its rows depend on each other".to_owned(),
+            Err(e) => format!("that its rows are independent could not be checked: {e}"),
+        };
+        tracing::warn!(reason, "the model's first axis is not used as a batch axis");
+        self.signature = self.signature.clone().without_batch_axis();
+    }
+
+    fn tune(&mut self, sample: &tune::Sample, threads: usize) -> Result<()> {
+        let ways = threads.min(self.lanes.total());
+        if self.signature.batch_axis().is_some() && ways > 1 {
+            let name = |i| format!("triscore-split-{i}");
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(ways - 1).thread_name(name).build();
+            self.pool = Some(pool.map_err(|e| ScoreError::internal(format!("no threads: {e}")))?);
+        }
+        let mut strategies = vec![Strategy::Serial];
+        if self.pool.is_some() {
+            strategies.push(Strategy::Split { ways });
+        }
+        if self.wide.is_some() {
+            strategies.push(Strategy::Wide { threads });
+        }
+        let (plans, preferred) = tune::measure(self, sample, &strategies)?;
+        let used = |f: fn(&Strategy) -> bool| plans.iter().any(|p| f(&p.strategy));
+        if !used(|s| matches!(s, Strategy::Wide { .. })) {
+            self.wide = None;
+        }
+        if !used(|s| matches!(s, Strategy::Split { .. })) {
+            self.pool = None;
+        }
+        self.limits.plans = plans;
+        self.limits.preferred_batch = preferred;
+        Ok(())
+    }
+
+    /// Runs the inputs in that way if every lane is free for it, else serially.
+    pub(super) fn score_as(&self, strategy: Strategy, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+        match (strategy, &self.pool, &self.wide) {
+            (Strategy::Split { ways }, Some(pool), _) => {
+                let Some(axis) = self.signature.batch_axis() else { return self.lanes.score(inputs, call) };
+                match self.all_lanes() {
+                    Some(lanes) => split(pool, lanes, ways, axis, inputs, call),
+                    None => self.lanes.score(inputs, call),
+                }
+            }
+            (Strategy::Wide { .. }, _, Some(wide)) => match self.all_lanes() {
+                Some(mut lanes) => {
+                    // One of the guards catches a panic; the others are held so that nobody else runs.
+                    let Some(mut guard) = lanes.pop() else { return self.lanes.score(inputs, call) };
+                    let mut wide = wide.lock().unwrap_or_else(PoisonError::into_inner);
+                    guard.run(|_| wide.score(inputs, call))
+                }
+                None => self.lanes.score(inputs, call),
+            },
+            _ => self.lanes.score(inputs, call),
+        }
+    }
+
+    /// Every lane, or none.
+    fn all_lanes(&self) -> Option<Vec<LaneGuard<'_, SessionLane>>> {
+        let lanes = (0..self.lanes.total()).map_while(|_| self.lanes.try_acquire()).collect::<Vec<_>>();
+        (lanes.len() == self.lanes.total()).then_some(lanes)
+    }
+}
+
+/// Cuts the batch into parts and runs each on a lane of its own.
+fn split(
+    pool: &rayon::ThreadPool,
+    lanes: Vec<LaneGuard<'_, SessionLane>>,
+    ways: usize,
+    axis: usize,
+    inputs: &[Tensor],
+    call: &Call,
+) -> Result<Scored> {
+    let start = Instant::now();
+    let rows = inputs.first().and_then(|t| t.shape().get(axis)).copied().unwrap_or(0);
+    let ways = ways.min(lanes.len()).min(rows).max(1);
+    let part = |i: usize| -> Result<Vec<Tensor>> {
+        let cut = rows * i / ways..rows * (i + 1) / ways;
+        inputs.iter().map(|t| t.rows(axis, cut.clone())).collect()
+    };
+    let mut jobs = Vec::with_capacity(ways);
+    for (i, lane) in lanes.into_iter().take(ways).enumerate() {
+        jobs.push((part(i)?, lane, None));
+    }
+    pool.in_place_scope(|scope| {
+        let mut jobs = jobs.iter_mut();
+        let own = jobs.next();
+        for (inputs, lane, result) in jobs {
+            scope.spawn(move |_| *result = Some(lane.run(|lane| lane.score(inputs, call))));
+        }
+        if let Some((inputs, lane, result)) = own {
+            *result = Some(lane.run(|lane| lane.score(inputs, call)));
+        }
+    });
+    let none = || Err(ScoreError::internal("a part of a batch was not run"));
+    let parts =
+        jobs.into_iter().map(|(_, _, result)| result.unwrap_or_else(none)).collect::<Result<Vec<_>>>()?;
+    let compute = start.elapsed();
+    Ok(Scored { outputs: join(axis, &parts)?, timing: Timing { compute, ..Timing::default() } })
+}
+
+/// The outputs of all parts, one after another.
+fn join(axis: usize, parts: &[Scored]) -> Result<Vec<Value>> {
+    let count = parts.first().map_or(0, |p| p.outputs.len());
+    let port = |i: usize| parts.iter().filter_map(|p| p.outputs.get(i)).collect::<Vec<_>>();
+    (0..count).map(|i| Value::concat(axis, &port(i))).collect()
+}
+
+/// The memory that sessions may take.
+struct Memory {
+    /// What the process held before the first session.
+    before_bytes: u64,
+    /// What it may hold in all, where that is known.
+    limit_bytes: Option<u64>,
+    bounded: bool,
+}
+
+impl Memory {
+    /// Registers the deployment's bound, if it has one.
+    fn of(runtime: &Runtime, options: &CompileOptions) -> Result<Self> {
+        let before_bytes = host::resident_bytes().unwrap_or(0);
+        let limit_bytes = match options.memory_bytes {
+            Some(bytes) => {
+                // The bound is on what ONNX Runtime allocates; what is there already counts too.
+                const LEAST: u64 = 16 << 20;
+                runtime.bound_memory(bytes.saturating_sub(before_bytes).max(LEAST))?;
+                Some(bytes)
+            }
+            // Nobody set a bound: leave a fifth of the machine to others.
+            None => host::memory_bytes().map(|b| b / 5 * 4),
+        };
+        Ok(Self { before_bytes, limit_bytes, bounded: options.memory_bytes.is_some() })
+    }
+
+    /// How many sessions like the one that was loaded fit.
+    fn sessions_that_fit(&self) -> usize {
+        let (Some(limit), Some(now)) = (self.limit_bytes, host::resident_bytes()) else { return usize::MAX };
+        let one = now.saturating_sub(self.before_bytes).max(1);
+        let more = limit.saturating_sub(now) / one;
+        usize::try_from(more).unwrap_or(usize::MAX).saturating_add(1)
+    }
+
+    /// Names the setting that a failed allocation met.
+    fn explain(&self, e: ScoreError) -> ScoreError {
+        match (e.kind(), self.limit_bytes) {
+            (ErrorKind::OutOfMemory, Some(limit)) if self.bounded => ScoreError::out_of_memory(format!(
+                "the model does not fit into the {:.2} GB that memoryInGB allows: {}",
+                limit as f64 / f64::from(1 << 30),
+                e.message()
+            )),
+            _ => e,
+        }
+    }
+}
+
+impl Scorer for CpuScorer {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+    fn placement(&self) -> &Placement {
+        &self.placement
+    }
+    fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    fn score(&self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+        self.signature.check(inputs)?;
+        let rows = self.signature.rows(inputs);
+        let strategy = self.limits.plan(rows).map_or(Strategy::Serial, |p| p.strategy);
+        self.score_as(strategy, inputs, call)
+    }
+
+    fn health(&self) -> Health {
+        self.lanes.health()
+    }
+}
+
+impl std::fmt::Debug for CpuScorer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CpuScorer").field("lanes", &self.lanes).field("limits", &self.limits).finish()
+    }
+}
+
+/// How long one call takes, for the tuner.
+pub(super) fn time(scorer: &CpuScorer, strategy: Strategy, inputs: &[Tensor]) -> Result<Duration> {
+    let start = Instant::now();
+    scorer.score_as(strategy, inputs, &Call::new())?;
+    Ok(start.elapsed())
+}

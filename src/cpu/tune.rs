@@ -1,0 +1,247 @@
+//! What is measured once, when a model is loaded: whether its rows are independent, and how batches
+//! of which size are best run.
+//!
+//! Whether to cut a batch, to let ONNX Runtime spread its operators, or to do neither depends on the
+//! model and on the batch: tree ensembles gain nothing from the one at 32 rows and 1.6× from the
+//! other, convolutions the reverse, small batches lose by both. No rule covers that, and a measurement
+//! takes a tenth of a second.
+
+use std::time::{Duration, Instant};
+
+use super::scorer::{CpuScorer, time};
+use crate::error::Result;
+use crate::scoring::{BatchPlan, Call, Scorer, Strategy};
+use crate::signature::{Dim, PortKind, Signature};
+use crate::tensor::{AlignedBytes, DType, Tensor, Value, element_count};
+
+/// Batches that are measured.
+const BATCHES: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+/// Measured runs of one strategy on one batch; the median counts.
+const RUNS: usize = 7;
+/// Time for all measurements, beyond which the rest is left unmeasured.
+const TIME_BASE: Duration = Duration::from_millis(100);
+/// A slow model gets this many runs more.
+const TIME_RUNS: u32 = 24;
+const TIME_MOST: Duration = Duration::from_secs(4);
+/// A parallel strategy must take less than this part of the serial time: a lane held is a lane that
+/// nobody else can use.
+const WORTH_IT: f64 = 0.9;
+/// Rows of the sample that the independence of rows is checked with.
+const CHECK_ROWS: usize = 3;
+/// Relative and absolute difference that rounding explains: other batch sizes run other kernels.
+const TOLERANCE: (f64, f64) = (1e-3, 1e-4);
+
+/// Inputs for a model that one knows nothing of.
+pub(super) struct Sample {
+    signature: Signature,
+    /// The length of free dimensions other than the batch.
+    free: usize,
+}
+
+/// A sample of that signature, or nothing where an input does not tell its shape.
+pub(super) fn sample(signature: &Signature) -> Option<Sample> {
+    const FREE: usize = 8;
+    let known = signature.inputs().iter().all(|p| p.dims().is_some());
+    known.then(|| Sample { signature: signature.clone(), free: FREE })
+}
+
+impl Sample {
+    /// Inputs of that many rows: floats in 0..1, the rest zeros, which are valid indices anywhere.
+    pub(super) fn rows(&self, rows: usize) -> Result<Vec<Tensor>> {
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        self.signature
+            .inputs()
+            .iter()
+            .map(|port| {
+                let PortKind::Tensor { dtype, dims } = &port.kind else {
+                    return Err(crate::ScoreError::unsupported("an input is no tensor"));
+                };
+                let length = |(axis, dim): (usize, &Dim)| match dim {
+                    Dim::Fixed(n) => *n,
+                    Dim::Free(_) if Some(axis) == self.signature.batch_axis() => rows,
+                    Dim::Free(_) => self.free,
+                };
+                let shape = dims.iter().flatten().enumerate().map(length).collect::<Vec<_>>();
+                random(*dtype, &shape, &mut seed)
+            })
+            .collect()
+    }
+}
+
+fn random(dtype: DType, shape: &[usize], seed: &mut u64) -> Result<Tensor> {
+    let mut next = || {
+        // xorshift64*: good enough to keep a branch predictor from learning a forest by heart.
+        *seed ^= *seed >> 12;
+        *seed ^= *seed << 25;
+        *seed ^= *seed >> 27;
+        (seed.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1u32 << 24) as f32
+    };
+    let Some(size) = dtype.size_bytes().filter(|_| dtype.is_float()) else {
+        return Tensor::zeros(dtype, shape);
+    };
+    let mut bytes = AlignedBytes::zeroed(element_count(shape)?.saturating_mul(size))?;
+    for element in bytes.as_mut_slice().chunks_exact_mut(size) {
+        let x = next();
+        match dtype {
+            DType::F32 => element.copy_from_slice(&x.to_ne_bytes()),
+            DType::F64 => element.copy_from_slice(&f64::from(x).to_ne_bytes()),
+            DType::F16 => element.copy_from_slice(&half::f16::from_f32(x).to_ne_bytes()),
+            _ => element.copy_from_slice(&half::bf16::from_f32(x).to_ne_bytes()),
+        }
+    }
+    Tensor::new(dtype, shape, bytes)
+}
+
+/// Whether rows scored together answer what they answer alone.
+pub(super) fn rows_are_independent(scorer: &CpuScorer, sample: &Sample) -> Result<bool> {
+    let Some(axis) = scorer.signature().batch_axis() else { return Ok(false) };
+    let all = sample.rows(CHECK_ROWS)?;
+    let together = scorer.score_as(Strategy::Serial, &all, &Call::new())?.outputs;
+    for row in 0..CHECK_ROWS {
+        let one = all.iter().map(|t| t.rows(axis, row..row + 1)).collect::<Result<Vec<_>>>()?;
+        let alone = scorer.score_as(Strategy::Serial, &one, &Call::new())?.outputs;
+        for (together, alone) in together.iter().zip(&alone) {
+            // An output that has not one element a row has no rows at all.
+            let Ok(cut) = together.rows(axis, row..row + 1) else { return Ok(false) };
+            if !close(&cut, alone) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(together.iter().all(|v| v.rows(axis, 0..CHECK_ROWS + 1).is_err()))
+}
+
+/// Whether two values are equal but for rounding.
+fn close(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Tensor(a), Value::Tensor(b)) => close_tensors(a, b),
+        (Value::Sequence(a), Value::Sequence(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b))
+        }
+        (Value::Map(a), Value::Map(b)) => a.keys() == b.keys() && close_tensors(a.values(), b.values()),
+        _ => false,
+    }
+}
+
+fn close_tensors(a: &Tensor, b: &Tensor) -> bool {
+    if a.dtype() != b.dtype() || a.shape() != b.shape() {
+        return false;
+    }
+    let (relative, absolute) = TOLERANCE;
+    let near = |a: f64, b: f64| {
+        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= absolute + relative * a.abs().max(b.abs())
+    };
+    macro_rules! near_as {
+        ($t:ty, $to_f64:expr) => {
+            match (a.as_slice::<$t>(), b.as_slice::<$t>()) {
+                (Ok(a), Ok(b)) => a.iter().zip(b).all(|(a, b)| near($to_f64(*a), $to_f64(*b))),
+                _ => false,
+            }
+        };
+    }
+    match a.dtype() {
+        DType::F32 => near_as!(f32, f64::from),
+        DType::F64 => near_as!(f64, f64::from),
+        DType::F16 => near_as!(half::f16, half::f16::to_f64),
+        DType::Bf16 => near_as!(half::bf16, half::bf16::to_f64),
+        _ => a == b,
+    }
+}
+
+/// The best strategy for every measured batch, and the batch with the best rate.
+pub(super) fn measure(
+    scorer: &CpuScorer,
+    sample: &Sample,
+    strategies: &[Strategy],
+) -> Result<(Vec<BatchPlan>, Option<usize>)> {
+    let start = Instant::now();
+    let batched = scorer.signature().batch_axis().is_some();
+    let mut plans: Vec<BatchPlan> = Vec::new();
+    let mut time_limit = TIME_BASE;
+    for batch in BATCHES {
+        // Without a batch axis there is one size of call; larger batches must fit into the time left.
+        let foreseen = plans.last().map_or(Duration::ZERO, |p| p.serial * 2 * RUNS as u32);
+        if !plans.is_empty() && (!batched || start.elapsed() + foreseen > time_limit) {
+            break;
+        }
+        let inputs = sample.rows(batch)?;
+        let mut best: Option<(Strategy, Duration)> = None;
+        let mut serial = Duration::ZERO;
+        // One strategy after the other: a spinning thread of one would slow the next one down.
+        for strategy in strategies {
+            if matches!(strategy, Strategy::Split { ways } if *ways > batch) {
+                continue;
+            }
+            let took = median(scorer, *strategy, &inputs)?;
+            if *strategy == Strategy::Serial {
+                serial = took;
+            }
+            let worth = match best {
+                None => true,
+                Some((Strategy::Serial, _)) => took.as_secs_f64() < serial.as_secs_f64() * WORTH_IT,
+                Some((_, best)) => took < best,
+            };
+            if worth {
+                best = Some((*strategy, took));
+            }
+        }
+        if plans.is_empty() {
+            time_limit = (TIME_BASE + serial * TIME_RUNS).min(TIME_MOST);
+        }
+        if let Some((strategy, chosen)) = best {
+            plans.push(BatchPlan { from_rows: batch, strategy, serial, chosen });
+        }
+    }
+    let preferred = preferred(&plans).filter(|_| batched);
+    Ok((plans, preferred))
+}
+
+/// The smallest batch whose rate is nearly the best.
+fn preferred(plans: &[BatchPlan]) -> Option<usize> {
+    const NEARLY: f64 = 0.95;
+    let rate = |p: &BatchPlan| p.from_rows as f64 / p.chosen.as_secs_f64().max(1e-9);
+    let best = plans.iter().map(rate).fold(0.0, f64::max);
+    plans.iter().find(|p| rate(p) >= best * NEARLY).map(|p| p.from_rows)
+}
+
+fn median(scorer: &CpuScorer, strategy: Strategy, inputs: &[Tensor]) -> Result<Duration> {
+    // The first run allocates and wakes threads up.
+    let first = time(scorer, strategy, inputs)?;
+    let runs = if first > Duration::from_millis(20) { RUNS / 2 } else { RUNS };
+    let mut times = (0..runs).map(|_| time(scorer, strategy, inputs)).collect::<Result<Vec<_>>>()?;
+    times.sort();
+    Ok(times.get(times.len() / 2).copied().unwrap_or(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_preferred_batch_is_the_smallest_that_is_nearly_the_fastest() {
+        let plan = |from_rows, us| BatchPlan {
+            from_rows,
+            strategy: Strategy::Serial,
+            serial: Duration::from_micros(us),
+            chosen: Duration::from_micros(us),
+        };
+        assert_eq!(preferred(&[plan(1, 10), plan(8, 20), plan(32, 79), plan(64, 160)]), Some(8));
+        assert_eq!(preferred(&[]), None);
+    }
+
+    #[test]
+    fn rounding_is_forgiven_and_nothing_else() {
+        let t = |v: &[f32]| Value::Tensor(Tensor::from_slice(&[v.len()], v).unwrap());
+        for (a, b, equal) in [
+            (t(&[1.0, f32::NAN]), t(&[1.0005, f32::NAN]), true),
+            (t(&[0.0]), t(&[0.00009]), true),
+            (t(&[1.0]), t(&[1.01]), false),
+            (t(&[f32::INFINITY]), t(&[f32::INFINITY]), true),
+            (t(&[f32::INFINITY]), t(&[1.0]), false),
+            (t(&[1.0]), t(&[1.0, 1.0]), false),
+            (t(&[1.0]), Value::Sequence(vec![t(&[1.0])]), false),
+        ] {
+            assert_eq!(close(&a, &b), equal, "{a:?} {b:?}");
+        }
+    }
+}
