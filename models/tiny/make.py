@@ -207,8 +207,8 @@ def run(case: Case) -> dict[str, Any]:
 
 def agree(answer: object, expected: NDArray | list[NDArray]) -> bool:
     """Whether two answers are the same; only computed float32 may differ, in the last bits."""
-    if isinstance(expected, list) and isinstance(answer, list):
-        return all(agree(*pair) for pair in zip(answer, expected, strict=True))
+    if isinstance(expected, list):
+        return isinstance(answer, list) and all(agree(*pair) for pair in zip(answer, expected, strict=True))
     answer = np.asarray(answer)
     if answer.dtype != expected.dtype or answer.shape != expected.shape:
         return False
