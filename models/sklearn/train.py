@@ -169,6 +169,11 @@ def convert(name: str, recipe: Recipe, estimator: BaseEstimator, ports: dict[str
     ]
     options = {id(estimator): {"zipmap": recipe.zip_map}} if is_classifier(estimator) else None
     model = convert_sklearn(estimator, name, types, target_opset=OPSETS, options=options)
+    # skl2onnx lists the operator sets in the order of a Python set, which changes from run to run. Its repetitions stay:
+    # real files have them, so readers must take them.
+    operator_sets = sorted(model.opset_import, key=lambda entry: (entry.domain, entry.version))
+    del model.opset_import[:]
+    model.opset_import.extend(operator_sets)
     path = FOLDER / f"{name}.onnx"
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
@@ -189,7 +194,7 @@ def sklearn_answer(estimator: BaseEstimator, rows: NDArray, zip_map: bool) -> di
 def largest_difference(answers: dict[str, Any], expected: dict[str, Any]) -> float:
     """The largest difference between the numbers of two answers (labels are compared by what is measured)."""
 
-    def numbers(value: Any) -> NDArray:
+    def numbers(value: object) -> NDArray:
         if isinstance(value, list):
             value = [[row[key] for key in sorted(row)] for row in value]
         return np.asarray(value, dtype=np.float64)
