@@ -169,7 +169,7 @@ def convert(name: str, recipe: Recipe, estimator: BaseEstimator, ports: dict[str
     ]
     options = {id(estimator): {"zipmap": recipe.zip_map}} if is_classifier(estimator) else None
     model = convert_sklearn(estimator, name, types, target_opset=OPSETS, options=options)
-    # skl2onnx lists the operator sets in the order of a Python set, which changes from run to run. Its repetitions stay:
+    # skl2onnx lists operator sets in the order of a Python set, which changes from run to run. Its repetitions stay:
     # real files have them, so readers must take them.
     operator_sets = sorted(model.opset_import, key=lambda entry: (entry.domain, entry.version))
     del model.opset_import[:]
