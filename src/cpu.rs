@@ -56,6 +56,15 @@ impl CpuBackend {
     pub fn with_library(self, library: impl Into<PathBuf>) -> Self {
         Self { library: Some(library.into()) }
     }
+
+    /// ONNX Runtime's environment, for a program that also uses `ort` directly: a process can have only
+    /// one, and the backend's is it.
+    ///
+    /// # Errors
+    /// `Unavailable` when ONNX Runtime cannot be loaded.
+    pub fn environment(&self) -> Result<ort::environment::Environment> {
+        library::load(self.library.as_deref()).map(|runtime| runtime.environment().clone())
+    }
 }
 
 impl Backend for CpuBackend {

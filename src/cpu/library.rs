@@ -214,8 +214,7 @@ fn find(places: &Places) -> Result<(PathBuf, String)> {
         };
     }
     for (place, path) in &places.usual {
-        let by_name = path.components().count() == 1;
-        if !by_name && !path.exists() {
+        if !is_bare_name(path) && !path.exists() {
             tried.push(format!("{} ({place}): not there", path.display()));
             continue;
         }
@@ -238,7 +237,7 @@ fn inspect(path: &Path) -> std::result::Result<String, String> {
         api: unsafe extern "C" fn(u32) -> *const std::ffi::c_void,
         version: unsafe extern "C" fn() -> *const c_char,
     }
-    if path.components().count() > 1 && !path.is_file() {
+    if !is_bare_name(path) && !path.is_file() {
         return Err(if path.exists() { "not a file".to_owned() } else { "not there".to_owned() });
     }
     // SAFETY: opening a library runs its initialisers; that is what loading ONNX Runtime means, and the
@@ -262,6 +261,11 @@ fn inspect(path: &Path) -> std::result::Result<String, String> {
         return Err(format!("it is ONNX Runtime {version}, and 1.{MIN_MINOR_VERSION} or newer is needed"));
     }
     Ok(version)
+}
+
+/// Whether it is a file name alone, which the system's loader looks up in its own places.
+fn is_bare_name(path: &Path) -> bool {
+    path.file_name() == Some(path.as_os_str())
 }
 
 /// A loader's message without line breaks.

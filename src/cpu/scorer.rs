@@ -88,7 +88,7 @@ impl CpuScorer {
             pool: None,
             _trim: trim,
         };
-        scorer.check_rows(sample.as_ref());
+        scorer.check_rows(sample.as_ref().filter(|_| !options.skip_tuning));
         if let Some(sample) = sample.filter(|_| !options.skip_tuning && budget > 1 && fit > 1) {
             if fit > count {
                 scorer.wide = Some(Mutex::new(open(Threads { count: budget, spin: true })?));
@@ -114,7 +114,7 @@ impl CpuScorer {
         }
         let verdict = match sample {
             Some(sample) => tune::rows_are_independent(self, sample),
-            None => Err(ScoreError::unsupported("no sample input could be made")),
+            None => Err(ScoreError::unsupported("no sample was scored")),
         };
         let reason = match verdict {
             Ok(true) => return,

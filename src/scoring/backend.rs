@@ -112,7 +112,8 @@ pub struct CompileOptions {
     pub precision: Precision,
     /// Who may run what the device cannot: nothing runs there unless it is given here.
     pub host: Option<Arc<dyn Backend>>,
-    /// Do not measure at load which strategy suits which batch size; take one lane a call.
+    /// Measure nothing at load, for a model whose runs take long: batches run on one lane, and as nothing
+    /// is known of the rows' independence, the signature has no batch axis.
     pub skip_tuning: bool,
 }
 

@@ -1,0 +1,101 @@
+//! Suites × devices: every suite is a value, every device of every backend runs it.
+//!
+//! A device that is not there is a skip with the backend's reason, printed; a backend that can find
+//! devices and not run models yet is the same. What fails is listed in full, not only the first case.
+//! `TRISCORE_DEVICES=cpu,gpu` says which backends must be there: one of them missing is then a failure.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may assert its way forward"
+)]
+
+mod cases;
+mod suites;
+
+use std::sync::Arc;
+
+use triscore::scoring::FaultBackend;
+use triscore::{Backend, BackendKind, Device, ErrorKind};
+
+/// One suite: a name, and what it does with a device.
+pub(crate) struct Suite {
+    /// As printed.
+    pub(crate) name: &'static str,
+    /// Returns the failures.
+    pub(crate) run: fn(&Target) -> Vec<String>,
+}
+
+/// A device under test.
+pub(crate) struct Target {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) device: Device,
+}
+
+fn backends() -> Vec<Arc<dyn Backend>> {
+    vec![
+        #[cfg(feature = "cpu")]
+        Arc::new(triscore::cpu::CpuBackend::new()),
+        //GPUFPGA
+    ]
+}
+
+#[test]
+fn every_suite_passes_on_every_device() {
+    let required = std::env::var("TRISCORE_DEVICES").unwrap_or_else(|_| "cpu".to_owned());
+    let mut failures = Vec::new();
+    for backend in backends() {
+        let kind = backend.kind();
+        let is_required = required.split(',').any(|r| r == kind.to_string());
+        let targets = match targets(&backend) {
+            Ok(targets) => targets,
+            Err(reason) => {
+                println!("{kind}: skipped: {reason}");
+                if is_required {
+                    failures.push(format!("{kind}: required and not there: {reason}"));
+                }
+                continue;
+            }
+        };
+        for target in &targets {
+            for suite in suites::ALL {
+                let start = std::time::Instant::now();
+                let failed = (suite.run)(target);
+                let verdict = if failed.is_empty() { "pass" } else { "FAIL" };
+                println!("{}: {}: {verdict} ({:.1?})", target.device, suite.name, start.elapsed());
+                failures
+                    .extend(failed.into_iter().map(|f| format!("{}: {}: {f}", target.device, suite.name)));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// The devices of a backend that can run models.
+fn targets(backend: &Arc<dyn Backend>) -> Result<Vec<Target>, String> {
+    let devices = backend.probe().map_err(|e| e.to_string())?;
+    let model = cases::model("tiny/identity_float.onnx");
+    let mut targets = Vec::new();
+    for device in devices {
+        match backend.place(&model, &device) {
+            Ok(_) => targets.push(Target { backend: backend.clone(), device }),
+            Err(e) if e.kind() == ErrorKind::Unsupported => return Err(format!("{device}: {e}")),
+            Err(e) => return Err(format!("{device}: place failed: {e}")),
+        }
+    }
+    Ok(targets)
+}
+
+/// The suites can fail: a backend that answers wrong is caught by them.
+#[test]
+fn a_backend_that_answers_wrong_is_caught() {
+    let backend: Arc<dyn Backend> = Arc::new(FaultBackend::new(BackendKind::Custom("fault")));
+    let device = backend.probe().unwrap().remove(0);
+    let target = Target { backend, device };
+    for name in ["answers", "accuracy"] {
+        let suite = suites::ALL.iter().find(|s| s.name == name).unwrap();
+        assert!(!(suite.run)(&target).is_empty(), "{name} passes for a backend that answers anything");
+    }
+}
