@@ -1,0 +1,80 @@
+//! A model's tensors as [`Tensor`]s: what a backend of ours uploads.
+
+use bytes::Bytes;
+
+use super::Model;
+use super::external::{self, Reference};
+use super::limits::ReadLimits;
+use super::onnx::TensorProto;
+use super::tensors;
+use crate::error::{Result, ScoreError};
+use crate::tensor::{AlignedBytes, Buffer, DType, Memory, Tensor};
+
+/// Shared bytes as the memory of a tensor: used in place where they happen to be aligned.
+struct Shared(Bytes);
+
+impl Memory for Shared {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Model {
+    /// A tensor of this model (an initialiser, an attribute's value) with its data, wherever that lies.
+    ///
+    /// # Errors
+    /// `Unsupported` for an element type that has no [`DType`]; `BadModel` for a tensor that is not one of
+    /// this model's and does not hold what it says; `OutOfMemory`.
+    pub fn tensor(&self, proto: &TensorProto) -> Result<Tensor> {
+        let place = |e: ScoreError| e.with_at(format!("tensor '{}'", super::shown::shown(proto.name())));
+        self.tensor_of(proto).map_err(place)
+    }
+
+    fn tensor_of(&self, proto: &TensorProto) -> Result<Tensor> {
+        let checked = tensors::check(proto, &ReadLimits::default())?;
+        let dtype = DType::from_onnx(proto.data_type()).ok_or_else(|| {
+            ScoreError::unsupported(format!("element type {} has no tensor", proto.data_type()))
+        })?;
+        let shape = proto.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
+        let shape = shape.map_err(|e| ScoreError::bad_model(format!("shape {:?}: {e}", proto.dims)))?;
+        if dtype == DType::String {
+            let texts = proto.string_data.iter().map(|s| String::from_utf8_lossy(s).into_owned());
+            return Tensor::strings(&shape, texts.collect::<Vec<_>>());
+        }
+        let bytes = match (&proto.raw_data, external::is_external(proto)?) {
+            (_, true) => self.external_bytes(&Reference::of(proto)?, checked.bytes)?,
+            (Some(raw), false) => raw.clone(),
+            (None, false) => return Tensor::new(dtype, &shape, typed(proto, dtype)?),
+        };
+        Tensor::new(dtype, &shape, Buffer::from_memory(Shared(bytes))?)
+    }
+
+    fn external_bytes(&self, reference: &Reference<'_>, length: u64) -> Result<Bytes> {
+        let file = self.external.iter().find(|file| file.name == reference.file);
+        let file = file.ok_or_else(|| ScoreError::bad_model("its external data is not this model's"))?;
+        reference.slice(&file.bytes, length)
+    }
+}
+
+/// The elements of typed fields as raw bytes; values were checked to fit, so narrowing loses nothing.
+fn typed(proto: &TensorProto, dtype: DType) -> Result<AlignedBytes> {
+    fn narrowed<const N: usize>(values: &[i32]) -> Vec<u8> {
+        values.iter().filter_map(|v| v.to_le_bytes().first_chunk::<N>().copied()).flatten().collect()
+    }
+    match dtype {
+        DType::F32 => AlignedBytes::copy_of(bytemuck::cast_slice(&proto.float_data)),
+        DType::F64 => AlignedBytes::copy_of(bytemuck::cast_slice(&proto.double_data)),
+        DType::I64 => AlignedBytes::copy_of(bytemuck::cast_slice(&proto.int64_data)),
+        DType::U64 => AlignedBytes::copy_of(bytemuck::cast_slice(&proto.uint64_data)),
+        DType::U32 => {
+            let values: Vec<u32> = proto.uint64_data.iter().map(|v| *v as u32).collect();
+            AlignedBytes::copy_of(bytemuck::cast_slice(&values))
+        }
+        DType::I32 => AlignedBytes::copy_of(bytemuck::cast_slice(&proto.int32_data)),
+        DType::Bf16 | DType::F16 | DType::I16 | DType::U16 => {
+            AlignedBytes::copy_of(&narrowed::<2>(&proto.int32_data))
+        }
+        DType::Bool | DType::I8 | DType::U8 => AlignedBytes::copy_of(&narrowed::<1>(&proto.int32_data)),
+        DType::String => Err(ScoreError::internal("text has no raw bytes")),
+    }
+}
