@@ -1,1 +1,3 @@
 //! The HTTP scoring server.
+
+pub mod json;
