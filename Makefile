@@ -1,0 +1,43 @@
+# triscore: the two commands that a newcomer needs are `make demo` and `make test`.
+# Both set up everything they need below this folder; nothing is installed into the system.
+
+CARGO ?= cargo
+ORT := third_party/onnxruntime/libonnxruntime.so
+
+.PHONY: help setup build demo test lint docs bench bench-server fuzz clean
+
+help: ## what there is
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## fetch ONNX Runtime's library, pinned by checksum
+	@scripts/install-onnxruntime.sh
+
+build: setup ## the program, optimised
+	$(CARGO) build --release --locked
+
+demo: build ## register a model, deploy it, score a real digit, clean up
+	@scripts/demo.sh
+
+test: setup ## all tests
+	$(CARGO) test --locked
+
+lint: ## formatting, clippy, every feature on its own
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@scripts/check-features.sh
+
+docs: ## the documentation, without a warning
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+bench: setup ## ratios against bare ONNX Runtime, side by side in one run
+	$(CARGO) bench --locked --bench ratios
+
+bench-server: build ## the server against the Azure ML inference server (installs it into .venv; wants wrk)
+	@scripts/setup-python.sh bench
+	@.venv/bin/python scripts/bench-server.py --server 'triscore=target/release/triscore serve {model} --port {port}'
+
+fuzz: ## a short run of every fuzz target
+	@scripts/fuzz-smoke.sh 20
+
+clean: ## what was built and fetched
+	rm -rf target third_party .venv
