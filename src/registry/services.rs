@@ -1,0 +1,368 @@
+//! Services: written down when a deployment begins, and kept up to date by whoever runs it.
+//!
+//! A deployment has a number, its generation. Who reports how a service stands gives the number that
+//! it was deployed under, and is refused when the service has been deployed anew since: the last
+//! words of an old process do not overwrite the state of the new one.
+
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use rusqlite::{OptionalExtension, Row, Transaction, named_params};
+
+use super::clock;
+use super::db::{Db, Told};
+use super::keys::{KeyKind, Secret, ServiceKeys};
+use super::models::{find, from_json, to_json};
+use super::names::{ModelRef, service_name_fault, suggestion};
+use super::process::ProcessStamp;
+use super::record::{add_properties, change_tags, label_faults};
+use super::service::{
+    Keys, ServiceFilter, ServiceRecord, ServiceSpec, ServiceState, ServiceStatus, ServiceUpdate,
+};
+use super::workspace::Workspace;
+use crate::error::{Result, ScoreError};
+
+impl Workspace {
+    /// Writes a new service down, in state [`Transitioning`](ServiceState::Transitioning).
+    ///
+    /// # Errors
+    /// `BadInput` when its name or labels break a rule, `Conflict` when there is one of that name,
+    /// `NotFound` when a model is not registered.
+    pub fn insert_service(&self, spec: &ServiceSpec, keys: Keys) -> Result<ServiceRecord> {
+        self.put_service(spec, keys, false)
+    }
+
+    /// Writes a service down, over one of its name. That one's first time and (unless others are given)
+    /// keys stay; its generation ends.
+    ///
+    /// # Errors
+    /// As [`Workspace::insert_service`], but for the name that is taken.
+    pub fn replace_service(&self, spec: &ServiceSpec, keys: Keys) -> Result<ServiceRecord> {
+        self.put_service(spec, keys, true)
+    }
+
+    fn put_service(&self, spec: &ServiceSpec, keys: Keys, replace: bool) -> Result<ServiceRecord> {
+        let mut faults = Vec::from_iter(service_name_fault(&spec.name));
+        faults.extend(label_faults("tag", &spec.tags));
+        faults.extend(label_faults("property", &spec.properties));
+        if !faults.is_empty() {
+            return Err(ScoreError::bad_input(faults.join("\n")));
+        }
+        self.db.write(|tx| {
+            let old: Option<String> = tx
+                .query_row("SELECT created_time FROM services WHERE name = ?", [&spec.name], |row| row.get(0))
+                .optional()?;
+            if old.is_some() && !replace {
+                let message =
+                    format!("service '{}' exists already; ask for overwriting to replace it", spec.name);
+                return Err(ScoreError::conflict(message).into());
+            }
+            // In the same transaction, so that no model is deleted in between.
+            for id in &spec.model_ids {
+                check_model(tx, id)?;
+            }
+            let keys = match keys {
+                Keys::Set(keys) => keys,
+                Keys::KeepOrGenerate => keys_of(tx, &spec.name)?.unwrap_or_else(ServiceKeys::generate),
+            };
+            tx.execute("DELETE FROM services WHERE name = ?", [&spec.name])?;
+            let now = clock::now();
+            let service = ServiceRecord {
+                spec: spec.clone(),
+                status: ServiceStatus::new(ServiceState::Transitioning),
+                generation: tx.query_row(
+                    "UPDATE generations SET last = last + 1 RETURNING last",
+                    [],
+                    |row| row.get(0),
+                )?,
+                created_time: old.unwrap_or_else(|| now.clone()),
+                updated_time: now,
+            };
+            insert(tx, &service)?;
+            put_keys(tx, &spec.name, &keys)?;
+            Ok(service)
+        })
+    }
+
+    /// Says how a service stands.
+    ///
+    /// # Errors
+    /// `Conflict` when it has been deployed anew since that generation, `NotFound` when it is gone.
+    pub fn set_service_status(&self, name: &str, generation: i64, status: &ServiceStatus) -> Result<()> {
+        self.db.write(|tx| {
+            check_generation(tx, name, generation)?;
+            tx.execute(
+                "UPDATE services SET state = :state, reason = :reason, port = :port, pid = :pid,
+                     pid_start_time = :pid_start_time, device = :device, updated_time = :updated WHERE name = :name",
+                named_params! {
+                    ":name": name,
+                    ":state": status.state.name(),
+                    ":reason": status.reason,
+                    ":port": status.port,
+                    ":pid": status.process.map(|p| p.pid),
+                    ":pid_start_time": start_time(status.process),
+                    ":device": status.device,
+                    ":updated": clock::now(),
+                },
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Says that a service is now in that state, and why; what else is known of it stays.
+    ///
+    /// # Errors
+    /// As [`Workspace::set_service_status`].
+    pub fn set_service_state(
+        &self,
+        name: &str,
+        generation: i64,
+        state: ServiceState,
+        reason: Option<&str>,
+    ) -> Result<()> {
+        self.db.write(|tx| {
+            check_generation(tx, name, generation)?;
+            tx.execute(
+                "UPDATE services SET state = ?, reason = ?, updated_time = ? WHERE name = ?",
+                (state.name(), reason, clock::now(), name),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Changes what may be changed about a service without deploying it anew.
+    ///
+    /// # Errors
+    /// `BadInput` when nothing is to be changed or a rule is broken, `Conflict` when a property is there
+    /// already, `NotFound`.
+    pub fn update_service(&self, name: &str, update: &ServiceUpdate) -> Result<ServiceRecord> {
+        if *update == ServiceUpdate::default() {
+            return Err(ScoreError::bad_input("No parameters provided to update."));
+        }
+        let faults =
+            label_faults("tag", &update.add_tags).or(label_faults("property", &update.add_properties));
+        if let Some(fault) = faults {
+            return Err(ScoreError::bad_input(fault));
+        }
+        self.db.write(|tx| {
+            let mut service = find_service(tx, name)?;
+            change_tags(&mut service.spec.tags, &update.add_tags, &update.remove_tags)?;
+            add_properties(&mut service.spec.properties, &update.add_properties)?;
+            if update.description.is_some() {
+                service.spec.description.clone_from(&update.description);
+            }
+            service.updated_time = clock::now();
+            tx.execute(
+                "UPDATE services SET tags = ?, properties = ?, description = ?, updated_time = ? WHERE name = ?",
+                (
+                    to_json(&service.spec.tags)?,
+                    to_json(&service.spec.properties)?,
+                    &service.spec.description,
+                    &service.updated_time,
+                    name,
+                ),
+            )?;
+            Ok(service)
+        })
+    }
+
+    /// One service.
+    ///
+    /// # Errors
+    /// `NotFound` with the names there are; `Conflict` when another process held the workspace for too
+    /// long.
+    pub fn show_service(&self, name: &str) -> Result<ServiceRecord> {
+        self.db.read(|tx| find_service(tx, name))
+    }
+
+    /// The services that fit the filter, by name.
+    ///
+    /// # Errors
+    /// `Conflict` when another process held the workspace for too long; `Io` when it is damaged.
+    pub fn list_services(&self, filter: &ServiceFilter) -> Result<Vec<ServiceRecord>> {
+        self.db.read(|tx| {
+            let mut statement = tx.prepare("SELECT * FROM services ORDER BY name")?;
+            let mut rows = statement.query([])?;
+            let mut services = Vec::new();
+            while let Some(row) = rows.next()? {
+                let service = from_row(tx, row)?;
+                if filter.fits(&service.spec) {
+                    services.push(service);
+                }
+            }
+            Ok(services)
+        })
+    }
+
+    /// Strikes a service out, and its keys. Its process and its files are the caller's to end first.
+    ///
+    /// # Errors
+    /// As [`Workspace::show_service`].
+    pub fn delete_service(&self, name: &str) -> Result<ServiceRecord> {
+        self.db.write(|tx| {
+            let service = find_service(tx, name)?;
+            tx.execute("DELETE FROM services WHERE name = ?", [name])?;
+            Ok(service)
+        })
+    }
+
+    /// The keys of a service.
+    ///
+    /// # Errors
+    /// As [`Workspace::show_service`].
+    pub fn service_keys(&self, name: &str) -> Result<ServiceKeys> {
+        self.db.read(|tx| {
+            find_service(tx, name)?;
+            keys_of(tx, name)?.ok_or_else(|| Db::damaged(format!("service '{name}' has no keys")))
+        })
+    }
+
+    /// Changes one key of a service, to the one given or a new one; gives both as they are then.
+    ///
+    /// # Errors
+    /// As [`Workspace::show_service`].
+    pub fn regenerate_service_key(
+        &self,
+        name: &str,
+        which: KeyKind,
+        key: Option<Secret>,
+    ) -> Result<ServiceKeys> {
+        self.db.write(|tx| {
+            find_service(tx, name)?;
+            let key = key.unwrap_or_else(Secret::generate);
+            let mut keys = keys_of(tx, name)?.unwrap_or_else(ServiceKeys::generate);
+            match which {
+                KeyKind::Primary => keys.primary = key,
+                KeyKind::Secondary => keys.secondary = key,
+            }
+            put_keys(tx, name, &keys)?;
+            Ok(keys)
+        })
+    }
+}
+
+/// A model that a service names must be registered, unless it is a local path (version 0).
+fn check_model(tx: &Transaction<'_>, id: &str) -> Told<()> {
+    if id.rsplit_once(':').is_some_and(|(name, version)| !name.is_empty() && version == "0") {
+        return Ok(());
+    }
+    let model: ModelRef = id.parse()?;
+    if model.version().is_none() {
+        return Err(ScoreError::bad_input(format!("model '{model}' of a service needs its version")).into());
+    }
+    find(tx, &model).map(|_| ())
+}
+
+fn check_generation(tx: &Transaction<'_>, name: &str, generation: i64) -> Told<()> {
+    let now: Option<i64> = tx
+        .query_row("SELECT generation FROM services WHERE name = ?", [name], |row| row.get(0))
+        .optional()?;
+    match now {
+        Some(now) if now == generation => Ok(()),
+        Some(now) => Err(ScoreError::conflict(format!(
+            "service '{name}' has been deployed anew (generation {now}; this is {generation})"
+        ))
+        .into()),
+        None => Err(not_found(tx, name)?.into()),
+    }
+}
+
+fn not_found(tx: &Transaction<'_>, name: &str) -> Told<ScoreError> {
+    let mut statement = tx.prepare("SELECT name FROM services ORDER BY name")?;
+    let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let hint = suggestion(name, names.iter().map(String::as_str));
+    Ok(ScoreError::not_found(format!("there is no service '{}'; {hint}", name.escape_debug())))
+}
+
+fn find_service(tx: &Transaction<'_>, name: &str) -> Told<ServiceRecord> {
+    let mut statement = tx.prepare("SELECT * FROM services WHERE name = ?")?;
+    let mut rows = statement.query([name])?;
+    match rows.next()? {
+        Some(row) => from_row(tx, row),
+        None => Err(not_found(tx, name)?.into()),
+    }
+}
+
+fn from_row(tx: &Transaction<'_>, row: &Row<'_>) -> Told<ServiceRecord> {
+    let name: String = row.get("name")?;
+    let mut statement =
+        tx.prepare_cached("SELECT model_id FROM service_models WHERE service = ? ORDER BY place")?;
+    let model_ids = statement.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let started: Option<i64> = row.get("pid_start_time")?;
+    let process = row
+        .get::<_, Option<u32>>("pid")?
+        .map(|pid| ProcessStamp { pid, start_time: started.and_then(|t| u64::try_from(t).ok()) });
+    Ok(ServiceRecord {
+        spec: ServiceSpec {
+            name,
+            model_ids,
+            compute_type: row.get("compute_type")?,
+            description: row.get("description")?,
+            tags: from_json(&row.get::<_, String>("tags")?)?,
+            properties: from_json(&row.get::<_, String>("properties")?)?,
+            deployment_config: from_json(&row.get::<_, String>("deployment_config")?)?,
+            source_dir: PathBuf::from(std::ffi::OsString::from_vec(row.get("source_dir")?)),
+        },
+        status: ServiceStatus {
+            state: row.get::<_, String>("state")?.parse().map_err(Db::damaged)?,
+            reason: row.get("reason")?,
+            port: row.get("port")?,
+            process,
+            device: row.get("device")?,
+        },
+        generation: row.get("generation")?,
+        created_time: row.get("created_time")?,
+        updated_time: row.get("updated_time")?,
+    })
+}
+
+fn insert(tx: &Transaction<'_>, service: &ServiceRecord) -> Told<()> {
+    let ServiceRecord { spec, status, generation, created_time, updated_time } = service;
+    tx.execute(
+        "INSERT INTO services (name, generation, compute_type, state, description, tags, properties,
+             deployment_config, source_dir, created_time, updated_time)
+         VALUES (:name, :generation, :compute_type, :state, :description, :tags, :properties,
+             :deployment_config, :source_dir, :created, :updated)",
+        named_params! {
+            ":name": spec.name,
+            ":generation": generation,
+            ":compute_type": spec.compute_type,
+            ":state": status.state.name(),
+            ":description": spec.description,
+            ":tags": to_json(&spec.tags)?,
+            ":properties": to_json(&spec.properties)?,
+            ":deployment_config": to_json(&spec.deployment_config)?,
+            ":source_dir": spec.source_dir.as_os_str().as_bytes(),
+            ":created": created_time,
+            ":updated": updated_time,
+        },
+    )?;
+    let mut statement =
+        tx.prepare("INSERT INTO service_models (service, place, model_id) VALUES (?, ?, ?)")?;
+    for (place, id) in spec.model_ids.iter().enumerate() {
+        statement.execute((&spec.name, i64::try_from(place).unwrap_or(i64::MAX), id))?;
+    }
+    Ok(())
+}
+
+fn keys_of(tx: &Transaction<'_>, name: &str) -> Told<Option<ServiceKeys>> {
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let keys: Option<(String, String)> = tx
+        .query_row("SELECT primary_key, secondary_key FROM service_keys WHERE service = ?", [name], read)
+        .optional()?;
+    let Some((primary, secondary)) = keys else { return Ok(None) };
+    Ok(Some(ServiceKeys { primary: Secret::new(primary)?, secondary: Secret::new(secondary)? }))
+}
+
+fn put_keys(tx: &Transaction<'_>, name: &str, keys: &ServiceKeys) -> Told<()> {
+    tx.execute(
+        "INSERT OR REPLACE INTO service_keys (service, primary_key, secondary_key) VALUES (?, ?, ?)",
+        (name, keys.primary.expose(), keys.secondary.expose()),
+    )?;
+    Ok(())
+}
+
+/// SQLite counts with a sign; no machine has been up for long enough to tell.
+fn start_time(process: Option<ProcessStamp>) -> Option<i64> {
+    process.and_then(|p| p.start_time).and_then(|t| i64::try_from(t).ok())
+}
