@@ -49,7 +49,9 @@ pub(super) struct Reference<'a> {
 pub(super) fn is_external(tensor: &TensorProto) -> Result<bool> {
     match tensor.data_location.map(DataLocation::try_from) {
         Some(Ok(DataLocation::External)) => Ok(true),
-        Some(Err(other)) => Err(ScoreError::bad_model(format!("data location {other} is none of ONNX's"))),
+        Some(Err(other)) => {
+            Err(ScoreError::bad_model(format!("data location {} is none of ONNX's", other.0)))
+        }
         // Readers differ in which of the two they believe, so a contradiction is refused.
         _ if !tensor.external_data.is_empty() => {
             let what = "it names external data, and its data location says that it has none";
