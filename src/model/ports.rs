@@ -212,8 +212,7 @@ mod tests {
         }
         let many = (0..10).map(|i| value(&format!("x{i}"), DType::F32, &[])).collect();
         let model = model(graph(vec![node("Sum", &["x0"], &["y"])], many, vec![y()], vec![]));
-        let mut limits = ReadLimits::default();
-        limits.max_ports = 10;
+        let mut limits = ReadLimits { max_ports: 10, ..Default::default() };
         Model::from_bytes(encoded(&model), &limits).unwrap();
         limits.max_ports = 9;
         let error = Model::from_bytes(encoded(&model), &limits).unwrap_err();
