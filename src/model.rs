@@ -272,3 +272,118 @@ fn subgraph_nodes(node: &NodeProto) -> usize {
     let graphs = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
     graphs.flat_map(|graph| &graph.node).map(|inner| 1 + subgraph_nodes(inner)).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use testing::{branches, calls, encoded, entry, layer};
+
+    #[test]
+    fn a_model_tells_what_it_is() {
+        let mut proto = branches();
+        proto.producer_version = Some("1".to_owned());
+        proto.metadata_props = vec![entry("a", "1"), entry("b", "")];
+        proto.graph.as_mut().unwrap().node[0].name = None;
+        let model = testing::read(&proto).unwrap();
+        let nodes = model.nodes().iter().map(|n| (n.name.as_str(), n.operator.as_str(), n.subgraph_nodes));
+        assert_eq!(nodes.collect::<Vec<_>>(), [("Not#0", "Not", 0), ("make_y", "If", 2)]);
+        let operators = model.operators();
+        let operators = operators.iter().map(|(name, n)| (name.as_str(), *n));
+        assert_eq!(operators.collect::<Vec<_>>(), [("If", 1), ("Mul", 1), ("Neg", 1), ("Not", 1)]);
+        assert_eq!(model.opsets(), [(String::new(), 21), ("ai.onnx.ml".to_owned(), 5)]);
+        assert_eq!(
+            (model.opset("ai.onnx"), model.opset("ai.onnx.ml"), model.opset("x")),
+            (Some(21), Some(5), None)
+        );
+        assert_eq!(model.ir_version(), 10);
+        assert_eq!(model.producer().as_deref(), Some("triscore tests 1"));
+        assert_eq!(model.metadata().collect::<Vec<_>>(), [("a", "1"), ("b", "")]);
+        // The weight of a branch is a parameter too.
+        assert_eq!((model.parameter_count(), model.parameter_bytes()), (1, 4));
+        assert_eq!(model.size_bytes(), encoded(&proto).len() as u64);
+        assert_eq!(model.path(), None);
+
+        let model = testing::read(&calls()).unwrap();
+        assert_eq!(model.operators(), [("Add".to_owned(), 1), ("local.Twice".to_owned(), 2)]);
+        assert_eq!(model.nodes()[0].operator, "local.Twice");
+    }
+
+    #[test]
+    fn payloads_are_shared_with_the_file() {
+        let model = testing::read(&layer()).unwrap();
+        let weight = model.proto().graph.as_ref().unwrap().initializer[0].raw_data.clone().unwrap();
+        assert!(model.bytes().as_ptr_range().contains(&weight.as_ptr()));
+    }
+
+    #[test]
+    fn names_that_are_not_text_are_refused() {
+        let mut file = encoded(&layer());
+        let at = file.windows(6).position(|w| w == b"make_h").unwrap();
+        file[at] = 0xff;
+        let error = Model::from_bytes(file, &ReadLimits::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadModel);
+        assert!(error.message().contains("not UTF-8"), "{error}");
+    }
+
+    /// Reads a damaged file; what matters is that this comes back, and soon.
+    fn survive(file: Vec<u8>, what: &str) {
+        let start = Instant::now();
+        if let Ok(model) = Model::from_bytes(file, &ReadLimits::default()) {
+            for tensor in model.proto().graph.iter().flat_map(|g| &g.initializer) {
+                let _ = model.tensor(tensor);
+            }
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "{what} took {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn damaged_files_are_survived() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        for (name, model) in [("layer", layer()), ("branches", branches()), ("calls", calls())] {
+            let file = encoded(&model);
+            Model::from_bytes(file.clone(), &ReadLimits::default()).unwrap();
+            for end in 0..file.len() {
+                survive(file[..end].to_vec(), &format!("{name} cut to {end}"));
+            }
+            for at in 0..file.len() {
+                for value in [0, 0xff, file[at] ^ 0x80, file[at].wrapping_add(1), next() as u8] {
+                    let mut damaged = file.clone();
+                    damaged[at] = value;
+                    survive(damaged, &format!("{name} with {value} at {at}"));
+                }
+            }
+            for round in 0..1000 {
+                let mut damaged = file.clone();
+                for _ in 0..=next() % 8 {
+                    let at = next() as usize % damaged.len();
+                    match next() % 3 {
+                        0 => damaged[at] = next() as u8,
+                        1 => damaged.insert(at, next() as u8),
+                        _ => drop(damaged.remove(at)),
+                    }
+                }
+                survive(damaged, &format!("{name} round {round}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_models_of_this_repository_are_read() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let model = Model::open(root.join("digits_cnn/model.onnx")).unwrap();
+        assert_eq!(model.signature().inputs()[0].kind.to_string(), "f32[batch, 1, 8, 8]");
+        assert!(model.external().is_empty());
+        let model = Model::open(root.join("tiny/matmul_external.onnx")).unwrap();
+        assert_eq!(model.external().len(), 1);
+        assert!(Model::open(root.join("tiny")).unwrap_err().to_string().contains("several models"));
+    }
+}

@@ -218,3 +218,250 @@ impl<'a> Checker<'a, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::model::onnx::{AttributeProto, SparseTensorProto, TrainingInfoProto, TypeProto};
+    use crate::model::testing::*;
+    use crate::tensor::DType;
+
+    /// The error that reading this model gives; empty where it is read.
+    fn refusal(model: &ModelProto) -> String {
+        read(model).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    /// The `layer` model with a change; what that does to it.
+    fn changed(change: impl Fn(&mut ModelProto, &mut GraphProto)) -> String {
+        let mut model = layer();
+        let mut graph = model.graph.take().unwrap();
+        change(&mut model, &mut graph);
+        refusal(&ModelProto { graph: Some(graph), ..model })
+    }
+
+    /// The `layer` model with an attribute in its last node; what that does to it.
+    fn with_attribute(attribute: AttributeProto) -> String {
+        changed(|_, g| g.node[1].attribute.push(attribute.clone()))
+    }
+
+    fn assert_each(cases: Vec<(String, &str)>) {
+        for (i, (got, expected)) in cases.into_iter().enumerate() {
+            let fits = got.contains(expected) && got.is_empty() == expected.is_empty();
+            assert!(fits, "case {i}: expected '{expected}', got '{got}'");
+        }
+    }
+
+    #[test]
+    fn what_real_exporters_write_is_read() {
+        assert_each(vec![
+            (refusal(&layer()), ""),
+            (refusal(&branches()), ""),
+            (refusal(&calls()), ""),
+            // skl2onnx imports a set twice, and some call ONNX's own domain by its long name.
+            (changed(|m, _| m.opset_import.push(opset("ai.onnx", 21))), ""),
+            (changed(|_, g| g.node[0].domain = Some("ai.onnx".to_owned())), ""),
+            // IR version 3: every weight is an input too.
+            (
+                changed(|m, g| {
+                    m.ir_version = Some(3);
+                    g.input.push(value("w", DType::F32, &["3", "2"]));
+                }),
+                "",
+            ),
+            // Nodes without names, and without a graph name.
+            (
+                changed(|_, g| {
+                    g.name = None;
+                    g.node.iter_mut().for_each(|n| n.name = None);
+                }),
+                "",
+            ),
+            // Optional inputs and outputs that are left out.
+            (changed(|_, g| g.node[1].input.extend([String::new(), String::new()])), ""),
+            (changed(|_, g| g.node[1].output.push(String::new())), ""),
+            // A value info without a type, as shape inference leaves it behind.
+            (changed(|_, g| g.value_info.push(ValueInfoProto { r#type: None, ..g.input[0].clone() })), ""),
+            // A branch may name its values as the graph around it does: it is a scope of its own.
+            (
+                refusal(&{
+                    let mut model = branches();
+                    let graph = model.graph.as_mut().unwrap();
+                    let branch = graph.node[1].attribute[1].g.as_mut().unwrap();
+                    branch.node[0] = node("Neg", &["x"], &["c"]);
+                    branch.output[0] = value("c", DType::F32, &["batch"]);
+                    model
+                }),
+                "",
+            ),
+            // A graph may hand on an input or a weight.
+            (changed(|_, g| g.output.push(value("x", DType::F32, &["batch", "3"]))), ""),
+        ]);
+    }
+
+    #[test]
+    fn models_say_what_they_are() {
+        assert_each(vec![
+            (changed(|m, _| m.ir_version = None), "it has no IR version"),
+            (changed(|m, _| m.ir_version = Some(0)), "IR version 0"),
+            (changed(|m, _| m.ir_version = Some(15)), "IR version 15 is newer than 14"),
+            (changed(|m, _| m.opset_import.clear()), "it imports no operator set"),
+            (changed(|m, _| m.opset_import.push(opset("", 20))), "operator set '' as 21 and as 20"),
+            (changed(|m, _| m.opset_import.push(opset("x", 0))), "version 0 of operator set 'x'"),
+            (changed(|m, _| m.training_info.push(TrainingInfoProto::default())), "training information"),
+            (changed(|_, g| g.output.clear()), "its graph has no outputs"),
+            (refusal(&ModelProto { graph: None, ..layer() }), "it has no graph"),
+        ]);
+    }
+
+    #[test]
+    fn every_name_is_defined_once_and_before_it_is_used() {
+        assert_each(vec![
+            (
+                changed(|_, g| g.node[0].input[0] = "z".to_owned()),
+                "node 'make_h' (MatMul): it uses 'z', which nothing defines",
+            ),
+            (
+                changed(|_, g| g.node.swap(0, 1)),
+                "node 'make_y' (Relu): it uses 'h', which is made only here or later",
+            ),
+            (changed(|_, g| g.node[0].input[0] = "h".to_owned()), "out of order, or form a cycle"),
+            (changed(|_, g| g.node[0].input[0] = "y".to_owned()), "out of order, or form a cycle"),
+            (changed(|_, g| g.node[1].output[0] = "h".to_owned()), "it makes 'h', which is defined already"),
+            (changed(|_, g| g.node[0].output[0] = "x".to_owned()), "it makes 'x', which is defined already"),
+            (changed(|_, g| g.node[0].output[0] = "w".to_owned()), "it makes 'w', which is defined already"),
+            (changed(|_, g| g.node[1].output.push("y".to_owned())), "it makes 'y', which is defined already"),
+            (changed(|_, g| g.node[1].name = g.node[0].name.clone()), "two nodes have this name"),
+            (changed(|_, g| g.input.push(g.input[0].clone())), "input 'x': two inputs have this name"),
+            (changed(|_, g| g.input[0].name = None), "input '': it has no name"),
+            (changed(|_, g| g.output.push(g.output[0].clone())), "output 'y': two outputs have this name"),
+            (
+                changed(|_, g| g.output[0].name = Some("z".to_owned())),
+                "output 'z': nothing in the graph makes it",
+            ),
+            (changed(|_, g| g.initializer.push(weight("w", &[1]))), "initialiser 'w': two initialisers"),
+            (changed(|_, g| g.initializer.push(weight("", &[1]))), "initialiser '': it has no name"),
+            (changed(|_, g| g.initializer[0].dims = vec![3, 3]), "initialiser 'w': f32[3, 3] takes 36 bytes"),
+            (
+                changed(|_, g| g.input.push(value("w", DType::I64, &["3", "2"]))),
+                "initialiser 'w': the input of this name is i64",
+            ),
+            (
+                changed(|_, g| g.sparse_initializer.push(SparseTensorProto::default())),
+                "sparse initialiser '': a sparse tensor without values",
+            ),
+            (changed(|_, g| g.node[0].op_type = None), "it has no operator"),
+            (
+                changed(|_, g| g.node.push(node("Sin", &[], &[]))),
+                "node 2 (Sin): it has neither inputs nor outputs",
+            ),
+            (
+                changed(|_, g| g.node[0].domain = Some("com.microsoft".to_owned())),
+                "the operator set 'com.microsoft' is not imported",
+            ),
+            (
+                changed(|m, _| m.opset_import = vec![opset("x", 1)]),
+                "the operator set 'ai.onnx' is not imported",
+            ),
+            (
+                changed(|_, g| g.value_info.push(value("h", DType::F32, &["-2"]))),
+                "value 'h': a dimension of -2",
+            ),
+            (changed(|_, g| g.value_info.push(value("h", DType::F32, &["1"; 65]))), "max_rank"),
+            (changed(|_, g| g.input[0].name = Some("n".repeat(5000))), "max_name_bytes"),
+        ]);
+    }
+
+    #[test]
+    fn a_branch_sees_what_is_around_it_and_nobody_sees_into_it() {
+        let inside = |change: &dyn Fn(&mut GraphProto)| {
+            let mut model = branches();
+            change(model.graph.as_mut().unwrap());
+            refusal(&model)
+        };
+        let branch = |graph: &mut GraphProto, change: &dyn Fn(&mut GraphProto)| {
+            change(graph.node[1].attribute[0].g.as_mut().unwrap());
+        };
+        assert_each(vec![
+            (
+                inside(&|g| branch(g, &|b| b.node[0].input[0] = "negated".to_owned())),
+                "node 'make_y' (If): attribute 'then_branch': node 'make_doubled' (Mul): \
+                 it uses 'negated', which nothing defines",
+            ),
+            (
+                inside(&|g| branch(g, &|b| b.node[0].input[0] = "y".to_owned())),
+                "it uses 'y', which nothing defines",
+            ),
+            (
+                inside(&|g| branch(g, &|b| b.initializer[0].dims[0] = 2)),
+                "initialiser 'two': f32[2] takes 8 bytes",
+            ),
+            (inside(&|g| branch(g, &|b| b.output[0].name = Some("z".to_owned()))), "output 'z': nothing"),
+            (inside(&|g| branch(g, &|b| b.output[0].name = Some("x".to_owned()))), ""),
+            (inside(&|g| g.output[0].name = Some("doubled".to_owned())), "nothing in the graph makes it"),
+        ]);
+        let mut deep = branches().graph.unwrap();
+        for _ in 0..16 {
+            let outer = branches().graph.unwrap();
+            let choose = outer.node[1].clone().with(subgraph("third", deep));
+            deep = GraphProto { node: vec![outer.node[0].clone(), choose], ..outer };
+        }
+        let error = read(&model(deep)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        assert!(error.message().contains("max_depth"), "{error}");
+    }
+
+    #[test]
+    fn attributes_hold_what_they_say() {
+        use crate::model::onnx::attribute_proto::AttributeType as T;
+        let a = |kind| attribute("a", kind);
+        assert_each(vec![
+            (with_attribute(int("a", 1)), ""),
+            // A proto3 writer leaves a zero out.
+            (with_attribute(a(T::Int)), ""),
+            (with_attribute(a(T::Ints)), ""),
+            // Before IR version 2, attributes had no type.
+            (with_attribute(AttributeProto { r#type: None, ..int("a", 1) }), ""),
+            (with_attribute(AttributeProto { t: Some(weight("", &[2])), ..a(T::Tensor) }), ""),
+            (with_attribute(int("", 1)), "attribute '': it has no name"),
+            (with_attribute(AttributeProto { r#type: None, ..a(T::Int) }), "neither a type nor a value"),
+            (with_attribute(AttributeProto { r#type: Some(99), ..int("a", 1) }), "attribute type 99"),
+            (
+                with_attribute(AttributeProto { i: Some(1), ..a(T::Float) }),
+                "node 'make_y' (Relu): attribute 'a': it says that it is FLOAT, and holds INT",
+            ),
+            (with_attribute(AttributeProto { f: Some(1.), ..int("a", 1) }), "values of several types"),
+            (with_attribute(a(T::Graph)), "says that it is GRAPH, and holds nothing"),
+            (
+                with_attribute(AttributeProto { ref_attr_name: Some("b".to_owned()), ..a(T::Int) }),
+                "stands in no function",
+            ),
+            (
+                with_attribute(AttributeProto {
+                    t: Some(outside("t", &[2], &[("location", "w")])),
+                    ..a(T::Tensor)
+                }),
+                "external data is taken for initialisers only",
+            ),
+            (
+                with_attribute(AttributeProto {
+                    sparse_tensor: Some(Default::default()),
+                    ..a(T::SparseTensor)
+                }),
+                "without values",
+            ),
+            (
+                with_attribute(AttributeProto {
+                    tp: value("", DType::F32, &["-7"]).r#type,
+                    ..a(T::TypeProto)
+                }),
+                "a dimension of -7",
+            ),
+            (with_attribute(AttributeProto { tp: Some(TypeProto::default()), ..a(T::TypeProto) }), ""),
+            (
+                changed(|_, g| g.node[1].attribute = vec![int("a", 1), int("a", 1)]),
+                "attribute 'a': two attributes have this name",
+            ),
+        ]);
+    }
+}

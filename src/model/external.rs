@@ -49,7 +49,9 @@ pub(super) struct Reference<'a> {
 pub(super) fn is_external(tensor: &TensorProto) -> Result<bool> {
     match tensor.data_location.map(DataLocation::try_from) {
         Some(Ok(DataLocation::External)) => Ok(true),
-        Some(Err(other)) => Err(ScoreError::bad_model(format!("data location {other} is none of ONNX's"))),
+        Some(Err(other)) => {
+            Err(ScoreError::bad_model(format!("data location {} is none of ONNX's", other.0)))
+        }
         // Readers differ in which of the two they believe, so a contradiction is refused.
         _ if !tensor.external_data.is_empty() => {
             let what = "it names external data, and its data location says that it has none";
@@ -179,4 +181,116 @@ pub(super) fn load(
         reference.slice(&bytes, *length).map_err(place)?;
     }
     Ok(files.into_iter().map(|(name, bytes)| ExternalFile { name: name.to_owned(), bytes }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::model::Model;
+    use crate::model::onnx::ModelProto;
+    use crate::model::testing::{encoded, layer, outside, read, weight};
+
+    /// A model of two weights, in one file or in two; `w` is used, `v` lies after it.
+    fn model_with(w: &[(&str, &str)], v: &[(&str, &str)]) -> ModelProto {
+        let mut model = layer();
+        let weights = vec![outside("w", &[3, 2], w), outside("v", &[4], v)];
+        model.graph.as_mut().unwrap().initializer = weights;
+        model
+    }
+
+    /// A folder with that model and a file `w.bin` of that size, counting up.
+    fn folder_with(model: &ModelProto, size: u8) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("m.onnx"), encoded(model)).unwrap();
+        fs::write(folder.path().join("w.bin"), (0..size).collect::<Vec<u8>>()).unwrap();
+        folder
+    }
+
+    fn shared() -> ModelProto {
+        model_with(&[("location", "w.bin"), ("offset", "64"), ("length", "24")], &[("location", "w.bin")])
+    }
+
+    #[test]
+    fn a_file_is_read_once_and_shared() {
+        let folder = folder_with(&shared(), 88);
+        let model = Model::open(folder.path()).unwrap();
+        let [file] = model.external() else { panic!("{:?}", model.external()) };
+        assert_eq!((file.name.as_str(), file.bytes.len()), ("w.bin", 88));
+        assert_eq!(model.size_bytes(), 88 + model.bytes().len() as u64);
+        assert_eq!((model.parameter_count(), model.parameter_bytes()), (10, 40));
+        let weights = &model.proto().graph.as_ref().unwrap().initializer;
+        let w = model.tensor(&weights[0]).unwrap();
+        assert_eq!(w.shape(), [3, 2]);
+        assert_eq!(w.as_bytes(), (64..88).collect::<Vec<u8>>());
+        // At an aligned offset the tensor lies in the file's own bytes.
+        assert_eq!(w.as_bytes().as_ptr(), file.bytes[64..].as_ptr());
+        assert_eq!(model.tensor(&weights[1]).unwrap().as_bytes(), (0..16).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn what_does_not_lie_in_the_file_is_refused() {
+        let folder = folder_with(&shared(), 87);
+        let error = Model::open(folder.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadModel);
+        let text = error.to_string();
+        assert!(
+            text.contains("tensor 'w': its 24 bytes from offset 64 on reach beyond the end of 'w.bin'"),
+            "{text}"
+        );
+
+        let error = read(&shared()).unwrap_err().to_string();
+        assert!(error.contains("tensor 'w': its data lies in the file 'w.bin'"), "{error}");
+
+        fs::remove_file(folder.path().join("w.bin")).unwrap();
+        let error = Model::open(folder.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+
+        fs::create_dir(folder.path().join("w.bin")).unwrap();
+        let error = Model::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("a folder: expected a regular file"), "{error}");
+    }
+
+    #[test]
+    fn all_files_together_stay_within_the_limit() {
+        let folder = folder_with(&model_with(&[("location", "w.bin")], &[("location", "v.bin")]), 24);
+        fs::write(folder.path().join("v.bin"), [0; 16]).unwrap();
+        let mut limits = ReadLimits { max_external_bytes: 40, ..Default::default() };
+        assert_eq!(Model::open_with(folder.path(), &limits).unwrap().external().len(), 2);
+        limits.max_external_bytes = 39;
+        let error = Model::open_with(folder.path(), &limits).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        assert!(error.message().contains("max_external_bytes"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_and_pipes_are_refused() {
+        let folder = folder_with(&shared(), 88);
+        let (here, away) = (folder.path().join("w.bin"), folder.path().join("elsewhere"));
+        fs::rename(&here, &away).unwrap();
+        let refusal = || Model::open(folder.path()).unwrap_err().to_string();
+
+        std::os::unix::fs::symlink(&away, &here).unwrap();
+        assert!(refusal().contains("a symbolic link"), "{}", refusal());
+        fs::remove_file(&here).unwrap();
+
+        fs::hard_link(&away, &here).unwrap();
+        assert!(refusal().contains("a hard link"), "{}", refusal());
+        fs::remove_file(&here).unwrap();
+
+        let made = std::process::Command::new("mkfifo").arg(&here).status();
+        if made.is_ok_and(|status| status.success()) {
+            assert!(refusal().contains("a pipe, a socket or a device"), "{}", refusal());
+        }
+    }
+
+    #[test]
+    fn weights_inside_need_no_file() {
+        let mut model = shared();
+        model.graph.as_mut().unwrap().initializer = vec![weight("w", &[3, 2])];
+        assert!(read(&model).unwrap().external().is_empty());
+    }
 }

@@ -174,3 +174,85 @@ pub(super) fn looks_like(bytes: &[u8]) -> Option<&'static str> {
     let text = bytes.trim_ascii_start();
     STARTS.iter().find(|(start, _)| text.starts_with(start)).map(|(_, what)| *what)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::model::testing::{encoded, layer};
+    use crate::model::{Model, ReadLimits};
+
+    #[test]
+    fn a_folder_means_its_only_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let file = encoded(&layer());
+        assert_eq!(Model::open(folder.path()).unwrap_err().kind(), ErrorKind::NotFound);
+
+        fs::write(at("model.ONNX"), &file).unwrap();
+        fs::write(at("._model.onnx"), "macOS").unwrap();
+        fs::write(at("score.py"), "").unwrap();
+        fs::create_dir(at("old.onnx")).unwrap();
+        let model = Model::open(folder.path()).unwrap();
+        assert_eq!(model.path(), Some(at("model.ONNX").as_path()));
+
+        fs::write(at("other.onnx"), &file).unwrap();
+        let error = Model::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("('model.ONNX', 'other.onnx'): give the path of one"), "{error}");
+        Model::open(at("other.onnx")).unwrap();
+    }
+
+    #[test]
+    fn only_regular_files_within_the_limit_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.onnx");
+        assert_eq!(Model::open(&path).unwrap_err().kind(), ErrorKind::NotFound);
+        fs::write(&path, encoded(&layer())).unwrap();
+        let size = encoded(&layer()).len() as u64;
+        let mut limits = ReadLimits { max_bytes: size, ..Default::default() };
+        Model::open_with(&path, &limits).unwrap();
+        limits.max_bytes -= 1;
+        let error = Model::open_with(&path, &limits).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        let error = Model::from_bytes(encoded(&layer()), &limits).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_model_may_be_a_link_and_not_a_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("m.onnx"), folder.path().join("link"));
+        fs::write(&path, encoded(&layer())).unwrap();
+        // Kubernetes mounts a volume's files as links.
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        Model::open(&link).unwrap();
+        let error = Model::open("/dev/zero").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::BadModel);
+        assert!(error.to_string().contains("expected a regular file"), "{error}");
+    }
+
+    #[test]
+    fn strangers_are_recognised() {
+        let cases: [(&[u8], &str); 12] = [
+            (b"", "the file is empty"),
+            (b"<!DOCTYPE html><html>", "HTML"),
+            (b"\n  {\"a\": 1}", "JSON"),
+            (b"PK\x03\x04\x14\x00", "zip archive"),
+            (b"\x80\x04\x95\x00\x00", "Python pickle"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
+            (b"\x1c\x00\x00\x00TFL3\x14\x00", "TensorFlow Lite"),
+            (b"\x18\x00\x00\x00ORTM\x00\x00", "ONNX Runtime's own format"),
+            (b"\x40\x00\x00\x00\x00\x00\x00\x00{\"w\":", "safetensors"),
+            (b"\x89HDF\r\n", "HDF5"),
+            (b"\x00\x00\x00\x00\x00\x00\x00\x00", "not an ONNX model: "),
+            (b"hello world", "not an ONNX model: "),
+        ];
+        for (bytes, message) in cases {
+            let error = Model::from_bytes(bytes, &ReadLimits::default()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::BadModel, "{error}");
+            assert!(error.message().starts_with("not an ONNX model"), "{error}");
+            assert!(error.message().contains(message), "{error}");
+        }
+    }
+}

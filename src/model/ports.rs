@@ -105,3 +105,117 @@ fn dims(shape: &TensorShapeProto) -> Result<Vec<Dim>> {
     };
     shape.dim.iter().map(|d| dim(&d.value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::model::onnx::type_proto;
+    use crate::model::testing::*;
+    use crate::model::{Model, ReadLimits};
+
+    fn f32s() -> TypeProto {
+        value("", DType::F32, &[]).r#type.unwrap()
+    }
+
+    fn sequence(of: TypeProto) -> TypeValue {
+        TypeValue::SequenceType(Box::new(type_proto::Sequence { elem_type: Some(Box::new(of)) }))
+    }
+
+    fn map(key: DType) -> TypeProto {
+        let value_type = Some(Box::new(f32s()));
+        let map = type_proto::Map { key_type: Some(key.onnx_code()), value_type };
+        TypeProto { value: Some(TypeValue::MapType(Box::new(map))), ..Default::default() }
+    }
+
+    fn optional() -> TypeValue {
+        TypeValue::OptionalType(Box::new(type_proto::Optional { elem_type: Some(Box::new(f32s())) }))
+    }
+
+    /// A model that hands an input of this type on.
+    fn identity(input: ValueInfoProto, output: ValueInfoProto) -> Result<Model> {
+        let (from, to) = (input.name().to_owned(), output.name().to_owned());
+        read(&model(graph(vec![node("Identity", &[&from], &[&to])], vec![input], vec![output], vec![])))
+    }
+
+    #[test]
+    fn ports_are_what_the_graph_declares() {
+        let model = read(&layer()).unwrap();
+        let shown = |ports: &[Port]| {
+            ports.iter().map(|p| format!("{} {}", p.name, p.kind)).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(shown(model.signature().inputs()), "x f32[batch, 3]");
+        assert_eq!(shown(model.signature().outputs()), "y f32[batch, 2]");
+        assert_eq!(model.signature().batch_axis(), Some(0));
+
+        let free =
+            identity(value("x", DType::I64, &["?", "-1", "n", "0"]), value("y", DType::I64, &["", "7"]));
+        let free = free.unwrap();
+        assert_eq!(shown(free.signature().inputs()), "x i64[?, ?, n, 0]");
+        assert_eq!(shown(free.signature().outputs()), "y i64[?, 7]");
+
+        let open = type_proto::Tensor { elem_type: Some(1), shape: None };
+        let open = identity(
+            typed("x", TypeValue::TensorType(open.clone())),
+            typed("y", TypeValue::TensorType(open)),
+        );
+        assert_eq!(shown(open.unwrap().signature().inputs()), "x f32 of any shape");
+
+        let zipmap = identity(value("x", DType::F32, &["n"]), typed("y", sequence(map(DType::I64)))).unwrap();
+        assert_eq!(shown(zipmap.signature().outputs()), "y sequence of map of i64 to f32");
+    }
+
+    #[test]
+    fn weights_are_no_inputs() {
+        let mut model = layer();
+        let graph = model.graph.as_mut().unwrap();
+        graph.input.insert(0, value("w", DType::F32, &["3", "2"]));
+        for ir_version in [3, 10] {
+            model.ir_version = Some(ir_version);
+            let read = read(&model).unwrap();
+            assert_eq!(read.signature().inputs().len(), 1);
+            assert_eq!(read.signature().inputs()[0].name, "x");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_scored_is_named() {
+        let x = || value("x", DType::F32, &["n"]);
+        let y = || value("y", DType::F32, &["n"]);
+        let of = |name: &str, code: i32| {
+            typed(name, TypeValue::TensorType(type_proto::Tensor { elem_type: Some(code), shape: None }))
+        };
+        let untyped = ValueInfoProto { r#type: None, ..y() };
+        use ErrorKind::{BadModel, Unsupported};
+        let cases = [
+            (
+                of("x", 22),
+                y(),
+                Unsupported,
+                "input 'x': element type int4 cannot pass in or out: expected one of bool",
+            ),
+            (x(), of("y", 14), Unsupported, "output 'y': element type complex64"),
+            (x(), of("y", 0), BadModel, "output 'y': it has no element type"),
+            (x(), of("y", 77), BadModel, "output 'y': element type 77"),
+            (x(), untyped, BadModel, "output 'y': it is declared without a type"),
+            (typed("x", sequence(f32s())), y(), Unsupported, "input 'x': sequences as inputs"),
+            (typed("x", map(DType::I64).value.unwrap()), y(), Unsupported, "input 'x': maps as inputs"),
+            (typed("x", optional()), y(), Unsupported, "input 'x': optional values as inputs"),
+            (x(), typed("y", optional()), Unsupported, "output 'y': optional values are not supported"),
+            (x(), typed("y", sequence(TypeProto::default())), BadModel, "output 'y': it is declared without"),
+            (value("x", DType::F32, &["-2"]), y(), BadModel, "input 'x': a dimension of -2"),
+        ];
+        for (input, output, kind, message) in cases {
+            let error = identity(input, output).unwrap_err();
+            assert!(error.to_string().contains(message), "{error}");
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+        let many = (0..10).map(|i| value(&format!("x{i}"), DType::F32, &[])).collect();
+        let model = model(graph(vec![node("Sum", &["x0"], &["y"])], many, vec![y()], vec![]));
+        let mut limits = ReadLimits { max_ports: 10, ..Default::default() };
+        Model::from_bytes(encoded(&model), &limits).unwrap();
+        limits.max_ports = 9;
+        let error = Model::from_bytes(encoded(&model), &limits).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+    }
+}

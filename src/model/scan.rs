@@ -339,7 +339,7 @@ mod tests {
             ("max_tensors", |l| l.max_tensors = 1, |l| l.max_tensors = 0),
             ("max_attributes", |l| l.max_attributes = 2, |l| l.max_attributes = 1),
             ("max_depth", |l| l.max_depth = 1, |l| l.max_depth = 0),
-            ("max_name_bytes", |l| l.max_name_bytes = 11, |l| l.max_name_bytes = 10),
+            ("max_name_bytes", |l| l.max_name_bytes = 12, |l| l.max_name_bytes = 11),
             ("max_decoded_bytes", |l| l.max_decoded_bytes = 1 << 20, |l| l.max_decoded_bytes = 1 << 10),
         ];
         for (name, enough, too_few) in cases {

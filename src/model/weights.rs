@@ -78,3 +78,54 @@ fn typed(proto: &TensorProto, dtype: DType) -> Result<AlignedBytes> {
         DType::String => Err(ScoreError::internal("text has no raw bytes")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::testing::{layer, read, weight};
+
+    #[test]
+    fn typed_and_raw_data_make_the_same_tensors() {
+        let model = read(&layer()).unwrap();
+        let proto = |dtype: DType, dims: &[i64]| TensorProto {
+            name: Some("t".to_owned()),
+            data_type: Some(dtype.onnx_code()),
+            dims: dims.to_vec(),
+            ..Default::default()
+        };
+        let ints = |dtype, values: &[i32]| TensorProto {
+            int32_data: values.to_vec(),
+            ..proto(dtype, &[values.len() as i64])
+        };
+        let slice = |t: &TensorProto| model.tensor(t).unwrap();
+        assert_eq!(slice(&weight("w", &[3])).as_slice::<f32>().unwrap(), [0., 1., 2.]);
+        assert_eq!(slice(&ints(DType::I8, &[-128, 127])).as_slice::<i8>().unwrap(), [-128, 127]);
+        assert_eq!(slice(&ints(DType::U8, &[0, 255])).as_slice::<u8>().unwrap(), [0, 255]);
+        assert_eq!(slice(&ints(DType::I16, &[-2])).as_slice::<i16>().unwrap(), [-2]);
+        assert_eq!(slice(&ints(DType::U16, &[65535])).as_slice::<u16>().unwrap(), [65535]);
+        assert_eq!(slice(&ints(DType::I32, &[i32::MIN])).as_slice::<i32>().unwrap(), [i32::MIN]);
+        assert_eq!(slice(&ints(DType::Bool, &[1, 0])).as_slice::<bool>().unwrap(), [true, false]);
+        let one = half::f16::ONE;
+        let halves = slice(&ints(DType::F16, &[i32::from(one.to_bits())]));
+        assert_eq!(halves.as_slice::<half::f16>().unwrap(), [one]);
+        let floats = TensorProto { float_data: vec![1.5; 4], ..proto(DType::F32, &[2, 2]) };
+        assert_eq!(slice(&floats).view::<f32>().unwrap()[[1, 1]], 1.5);
+        let doubles = TensorProto { double_data: vec![1.5], ..proto(DType::F64, &[]) };
+        assert_eq!(slice(&doubles).as_slice::<f64>().unwrap(), [1.5]);
+        let longs = TensorProto { int64_data: vec![i64::MIN], ..proto(DType::I64, &[1]) };
+        assert_eq!(slice(&longs).as_slice::<i64>().unwrap(), [i64::MIN]);
+        let unsigned = TensorProto { uint64_data: vec![u64::from(u32::MAX)], ..proto(DType::U32, &[1]) };
+        assert_eq!(slice(&unsigned).as_slice::<u32>().unwrap(), [u32::MAX]);
+        let unsigned = TensorProto { uint64_data: vec![u64::MAX], ..proto(DType::U64, &[1]) };
+        assert_eq!(slice(&unsigned).as_slice::<u64>().unwrap(), [u64::MAX]);
+        let texts = TensorProto { string_data: vec![Bytes::from_static(b"a")], ..proto(DType::String, &[1]) };
+        assert_eq!(slice(&texts).as_strings().unwrap(), ["a"]);
+
+        let short = TensorProto { float_data: vec![1.5; 3], ..floats };
+        assert!(
+            model.tensor(&short).unwrap_err().to_string().contains("tensor 't': f32[2, 2] takes 4 values")
+        );
+        let int4 = TensorProto { data_type: Some(22), ..ints(DType::I8, &[1]) };
+        assert!(model.tensor(&int4).unwrap_err().to_string().contains("has no tensor"));
+    }
+}

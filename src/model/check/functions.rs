@@ -175,3 +175,124 @@ fn expanded(checker: &Checker<'_, '_>, model: &ModelProto, by_id: &HashMap<Id<'_
     debug_assert!(matches!(seen.get(main), Some(Seen::Done { .. })));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::error::ErrorKind;
+    use crate::model::onnx::{AttributeProto, FunctionProto, ModelProto};
+    use crate::model::testing::*;
+
+    /// The error that the `calls` model gives with its function changed; empty where it is read.
+    fn changed(change: impl Fn(&mut FunctionProto)) -> String {
+        let mut model = calls();
+        change(&mut model.functions[0]);
+        read(&model).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    fn refers(name: &str) -> AttributeProto {
+        let reference = Some(name.to_owned());
+        AttributeProto { i: None, ref_attr_name: reference, ..int("axis", 0) }
+    }
+
+    #[test]
+    fn bodies_stand_on_their_own() {
+        let cases: Vec<(String, &str)> = vec![
+            (changed(|_| {}), ""),
+            (
+                changed(|f| {
+                    f.attribute = vec!["k".to_owned()];
+                    f.attribute_proto = vec![int("d", 1)];
+                    f.node[0].attribute = vec![refers("k")];
+                }),
+                "",
+            ),
+            (changed(|f| f.node[0].attribute = vec![refers("k")]), "that the function does not have"),
+            (
+                changed(|f| {
+                    f.attribute = vec!["k".to_owned()];
+                    f.node[0].attribute = vec![AttributeProto { i: Some(1), ..refers("k") }];
+                }),
+                "and has a value too",
+            ),
+            (
+                changed(|f| {
+                    f.attribute = vec!["k".to_owned()];
+                    f.attribute_proto = vec![int("k", 1)];
+                }),
+                "attribute 'k' stands twice",
+            ),
+            (
+                changed(|f| f.node[0].input[0] = "x".to_owned()),
+                "function 'Twice': node 'make_b' (Add): it uses 'x', which nothing defines",
+            ),
+            (
+                changed(|f| f.output[0] = "c".to_owned()),
+                "function 'Twice': nothing in it makes its output 'c'",
+            ),
+            (changed(|f| f.input.push("a".to_owned())), "input 'a' stands twice"),
+            (changed(|f| f.opset_import.clear()), "the operator set 'ai.onnx' is not imported"),
+            (changed(|f| f.name = None), "function 0 has no name"),
+            (
+                changed(|f| f.attribute_proto = vec![subgraph("g", Default::default())]),
+                "a graph as the default",
+            ),
+        ];
+        for (i, (got, expected)) in cases.into_iter().enumerate() {
+            let fits = got.contains(expected) && got.is_empty() == expected.is_empty();
+            assert!(fits, "case {i}: expected '{expected}', got '{got}'");
+        }
+        let mut twice = calls();
+        twice.functions.push(twice.functions[0].clone());
+        assert!(read(&twice).unwrap_err().message().contains("two functions"));
+        twice.functions[1].overload = Some("other".to_owned());
+        read(&twice).unwrap();
+    }
+
+    /// `f0` to `f{n-1}`, each calling the next so many times, the last one an `Add`.
+    fn chain(length: usize, calls_each: usize) -> ModelProto {
+        let mut model = calls();
+        let function_of = |i: usize| {
+            let next = format!("f{}", i + 1);
+            let mut nodes = Vec::new();
+            for call in 0..calls_each {
+                let (from, to) = (format!("v{call}"), format!("v{}", call + 1));
+                nodes.push(match i + 1 == length {
+                    true => node("Add", &[&from, &from], &[&to]),
+                    false => node(&next, &[&from], &[&to]).of("local"),
+                });
+            }
+            function(&format!("f{i}"), nodes, "v0", &format!("v{calls_each}"))
+        };
+        model.functions = (0..length).map(function_of).collect();
+        for node in &mut model.graph.as_mut().unwrap().node {
+            node.op_type = Some("f0".to_owned());
+        }
+        model
+    }
+
+    #[test]
+    fn calls_end_and_expand_to_few_nodes() {
+        read(&chain(64, 1)).unwrap();
+        read(&chain(10, 3)).unwrap();
+        let cases = [
+            (chain(66, 1), "max_function_depth"),
+            (chain(50_000, 1), "max_function_depth"),
+            (chain(30, 2), "max_nodes"),
+            (chain(64, 100), "max_nodes"),
+        ];
+        for (model, limit) in cases {
+            let error = read(&model).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::TooLarge);
+            assert!(error.message().contains(limit), "{error}");
+        }
+        for cycle_length in [1, 2, 5] {
+            let mut model = chain(cycle_length, 1);
+            let last = model.functions.last_mut().unwrap();
+            // Hidden in a branch, where a call counts as any other.
+            let body = graph(vec![node("f0", &["v0"], &["b"]).of("local")], vec![], vec![], vec![]);
+            last.node[0] = node("If", &["v0"], &["v1"]).with(subgraph("then_branch", body));
+            let error = read(&model).unwrap_err().to_string();
+            assert!(error.contains("function 'f0': it calls itself"), "{error}");
+        }
+    }
+}

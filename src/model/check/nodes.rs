@@ -91,7 +91,7 @@ impl<'a> Checker<'a, '_> {
         let kind = match attribute.r#type.map(AttributeType::try_from) {
             None | Some(Ok(AttributeType::Undefined)) => None,
             Some(Ok(kind)) => Some(kind),
-            Some(Err(other)) => return bad(format!("attribute type {other} is none of ONNX's")),
+            Some(Err(other)) => return bad(format!("attribute type {} is none of ONNX's", other.0)),
         };
         if !attribute.ref_attr_name().is_empty() {
             let known = self.parameters.as_ref().map(|p| p.contains(attribute.ref_attr_name()));
