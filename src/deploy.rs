@@ -1,1 +1,22 @@
 //! Deployment files, and the adapter that picks a backend from them.
+//!
+//! A `deploymentconfig.json` that was written for Azure ML works unchanged: [`DeploymentConfig`] reads it,
+//! names everything that is wrong with it in one message, and says what has no effect off Azure.
+//! [`Adapter`] turns what it asks for into a backend and devices of this machine, or into a reason.
+//!
+//! The adapter is where policy lives, and its one rule is that **a file never runs on less than it
+//! asks for** unless the file itself says so: `gpuCores: 1` on a machine without a GPU is an error with the
+//! reason in it, not a slow service. `"triscore": {"policy": "prefer"}` is how a file says so.
+
+mod adapter;
+mod config;
+mod machine;
+mod requirement;
+
+pub use adapter::{Adapter, Compiled, Selection, backends, select};
+pub use config::{
+    AcceleratorRequest, Auth, Batching, ComputeType, DeploymentConfig, Keys, LivenessProbe, Policy,
+    Resources, Scaling, Secret, Ssl, Timeouts, TriscoreOptions, Warning,
+};
+pub use machine::Machine;
+pub use requirement::Requirement;

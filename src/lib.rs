@@ -9,6 +9,10 @@ pub mod error;
 pub mod fpga;
 #[cfg(feature = "cuda")]
 pub mod gpu;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
+mod guard;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
+mod library;
 pub mod model;
 #[cfg(feature = "server")]
 pub mod registry;
