@@ -12,8 +12,8 @@ use std::time::Instant;
 use triscore::model::onnx::NodeProto;
 use triscore::scoring::{NodePlacement, Site};
 use triscore::{
-    Backend, BackendKind, Call, CompileOptions, Device, Health, Lane, Lanes, Limits, Model, Placement, Result,
-    ScoreError, Scored, Scorer, Signature, Tensor, Timing,
+    Backend, BackendKind, Call, CompileOptions, Device, Health, Lane, Lanes, Limits, Model, Placement,
+    Result, ScoreError, Scored, Scorer, Signature, Tensor, Timing,
 };
 
 const KIND: BackendKind = BackendKind::Custom("loops");
@@ -52,7 +52,12 @@ impl Backend for LoopBackend {
         Ok(Placement::new(KIND, nodes.collect()))
     }
 
-    fn compile(&self, model: &Model, devices: &[Device], options: &CompileOptions) -> Result<Arc<dyn Scorer>> {
+    fn compile(
+        &self,
+        model: &Model,
+        devices: &[Device],
+        options: &CompileOptions,
+    ) -> Result<Arc<dyn Scorer>> {
         let device = devices.first().ok_or_else(|| ScoreError::internal("no device was given"))?;
         let placement = self.place(model, device)?;
         if let Some(node) = placement.nowhere().next() {
@@ -120,10 +125,12 @@ impl Lane for LoopLane {
             call.check()?;
             let [a, b] = node.input.as_slice() else { return Err(ScoreError::unsupported("not two inputs")) };
             let missing = || ScoreError::unsupported("constants are not read here");
-            let (a, b) = (values.get(a.as_str()).ok_or_else(missing)?, values.get(b.as_str()).ok_or_else(missing)?);
+            let (a, b) =
+                (values.get(a.as_str()).ok_or_else(missing)?, values.get(b.as_str()).ok_or_else(missing)?);
             let apply = operator(node.op_type()).ok_or_else(missing)?;
             let pairs = a.as_slice::<f32>()?.iter().zip(b.as_slice::<f32>()?);
-            let result = Tensor::from_slice(a.shape(), &pairs.map(|(a, b)| apply(*a, *b)).collect::<Vec<_>>())?;
+            let result =
+                Tensor::from_slice(a.shape(), &pairs.map(|(a, b)| apply(*a, *b)).collect::<Vec<_>>())?;
             values.extend(node.output.first().map(|name| (name.as_str(), result)));
         }
         let ports = self.signature.outputs().iter();

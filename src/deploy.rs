@@ -13,7 +13,7 @@ mod config;
 mod machine;
 mod requirement;
 
-pub use adapter::{Adapter, Compiled, Selection, backends, select};
+pub use adapter::{Adapter, Compiled, Selection, backends, backends_with, select};
 pub use config::{
     AcceleratorRequest, Auth, Batching, ComputeType, DeploymentConfig, Keys, LivenessProbe, Policy,
     Resources, Scaling, Secret, Ssl, Timeouts, TriscoreOptions, Warning,

@@ -88,7 +88,11 @@ impl CpuScorer {
             pool: None,
             _trim: trim,
         };
-        scorer.check_rows(sample.as_ref().filter(|_| !options.skip_tuning));
+        if options.skip_tuning {
+            scorer.signature = scorer.signature.without_batch_axis();
+        } else {
+            scorer.check_rows(sample.as_ref());
+        }
         if let Some(sample) = sample.filter(|_| !options.skip_tuning && budget > 1 && fit > 1) {
             if fit > count {
                 scorer.wide = Some(Mutex::new(open(Threads { count: budget, spin: true })?));
@@ -114,7 +118,7 @@ impl CpuScorer {
         }
         let verdict = match sample {
             Some(sample) => tune::rows_are_independent(self, sample),
-            None => Err(ScoreError::unsupported("no sample was scored")),
+            None => Err(ScoreError::unsupported("an input does not tell its shape")),
         };
         let reason = match verdict {
             Ok(true) => return,

@@ -8,6 +8,7 @@
 //! All errors of selection are [`ErrorKind::Unavailable`]: a service layer calls them `Unschedulable`.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::{DeploymentConfig, Machine, Requirement};
@@ -219,11 +220,25 @@ fn name(kind: BackendKind) -> String {
 
 /// Every backend that was compiled in, in the order cpu, gpu, fpga. Probes nothing.
 pub fn backends() -> Vec<Arc<dyn Backend>> {
-    [cpu(), gpu(), fpga()].into_iter().flatten().collect()
+    backends_with(None)
 }
 
-/// INTEGRATE: with the `cpu` feature, `Some(Arc::new(crate::cpu::CpuBackend::new(CpuOptions::default())))`.
-fn cpu() -> Option<Arc<dyn Backend>> {
+/// The same, with ONNX Runtime taken from this file and from nowhere else.
+pub fn backends_with(onnxruntime: Option<&Path>) -> Vec<Arc<dyn Backend>> {
+    [cpu(onnxruntime), gpu(), fpga()].into_iter().flatten().collect()
+}
+
+#[cfg_attr(
+    not(feature = "cpu"),
+    allow(unused_variables, reason = "only the CPU backend has a library to name")
+)]
+fn cpu(onnxruntime: Option<&Path>) -> Option<Arc<dyn Backend>> {
+    #[cfg(feature = "cpu")]
+    return Some(Arc::new(match onnxruntime {
+        Some(path) => crate::cpu::CpuBackend::new().with_library(path),
+        None => crate::cpu::CpuBackend::new(),
+    }));
+    #[cfg(not(feature = "cpu"))]
     None
 }
 

@@ -1,0 +1,158 @@
+//! The command line: its commands, what they share, and how they end.
+//!
+//! Every command is a file here that parses nothing and decides little: it takes its arguments, calls
+//! the library and prints. Results go to standard output, everything else to standard error; with
+//! `--json` both are for machines. The exit code comes from the one table of
+//! [`ErrorKind::row`](triscore::ErrorKind::row).
+
+mod devices;
+mod inspect;
+mod model;
+mod output;
+mod score;
+mod tensor_file;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use triscore::registry::{Labels, Workspace};
+use triscore::{Result, ScoreError};
+
+use output::Output;
+
+/// Score any ONNX model on CPU, GPU or FPGA, from the deployment file you already have.
+#[derive(Debug, Parser)]
+#[command(name = "triscore", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    global: Global,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, clap::Args)]
+struct Global {
+    /// Print results and errors as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Where models and services are kept [default: ~/.local/share/triscore].
+    #[arg(long, global = true, env = "TRISCORE_HOME", value_name = "DIR")]
+    home: Option<std::path::PathBuf>,
+
+    /// ONNX Runtime's shared library, instead of looking for it.
+    #[arg(long, global = true, value_name = "FILE")]
+    onnxruntime: Option<std::path::PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List every backend's devices, or why there are none.
+    Devices,
+    /// Print a model's signature, operators, size, and where each backend would run it.
+    Inspect(inspect::Args),
+    /// Score a model once, without a server.
+    Score(score::Args),
+    /// Register, list, change and deploy models.
+    #[command(subcommand)]
+    Model(model::Command),
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Output::new(cli.global.json);
+    start_logging();
+    match run(cli, &out) {
+        Ok(code) => code,
+        Err(e) => {
+            out.error(&e);
+            ExitCode::from(e.row().exit_code)
+        }
+    }
+}
+
+fn run(cli: Cli, out: &Output) -> Result<ExitCode> {
+    let global = cli.global;
+    match cli.command {
+        Command::Devices => devices::run(&global, out),
+        Command::Inspect(args) => inspect::run(&args, &global, out),
+        Command::Score(args) => score::run(&args, &global, out),
+        Command::Model(command) => model::run(&command, &global, out),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// Logs go to standard error; `TRISCORE_LOG` says how much (`info`, `triscore=debug`, …).
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("TRISCORE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let format =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Fails only where a logger is set already; then that one is used.
+    let _ = format.try_init();
+}
+
+impl Global {
+    /// Every backend that was compiled in.
+    fn backends(&self) -> Vec<std::sync::Arc<dyn triscore::Backend>> {
+        triscore::deploy::backends_with(self.onnxruntime.as_deref())
+    }
+
+    /// The folder of models and services, created if it is not there.
+    fn workspace(&self) -> Result<Workspace> {
+        let root = self.home.clone().map_or_else(Workspace::default_root, Ok)?;
+        Workspace::open(root)
+    }
+}
+
+/// `KEY=VALUE` arguments as labels.
+fn labels(flag: &str, pairs: &[String]) -> Result<Labels> {
+    let mut labels = Labels::new();
+    for pair in pairs {
+        let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return Err(ScoreError::bad_input(format!("expected KEY=VALUE, got '{pair}'")).with_at(flag));
+        };
+        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(ScoreError::bad_input(format!("'{key}' is given twice")).with_at(flag));
+        }
+    }
+    Ok(labels)
+}
+
+/// Writes bytes to standard output; a reader that went away (`| head`) is no error.
+fn print(bytes: &[u8]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(ScoreError::io("write", std::path::Path::new("standard output"), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn labels_are_key_and_value() {
+        let pairs =
+            |list: &[&str]| labels("--tag", &list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!(pairs(&["a=b", "c=d=e", "f="]).unwrap().len(), 3);
+        for (list, message) in [(&["a"][..], "KEY=VALUE"), (&["=b"], "KEY=VALUE"), (&["a=1", "a=2"], "twice")]
+        {
+            let e = pairs(list).unwrap_err().to_string();
+            assert!(e.starts_with("--tag: ") && e.contains(message), "{e}");
+        }
+    }
+}

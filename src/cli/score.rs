@@ -1,0 +1,85 @@
+//! `triscore score`: one score without a server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+use triscore::deploy::{Requirement, select};
+use triscore::{BackendKind, Call, CompileOptions, Model, Result};
+
+use super::Global;
+use super::output::Output;
+use super::tensor_file;
+
+/// What `score` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The model: an .onnx file, or a folder that holds one.
+    model: PathBuf,
+
+    /// What to score on: cpu, gpu or fpga. Nothing weaker is used instead, unless --prefer says so.
+    #[arg(long, default_value = "cpu")]
+    backend: String,
+
+    /// The inputs: .json (by name, or in the Open Inference Protocol's form), .npz (arrays by input
+    /// name) or .npy (for a model of one input).
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+
+    /// Where the outputs go: .json (in the Open Inference Protocol's form), .npz or .npy.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Use the CPU if what --backend names is not there, and say so.
+    #[arg(long)]
+    prefer: bool,
+
+    /// Take an emulated device for a real one; its name says that it is emulated.
+    #[arg(long)]
+    allow_emulation: bool,
+
+    /// Give up after so many milliseconds of scoring.
+    #[arg(long, value_name = "MS")]
+    timeout_ms: Option<u64>,
+}
+
+/// Scores and writes the outputs.
+pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
+    let kind = args.backend.to_ascii_lowercase().parse::<BackendKind>()?;
+    // Every file is looked at before anything slow is done.
+    tensor_file::check_kind(&args.output)?;
+    let model = Model::open(&args.model)?;
+    let request = tensor_file::read(&args.input, model.signature())?;
+    let requirement = match args.prefer {
+        true if kind != BackendKind::Cpu => {
+            Requirement::Prefer { order: vec![(kind, 1), (BackendKind::Cpu, 1)] }
+        }
+        _ => Requirement::Require { kind, count: 1 },
+    };
+    let selection = select(&requirement, &global.backends(), args.allow_emulation)?;
+    if let Some(reason) = &selection.fell_back {
+        out.note(&format!("note: {reason}"));
+    }
+    // One call: measuring how batches are best run would take longer than the call.
+    let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..CompileOptions::default() };
+    let scorer = selection.backend.compile(&model, &selection.devices, &options)?;
+    let call = args.timeout_ms.map_or(Call::new(), |ms| Call::new().with_timeout(Duration::from_millis(ms)));
+    let scored = scorer.score(&request.inputs, &call)?;
+    tensor_file::write(&args.output, model.signature(), &scored.outputs, &request.form)?;
+    let device = scorer.devices().first().map(ToString::to_string).unwrap_or_default();
+    let ports = model.signature().outputs();
+    let outputs = ports.iter().map(|p| format!("{} {}", p.name, p.kind)).collect::<Vec<_>>();
+    let compute_ms = scored.timing.compute.as_secs_f64() * 1e3;
+    let json = json!({
+        "device": device,
+        "emulated": scorer.devices().iter().any(|d| d.emulated),
+        "fellBack": selection.fell_back,
+        "placement": scorer.placement().summary(),
+        "computeMs": compute_ms,
+        "output": args.output,
+        "outputs": outputs,
+    });
+    out.result(&json, || {
+        format!("{} scored on {device} in {compute_ms:.3} ms: {}", args.output.display(), outputs.join(", "))
+    })
+}
