@@ -158,22 +158,23 @@ mod tests {
             ("proc/meminfo", "MemFree: 1 kB\nMemTotal:       16000000 kB\n"),
             ("proc/self/status", "Name:\tx\nCpus_allowed_list:\t0-3,8\n"),
         ];
-        let v2 = ("proc/self/cgroup", "0::/a/b\n");
-        let v1 = ("proc/self/cgroup", "4:memory:/a\n3:cpu,cpuacct:/a\n2:pids:/\n");
-        let cases: [(&[(&str, &str)], f64, u64); 7] = [
+        type Case = (&'static [(&'static str, &'static str)], f64, u64);
+        const V2: (&str, &str) = ("proc/self/cgroup", "0::/a/b\n");
+        const V1: (&str, &str) = ("proc/self/cgroup", "4:memory:/a\n3:cpu,cpuacct:/a\n2:pids:/\n");
+        let cases: [Case; 7] = [
             (&[], 5.0, 16_384_000_000),
-            (&[v2], 5.0, 16_384_000_000),
-            (&[v2, ("cg/a/b/cpu.max", "max 100000\n"), ("cg/a/b/memory.max", "max\n")], 5.0, 16_384_000_000),
-            (&[v2, ("cg/a/b/cpu.max", "150000 100000\n"), ("cg/a/memory.max", "1000\n")], 1.5, 1000),
+            (&[V2], 5.0, 16_384_000_000),
+            (&[V2, ("cg/a/b/cpu.max", "max 100000\n"), ("cg/a/b/memory.max", "max\n")], 5.0, 16_384_000_000),
+            (&[V2, ("cg/a/b/cpu.max", "150000 100000\n"), ("cg/a/memory.max", "1000\n")], 1.5, 1000),
             (
-                &[v2, ("cg/a/b/cpu.max", "900000 100000\n"), ("cg/cpu.max", "50000 100000")],
+                &[V2, ("cg/a/b/cpu.max", "900000 100000\n"), ("cg/cpu.max", "50000 100000")],
                 0.5,
                 16_384_000_000,
             ),
             (&[("proc/self/cgroup", "0::/../x\n"), ("cg/memory.max", "2000\n")], 5.0, 2000),
             (
                 &[
-                    v1,
+                    V1,
                     ("cg/cpu/a/cpu.cfs_quota_us", "250000\n"),
                     ("cg/cpu/a/cpu.cfs_period_us", "100000\n"),
                     ("cg/cpu/cpu.cfs_quota_us", "-1\n"),

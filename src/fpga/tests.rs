@@ -121,7 +121,9 @@ fn each_failure_has_its_reason() {
         ("text.so", Some("no library"), "text.so cannot be loaded: "),
     ] {
         let path = dir.path().join(name);
-        content.map(|text| std::fs::write(&path, text).unwrap());
+        if let Some(text) = content {
+            std::fs::write(&path, text).unwrap();
+        }
         let e = probe(&path).unwrap_err();
         assert!(e.kind() == ErrorKind::Unavailable && e.to_string().contains(expected), "{e}");
     }
