@@ -30,6 +30,7 @@ mod v2;
 mod write;
 
 pub use query::query_to_json;
+pub(super) use write::text as write_text;
 pub use write::{Answer, encode};
 
 use serde::Deserializer as _;

@@ -201,7 +201,7 @@ fn float<F: ryu::Float + Into<f64>>(out: &mut Vec<u8>, v: F) {
 }
 
 /// A JSON string.
-pub(crate) fn text(out: &mut Vec<u8>, v: &str) {
+pub(in crate::server) fn text(out: &mut Vec<u8>, v: &str) {
     let plain = v.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\');
     if plain {
         out.push(b'"');

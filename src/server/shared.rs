@@ -1,0 +1,166 @@
+//! What every part of a server holds: its options, its queue, its counters, and what state it is in.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use axum::http::HeaderValue;
+use tokio::sync::watch;
+
+use super::admission::Admission;
+use super::connection::Connections;
+use super::metrics::{Gauges, Metrics};
+use super::options::ServerOptions;
+use super::queue::Queue;
+use super::scorers::{Job, Slot};
+use super::swagger::Swagger;
+use crate::error::{ErrorKind, ScoreError};
+use crate::scoring::{Health, Scorer};
+
+/// Whether there is a scorer, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// No scorer yet.
+    Loading,
+    /// Scoring.
+    Ready,
+    /// There will be no scorer, and why.
+    Failed(Arc<str>),
+    /// The scorer lost its device, and how.
+    Lost(Arc<str>),
+}
+
+/// How far the end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// Serving.
+    Serve = 0,
+    /// Serving, but not ready: whoever balances should turn away.
+    Drain = 1,
+    /// Taking in nothing new.
+    Finish = 2,
+    /// Closing whatever is open.
+    Abort = 3,
+    /// Over.
+    Ended = 4,
+}
+
+/// A scorer and what was made from it once.
+pub(super) struct Loaded {
+    pub(super) scorer: Arc<dyn Scorer>,
+    /// The value of `x-triscore-device`.
+    pub(super) device: HeaderValue,
+    pub(super) swagger: Swagger,
+    pub(super) slots: Box<[Arc<Slot>]>,
+}
+
+pub(super) struct Shared {
+    pub(super) options: ServerOptions,
+    pub(super) queue: Queue<Job>,
+    pub(super) admission: Arc<Admission>,
+    pub(super) metrics: Metrics,
+    pub(super) connections: Connections,
+    pub(super) loaded: OnceLock<Loaded>,
+    pub(super) phase: watch::Sender<Phase>,
+    /// The phase is `Lost`: for those who ask at every request, as is `stage_now`.
+    lost: AtomicBool,
+    pub(super) stage: watch::Sender<Stage>,
+    stage_now: AtomicU8,
+}
+
+impl Shared {
+    pub(super) fn new(options: ServerOptions) -> Self {
+        Self {
+            queue: Queue::new(options.max_queued),
+            admission: Admission::new(options.max_in_flight, options.max_in_flight_bytes),
+            metrics: Metrics::default(),
+            connections: Connections::new(options.max_connections),
+            loaded: OnceLock::new(),
+            phase: watch::Sender::new(Phase::Loading),
+            lost: AtomicBool::new(false),
+            stage: watch::Sender::new(Stage::Serve),
+            stage_now: AtomicU8::new(Stage::Serve as u8),
+            options,
+        }
+    }
+
+    /// Whether the end has come that far.
+    pub(super) fn is_past(&self, stage: Stage) -> bool {
+        self.stage_now.load(Ordering::Acquire) >= stage as u8
+    }
+
+    /// Goes on to that stage, never back.
+    pub(super) fn advance(&self, to: Stage) {
+        self.stage.send_if_modified(|stage| {
+            let forward = *stage < to;
+            if forward {
+                *stage = to;
+                self.stage_now.store(to as u8, Ordering::Release);
+            }
+            forward
+        });
+    }
+
+    /// The scorer, if requests can be scored now.
+    pub(super) fn scorer(&self) -> Result<&Loaded, ScoreError> {
+        // The common case without a lock: loaded, and nothing has been noticed to be wrong.
+        let refuse = |what: String| Err(ScoreError::new(ErrorKind::NotReady, what));
+        match self.loaded.get() {
+            Some(loaded) if !self.lost.load(Ordering::Acquire) => Ok(loaded),
+            _ => match &*self.phase.borrow() {
+                Phase::Failed(reason) => refuse(format!("The service failed to load: {reason}")),
+                Phase::Lost(_) => refuse("The device was lost. The service must be restarted.".to_owned()),
+                Phase::Loading | Phase::Ready => refuse("The service is loading.".to_owned()),
+            },
+        }
+    }
+
+    /// Why the service is not ready, or `None` when it is.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        if self.is_past(Stage::Drain) {
+            return Some("The service is shutting down.".to_owned());
+        }
+        self.check_health();
+        self.scorer().err().map(|e| e.message().to_owned())
+    }
+
+    /// Asks the scorer how it is, and notes it when its device is lost.
+    pub(super) fn check_health(&self) {
+        if let Some(loaded) = self.loaded.get()
+            && let Health::Lost { reason } = loaded.scorer.health()
+        {
+            self.lose(&reason);
+        }
+    }
+
+    /// The device is lost: from now on the service is not ready.
+    fn lose(&self, reason: &str) {
+        let lost = self.phase.send_if_modified(|phase| {
+            let news = !matches!(phase, Phase::Lost(_));
+            if news {
+                *phase = Phase::Lost(reason.into());
+            }
+            news
+        });
+        if lost {
+            self.lost.store(true, Ordering::Release);
+            tracing::error!(service = self.options.service_name, reason, "the device is lost");
+            self.metrics.device_lost();
+        }
+    }
+
+    /// The metrics as text.
+    pub(super) fn metrics_text(&self) -> String {
+        let (in_flight, in_flight_bytes) = self.admission.in_flight();
+        self.metrics.text(&Gauges {
+            service: &self.options.service_name,
+            version: self.options.model_version.as_deref().unwrap_or_default(),
+            queued: self.queue.len(),
+            in_flight,
+            in_flight_bytes,
+            connections: self.connections.len(),
+            ready: self.not_ready().is_none(),
+        })
+    }
+}
