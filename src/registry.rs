@@ -33,6 +33,7 @@ mod db;
 mod fetch;
 mod files;
 mod keys;
+mod lock;
 mod metadata;
 mod mlflow;
 mod models;
