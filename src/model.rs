@@ -243,6 +243,11 @@ fn decode(bytes: &Bytes, limits: &ReadLimits) -> Result<ModelProto> {
             None => format!("not an ONNX model: {why}"),
         })
     };
+    // A protobuf can be made so that ONNX Runtime takes it for its own format and reads another model
+    // than the one that is checked here: it goes by these four bytes alone.
+    if file::is_ort_format(bytes) {
+        return Err(not_onnx("it begins as a model in ONNX Runtime's own format"));
+    }
     scan::scan(bytes, limits).map_err(|e| match e.kind() {
         crate::ErrorKind::BadModel => not_onnx(e.message()),
         _ => e,
@@ -316,6 +321,19 @@ mod tests {
         let model = testing::read(&layer()).unwrap();
         let weight = model.proto().graph.as_ref().unwrap().initializer[0].raw_data.clone().unwrap();
         assert!(model.bytes().as_ptr_range().contains(&weight.as_ptr()));
+    }
+
+    #[test]
+    fn a_file_of_two_formats_is_refused() {
+        let mut model = layer();
+        let file = encoded(&model);
+        // A text field before all others, with the mark of the other format where that is looked for.
+        model.producer_name = None;
+        let both = [&b"\x12\x06..ORTM"[..], &encoded(&model)].concat();
+        Model::from_bytes(file, &ReadLimits::default()).unwrap();
+        assert_eq!(ModelProto::decode(&both[..]).unwrap().producer_name(), "..ORTM");
+        let error = Model::from_bytes(both, &ReadLimits::default()).unwrap_err();
+        assert!(error.message().contains("ONNX Runtime's own format"), "{error}");
     }
 
     #[test]

@@ -33,7 +33,9 @@ mod db;
 mod fetch;
 mod files;
 mod keys;
+mod lock;
 mod metadata;
+mod mlflow;
 mod models;
 mod names;
 mod operation;
@@ -49,12 +51,13 @@ mod workspace;
 pub use blobs::{Collected, Progress};
 pub use keys::{KeyKind, Secret, ServiceKeys};
 pub use metadata::ModelMetadata;
+pub use mlflow::{BestBy, Goal};
 pub use models::{ModelFilter, ModelSource, ModelUpdate, NewModel};
 pub use names::{Framework, ModelRef, check_service_name};
 pub use operation::Operation;
 pub use process::ProcessStamp;
 pub use record::{Labels, ModelFile, ModelRecord, Resources};
-pub use runs::{BestBy, Goal, ResolvedRun, RunSource};
+pub use runs::{ResolvedRun, RunSource};
 pub use service::{
     Keys, ServiceFilter, ServiceRecord, ServiceSpec, ServiceState, ServiceStatus, ServiceUpdate,
 };

@@ -351,6 +351,7 @@ mod tests {
                 "sparse initialiser '': a sparse tensor without values",
             ),
             (changed(|_, g| g.node[0].op_type = None), "it has no operator"),
+            (changed(|_, g| g.node[1].op_type = Some("EPContext".to_owned())), "compiled for one device"),
             (
                 changed(|_, g| g.node.push(node("Sin", &[], &[]))),
                 "node 2 (Sin): it has neither inputs nor outputs",

@@ -145,6 +145,11 @@ fn links(_: &Metadata) -> u64 {
     1
 }
 
+/// Whether ONNX Runtime would take these bytes for a model in its own format.
+pub(super) fn is_ort_format(bytes: &[u8]) -> bool {
+    bytes.get(4..8) == Some(b"ORTM")
+}
+
 /// What a file that is no ONNX model looks like, judged by how it starts.
 pub(super) fn looks_like(bytes: &[u8]) -> Option<&'static str> {
     const STARTS: [(&[u8], &str); 14] = [
@@ -163,10 +168,11 @@ pub(super) fn looks_like(bytes: &[u8]) -> Option<&'static str> {
         (b"{", "JSON"),
         (b"<", "HTML or XML (a download that went wrong?)"),
     ];
-    match bytes.get(4..8) {
-        Some(b"TFL3") => return Some("a TensorFlow Lite model"),
-        Some(b"ORTM") => return Some("a model in ONNX Runtime's own format: convert it to .onnx"),
-        _ => {}
+    if bytes.get(4..8) == Some(b"TFL3") {
+        return Some("a TensorFlow Lite model");
+    }
+    if is_ort_format(bytes) {
+        return Some("a model in ONNX Runtime's own format: export it as .onnx");
     }
     if bytes.get(8) == Some(&b'{') && bytes.get(4..8) == Some(&[0; 4]) {
         return Some("a safetensors file: weights without a graph");

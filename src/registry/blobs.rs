@@ -8,12 +8,12 @@
 //! file lock keeps them apart: who needs blobs to stay shares it, who collects has it alone. The
 //! kernel drops the locks of a process that dies.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::files::{self, TempFile};
+use super::lock::{self, Lock};
 use super::record::ModelFile;
 use super::source::SourceTree;
 use super::workspace::Workspace;
@@ -46,7 +46,7 @@ pub struct Collected {
 /// While it lives, no blob is removed.
 #[derive(Debug)]
 pub(super) struct BlobsStay {
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 /// A registration under way: its blobs stay, and its unfinished files go when it ends.
@@ -71,7 +71,7 @@ impl Workspace {
     /// # Errors
     /// As [`Workspace::show`], and `Io` when a file cannot be removed.
     pub fn gc(&self) -> Result<Option<Collected>> {
-        let Some(_alone) = try_lock(&self.blobs_lock(true)?, true)? else { return Ok(None) };
+        let Ok(_alone) = lock::try_take(self.blobs_lock(true)?, true)? else { return Ok(None) };
         let mut collected = Collected::default();
         let staging = self.root().join("staging");
         for path in entries(&staging)? {
@@ -185,15 +185,16 @@ impl Workspace {
 
     /// The file whose lock keeps registrations and collections apart.
     fn blobs_lock(&self, create: bool) -> Result<File> {
-        open_lock(&self.root().join("locks"), "blobs", create)
+        lock::open(&self.root().join("locks"), "blobs", create)
     }
 
     /// Waits for the lock, shared, no longer than for the database.
-    fn share(&self, file: File) -> Result<File> {
+    fn share(&self, mut file: File) -> Result<Lock> {
         let deadline = Instant::now() + self.options().busy_timeout;
         loop {
-            if try_lock(&file, false)?.is_some() {
-                return Ok(file);
+            match lock::try_take(file, false)? {
+                Ok(lock) => return Ok(lock),
+                Err(taken) => file = taken,
             }
             if Instant::now() >= deadline {
                 return Err(ScoreError::conflict(format!(
@@ -202,36 +203,6 @@ impl Workspace {
                 )));
             }
             std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-/// Opens a file for its lock; it is never written to where only blobs are concerned.
-pub(super) fn open_lock(folder: &Path, name: &str, create: bool) -> Result<File> {
-    if create {
-        files::create_private_dir(folder)?;
-    }
-    let path = folder.join(format!("{name}.lock"));
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .write(create)
-        .create(create)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW);
-    options.open(&path).map_err(|e| ScoreError::io("open the lock", &path, e))
-}
-
-/// Takes the lock if it is free; `None` where it is not. It ends when the file is closed.
-pub(super) fn try_lock(file: &File, alone: bool) -> Result<Option<()>> {
-    let taken = if alone { file.try_lock() } else { file.try_lock_shared() };
-    match taken {
-        Ok(()) => Ok(Some(())),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(e)) => {
-            Err(ScoreError::new(ErrorKind::Io, format!("cannot lock a file of the workspace: {e}"))
-                .with_source(e))
         }
     }
 }

@@ -48,6 +48,14 @@ pub(super) fn read_text(path: &Path, limit_bytes: u64) -> Result<String> {
     }
 }
 
+/// Reads a JSON object: what serde reads for a struct may else be a list too.
+pub(super) fn json_object<T: serde::de::DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    // Files written on Windows may begin with a byte order mark.
+    let text = text.trim_start_matches('\u{feff}');
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)?;
+    T::deserialize(serde_json::Value::Object(object))
+}
+
 /// Creates a file that must not exist yet, with these permissions.
 pub(super) fn create_new(path: &Path, mode: u32) -> Result<File> {
     let mut options = OpenOptions::new();

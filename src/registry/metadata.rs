@@ -39,9 +39,8 @@ impl ModelMetadata {
             ))
             .with_at(path.display().to_string())
         };
-        // Files written on Windows may begin with a byte order mark.
-        let metadata: Self = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|e| bad(format!("is not model metadata: {e}")))?;
+        let metadata: Self =
+            files::json_object(&text).map_err(|e| bad(format!("is not model metadata: {e}")))?;
         match metadata.model_id.parse::<ModelRef>() {
             Ok(model) if model.version().is_some() => Ok(metadata),
             Ok(model) => Err(bad(format!("modelId '{model}' names no version"))),

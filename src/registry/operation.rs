@@ -1,26 +1,24 @@
 //! One operation at a time on a service: deploying, updating and deleting it exclude each other,
 //! across processes.
 //!
-//! The lock is the kernel's, on a file that a service's name has for itself. A process that dies lets
-//! go of it, however it dies, so there are no stale locks to recognise. What is written in the file
-//! only tells the others who they are waiting for.
+//! The lock is a file's that a service's name has for itself. What is written in the file only tells
+//! the others who they are waiting for.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::blobs::{open_lock, try_lock};
 use super::clock;
+use super::lock::{self, Lock};
 use super::names::check_service_name;
-use super::process::ProcessStamp;
 use super::workspace::Workspace;
 use crate::error::{Result, ScoreError};
 
 /// The right to change a service; given back when dropped.
 #[derive(Debug)]
 pub struct Operation {
-    file: File,
+    lock: Lock,
     service: String,
 }
 
@@ -33,8 +31,8 @@ impl Operation {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        // The note must not outlive the operation; the lock itself ends with the file.
-        let _ = self.file.set_len(0);
+        // The note must not outlive the operation; the lock itself is let go after this.
+        let _ = self.lock.file.set_len(0);
     }
 }
 
@@ -55,30 +53,35 @@ impl Workspace {
     /// name; `Io` when the workspace cannot be written to.
     pub fn begin_operation(&self, service: &str, doing: &str) -> Result<Operation> {
         check_service_name(service)?;
-        let mut file = open_lock(&self.root().join("locks"), &format!("service-{service}"), true)?;
-        if try_lock(&file, true)?.is_none() {
-            // The note of a holder that has just begun may not be there yet.
-            let mut text = String::new();
-            let _ = (&file).take(4096).read_to_string(&mut text);
-            let who = match serde_json::from_str::<Note>(&text) {
-                Ok(n) => format!("process {} has been {} it since {}", n.pid, n.doing, n.since),
-                Err(_) => "by another process".to_owned(),
-            };
-            return Err(ScoreError::conflict(format!(
-                "another operation is in progress on service '{service}': {who}; try again when it is done"
-            )));
-        }
-        let note = Note { pid: ProcessStamp::current().pid, doing: doing.to_owned(), since: clock::now() };
+        let file = lock::open(&self.root().join("locks"), &format!("service-{service}"), true)?;
+        let mut lock = match lock::try_take(file, true)? {
+            Ok(lock) => lock,
+            Err(file) => return Err(in_progress(service, file)),
+        };
+        let note = Note { pid: std::process::id(), doing: doing.to_owned(), since: clock::now() };
         let told = serde_json::to_vec(&note).map_err(std::io::Error::other).and_then(|note| {
-            file.set_len(0)?;
-            file.rewind()?;
-            file.write_all(&note)
+            lock.file.set_len(0)?;
+            lock.file.rewind()?;
+            lock.file.write_all(&note)
         });
         if let Err(e) = told {
             tracing::warn!("cannot note who is {doing} service '{service}': {e}");
         }
-        Ok(Operation { file, service: service.to_owned() })
+        Ok(Operation { lock, service: service.to_owned() })
     }
+}
+
+fn in_progress(service: &str, held: File) -> ScoreError {
+    let mut text = String::new();
+    let _ = held.take(4096).read_to_string(&mut text);
+    let who = match serde_json::from_str::<Note>(&text) {
+        Ok(n) => format!("process {} has been {} it since {}", n.pid, n.doing, n.since),
+        // The note of a holder that has just begun is not there yet.
+        Err(_) => "another process has just begun it".to_owned(),
+    };
+    ScoreError::conflict(format!(
+        "another operation is in progress on service '{service}': {who}; try again when it is done"
+    ))
 }
 
 #[cfg(test)]

@@ -1,31 +1,22 @@
 //! The outputs of a training run, as a model's source.
 //!
-//! Azure kept runs in the cloud; here they are where MLflow writes them:
+//! Azure kept runs in the cloud; here they are where MLflow writes them (see [`mlflow`]). No link on the
+//! way from the runs folder to the asset is followed, and the asset path cannot leave the run's
+//! artifacts.
 //!
-//! ```text
-//! mlruns/<experiment id>/meta.yaml            name: of the experiment
-//! mlruns/<experiment id>/<run id>/meta.yaml   start_time: in milliseconds
-//! mlruns/<experiment id>/<run id>/metrics/…   lines "<timestamp> <value> <step>"
-//! mlruns/<experiment id>/<run id>/artifacts/… what the run put out
-//! ```
-//!
-//! No link on the way from the runs folder to the asset is followed, and the asset path cannot leave
-//! the run's artifacts. Experiments and runs that MLflow marks as deleted do not count.
+//! [`mlflow`]: super::mlflow
 
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::files;
+use super::mlflow::{BestBy, Experiment, Run, best_run, experiments, folders, run_in};
 use super::names::suggestion;
 use crate::error::{Result, ScoreError};
 
-/// A small YAML or JSON file about a run.
+/// What `az ml` wrote about a run: a few hundred bytes.
 const META_LIMIT_BYTES: u64 = 1 << 20;
-/// A metric's history: some millions of steps.
-const METRIC_LIMIT_BYTES: u64 = 1 << 28;
 
 /// A file or folder in the outputs of a training run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,24 +35,6 @@ pub struct RunSource {
     pub run_metadata_file: Option<PathBuf>,
 }
 
-/// A metric, and which of its values is best.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BestBy {
-    /// The name of the metric.
-    pub metric: String,
-    /// Which value is best.
-    pub goal: Goal,
-}
-
-/// Which value of a metric is best.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Goal {
-    /// The largest: accuracy.
-    Max,
-    /// The smallest: loss.
-    Min,
-}
-
 /// What a [`RunSource`] stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedRun {
@@ -76,35 +49,11 @@ pub struct ResolvedRun {
 }
 
 #[derive(Deserialize)]
-struct ExperimentMeta {
-    name: Option<String>,
-    lifecycle_stage: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RunMeta {
-    start_time: Option<i64>,
-    lifecycle_stage: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct RunMetadataFile {
     #[serde(alias = "runId")]
     run_id: Option<String>,
     #[serde(alias = "experimentName")]
     experiment_name: Option<String>,
-}
-
-#[derive(Debug)]
-struct Experiment {
-    name: String,
-    folder: PathBuf,
-}
-
-struct Run {
-    id: String,
-    folder: PathBuf,
-    start_time_ms: i64,
 }
 
 impl RunSource {
@@ -129,20 +78,25 @@ impl RunSource {
     /// - `Io`: a file cannot be read.
     pub fn resolve(&self) -> Result<ResolvedRun> {
         let (experiment_name, run_id) = self.named()?;
-        let experiments = self.experiments()?;
+        let (experiments, broken) = experiments(&self.runs_root)?;
         let chosen: Vec<&Experiment> = match &experiment_name {
             Some(name) => experiments.iter().filter(|e| e.name == *name).collect(),
             None => experiments.iter().collect(),
         };
         if let (Some(name), true) = (&experiment_name, chosen.is_empty()) {
             let hint = suggestion(name, experiments.iter().map(|e| e.name.as_str()));
-            return Err(self.at(ScoreError::not_found(format!("there is no experiment '{name}'; {hint}"))));
+            let none = || self.at(ScoreError::not_found(format!("there is no experiment '{name}'; {hint}")));
+            return Err(broken.unwrap_or_else(none));
         }
         let (experiment, run) = match (&run_id, &self.best_by) {
             (Some(_), Some(_)) => {
                 return Err(ScoreError::bad_input("give a run, or the metric to choose one by, not both"));
             }
-            (Some(id), None) => self.run_of(id, &chosen)?,
+            (Some(id), None) => match (self.run_of(id, &chosen)?, broken) {
+                (Some(found), _) => found,
+                (None, Some(broken)) if experiment_name.is_none() => return Err(broken),
+                (None, _) => return Err(self.no_run(id, &chosen)),
+            },
             (None, Some(by)) => match (&experiment_name, chosen.as_slice()) {
                 (None, _) => {
                     return Err(ScoreError::bad_input(
@@ -182,12 +136,11 @@ impl RunSource {
         };
         let at = |e: ScoreError| e.with_at(path.display().to_string());
         let text = files::read_text(path, META_LIMIT_BYTES)?;
-        let file: RunMetadataFile =
-            serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|e| {
-                at(ScoreError::bad_config(format!(
-                    "is not run metadata: {e}; expected a JSON object with \"runId\" and \"experimentName\""
-                )))
-            })?;
+        let file: RunMetadataFile = files::json_object(&text).map_err(|e| {
+            at(ScoreError::bad_config(format!(
+                "is not run metadata: {e}; expected a JSON object with \"runId\" and \"experimentName\""
+            )))
+        })?;
         if file.run_id.is_none() {
             return Err(at(ScoreError::bad_config("has no \"runId\"")));
         }
@@ -203,171 +156,34 @@ impl RunSource {
         ))
     }
 
-    fn experiments(&self) -> Result<Vec<Experiment>> {
-        let mut experiments = Vec::new();
-        for folder in folders(&self.runs_root)? {
-            let Some(meta) = read_meta::<ExperimentMeta>(&folder)? else { continue };
-            if let (Some(name), true) = (meta.name, is_active(meta.lifecycle_stage.as_deref())) {
-                experiments.push(Experiment { name, folder });
-            }
+    fn run_of<'a>(&self, id: &str, experiments: &[&'a Experiment]) -> Result<Option<(&'a Experiment, Run)>> {
+        // One plain name: a run id is a folder, and leads nowhere else.
+        if files::plain_relative(Path::new(id))
+            .is_none_or(|path| path.as_os_str() != id || path.iter().count() != 1)
+        {
+            return Ok(None);
         }
-        Ok(experiments)
-    }
-
-    fn run_of<'a>(&self, id: &str, experiments: &[&'a Experiment]) -> Result<(&'a Experiment, Run)> {
         let mut found = Vec::new();
-        let mut others = Vec::new();
         for experiment in experiments {
-            for run in runs(experiment)? {
-                if run.id == id { found.push((*experiment, run)) } else { others.push(run.id) }
-            }
+            found.extend(run_in(experiment.folder.join(id))?.map(|run| (*experiment, run)));
         }
-        match (found.pop(), found.is_empty()) {
-            (Some(one), true) => Ok(one),
-            (Some((last, _)), false) => {
-                Err(self.ambiguous(&found.iter().map(|(e, _)| *e).chain([last]).collect::<Vec<_>>()))
-            }
-            (None, _) => {
-                let hint = suggestion(id, others.iter().map(String::as_str));
-                let of = match experiments {
-                    [one] => format!(" in experiment '{}'", one.name),
-                    _ => String::new(),
-                };
-                Err(self.at(ScoreError::not_found(format!("there is no run '{id}'{of}; {hint}"))))
-            }
+        match found.len() {
+            0 | 1 => Ok(found.pop()),
+            _ => Err(self.ambiguous(&found.iter().map(|(e, _)| *e).collect::<Vec<_>>())),
         }
     }
-}
 
-fn is_active(lifecycle_stage: Option<&str>) -> bool {
-    lifecycle_stage.is_none_or(|stage| stage == "active")
-}
-
-/// The folders in a folder, links left out, sorted.
-fn folders(parent: &Path) -> Result<Vec<PathBuf>> {
-    let read = |e| ScoreError::io("read the folder of runs", parent, e);
-    let mut out = Vec::new();
-    for entry in std::fs::read_dir(parent).map_err(read)? {
-        let entry = entry.map_err(read)?;
-        if entry.file_type().map_err(read)?.is_dir() {
-            out.push(entry.path());
-        }
-    }
-    out.sort();
-    Ok(out)
-}
-
-/// The `meta.yaml` of an experiment or a run; `None` where there is none.
-fn read_meta<T: serde::de::DeserializeOwned>(folder: &Path) -> Result<Option<T>> {
-    let path = folder.join("meta.yaml");
-    if path.symlink_metadata().is_err() {
-        return Ok(None);
-    }
-    let text = files::read_text(&path, META_LIMIT_BYTES)?;
-    serde_saphyr::from_str(&text).map(Some).map_err(|e| {
-        ScoreError::bad_config(format!("is not what MLflow writes: {e}")).with_at(path.display().to_string())
-    })
-}
-
-fn runs(experiment: &Experiment) -> Result<Vec<Run>> {
-    let mut runs = Vec::new();
-    for folder in folders(&experiment.folder)? {
-        let Some(meta) = read_meta::<RunMeta>(&folder)? else { continue };
-        let id = folder.file_name().and_then(|name| name.to_str()).map(str::to_owned);
-        if let (Some(id), true) = (id, is_active(meta.lifecycle_stage.as_deref())) {
-            runs.push(Run { id, folder, start_time_ms: meta.start_time.unwrap_or(0) });
-        }
-    }
-    Ok(runs)
-}
-
-/// The run whose last value of the metric is best; of equals, the newest.
-fn best_run(experiment: &Experiment, by: &BestBy) -> Result<Run> {
-    let Some(metric) = files::plain_relative(Path::new(&by.metric)) else {
-        return Err(ScoreError::bad_input(format!("'{}' is not the name of a metric", by.metric)));
-    };
-    let at = |e: ScoreError| e.with_at(format!("experiment '{}'", experiment.name));
-    let (mut best, mut nan, mut available): (Option<(f64, Run)>, usize, _) = (None, 0, BTreeSet::new());
-    for run in runs(experiment)? {
-        let metrics = run.folder.join("metrics");
-        let Some(value) = last_value(&metrics.join(&metric))? else {
-            metric_names(&metrics, "", 4, &mut available)?;
-            continue;
+    fn no_run(&self, id: &str, experiments: &[&Experiment]) -> ScoreError {
+        let names = |experiment: &&Experiment| folders(&experiment.folder).unwrap_or_default();
+        let others: Vec<PathBuf> =
+            experiments.iter().flat_map(names).filter(|folder| folder.join("meta.yaml").exists()).collect();
+        let hint = suggestion(id, others.iter().filter_map(|folder| folder.file_name()?.to_str()));
+        let of = match experiments {
+            [one] => format!(" in experiment '{}'", one.name),
+            _ => String::new(),
         };
-        if value.is_nan() {
-            nan += 1;
-            continue;
-        }
-        let is_better = best.as_ref().is_none_or(|(old, old_run)| {
-            let ordering = match by.goal {
-                Goal::Max => value.total_cmp(old),
-                Goal::Min => old.total_cmp(&value),
-            };
-            // -0 and 0 are equal, whatever the total order says.
-            let ordering = if value == *old { Ordering::Equal } else { ordering };
-            ordering
-                .then_with(|| (run.start_time_ms, &run.id).cmp(&(old_run.start_time_ms, &old_run.id)))
-                .is_gt()
-        });
-        if is_better {
-            best = Some((value, run));
-        }
+        self.at(ScoreError::not_found(format!("there is no run '{}'{of}; {hint}", id.escape_debug())))
     }
-    best.map(|(_, run)| run).ok_or_else(|| {
-        let metric = &by.metric;
-        at(match nan {
-            0 if available.is_empty() => {
-                ScoreError::not_found(format!("no run has a metric '{metric}', nor any other"))
-            }
-            0 => {
-                let hint = suggestion(metric, available.iter().map(String::as_str));
-                ScoreError::not_found(format!("no run has a metric '{metric}'; {hint}"))
-            }
-            _ => ScoreError::not_found(format!(
-                "metric '{metric}' is NaN in every run that has it; none is best"
-            )),
-        })
-    })
-}
-
-/// The last value of a metric: at the highest step, of those the latest. `None` without a value.
-fn last_value(path: &Path) -> Result<Option<f64>> {
-    if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
-        return Ok(None);
-    }
-    let text = files::read_text(path, METRIC_LIMIT_BYTES)?;
-    let mut last: Option<(i64, i64, f64)> = None;
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let mut fields = line.split_whitespace();
-        let timestamp = fields.next().and_then(|f| f.parse::<i64>().ok());
-        let value = fields.next().and_then(|f| f.parse::<f64>().ok());
-        // The oldest versions wrote no step; the newest write more fields after it.
-        let step = fields.next().map_or(Some(0), |f| f.parse::<i64>().ok());
-        let (Some(timestamp), Some(value), Some(step)) = (timestamp, value, step) else {
-            let what = "is not a line of a metric; expected '<timestamp> <value> <step>'";
-            return Err(ScoreError::bad_config(what).with_at(format!("{}:{}", path.display(), index + 1)));
-        };
-        if last.is_none_or(|(s, t, _)| (step, timestamp) >= (s, t)) {
-            last = Some((step, timestamp, value));
-        }
-    }
-    Ok(last.map(|(_, _, value)| value))
-}
-
-/// Gathers the names of a run's metrics; a name may have parts, each a folder.
-fn metric_names(folder: &Path, prefix: &str, depth: usize, names: &mut BTreeSet<String>) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    for entry in entries {
-        let entry = entry.map_err(|e| ScoreError::io("read the folder", folder, e))?;
-        let (Ok(kind), Ok(name)) = (entry.file_type(), entry.file_name().into_string()) else { continue };
-        let name = format!("{prefix}{name}");
-        if kind.is_dir() && depth > 1 {
-            metric_names(&entry.path(), &format!("{name}/"), depth - 1, names)?;
-        } else if kind.is_file() && names.len() < 1000 {
-            names.insert(name);
-        }
-    }
-    Ok(())
 }
 
 /// Where an asset is in a run's artifacts, and its name where that is not the base name.
@@ -403,6 +219,7 @@ fn asset(run: &Path, asset_path: &Path) -> Result<(PathBuf, Option<String>)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mlflow::Goal;
     use super::*;
     use crate::ErrorKind;
     use std::os::unix::fs::symlink;
@@ -500,8 +317,14 @@ mod tests {
         };
         let nan = BestBy { metric: "only".into(), goal: Goal::Max };
         put(root.path(), "8/ee/metrics/only", "1 NaN 0\n");
+        for folder in ["10", "11"] {
+            put(root.path(), &format!("{folder}/meta.yaml"), "name: twice\n");
+            put(root.path(), &format!("{folder}/ff/meta.yaml"), "run_id: ff\n");
+        }
         for (source, kind, word) in [
             (source(&root, "model.onnx"), ErrorKind::BadInput, "give the run"),
+            (experiment("twice"), ErrorKind::BadInput, "more than one experiment fits"),
+            (of_run(&root, "ff", "model.onnx"), ErrorKind::BadInput, "more than one experiment fits"),
             (
                 RunSource { run_id: Some("aa".into()), ..best(&root, "accuracy", Goal::Max) },
                 ErrorKind::BadInput,
@@ -524,6 +347,9 @@ mod tests {
             (best(&root, "../params/x", Goal::Max), ErrorKind::BadInput, "not the name of a metric"),
             (of_run(&root, "dd", "model.onnx"), ErrorKind::NotFound, "there is no run 'dd'"),
             (of_run(&root, "../7/aa", "model.onnx"), ErrorKind::NotFound, "there is no run"),
+            (of_run(&root, ".", "model.onnx"), ErrorKind::NotFound, "there is no run"),
+            (of_run(&root, "aa/.", "model.onnx"), ErrorKind::NotFound, "there is no run"),
+            (of_run(&root, "ab", "model.onnx"), ErrorKind::NotFound, "did you mean 'aa', 'bb'"),
             (of_run(&root, "aa", "none.onnx"), ErrorKind::NotFound, "find the run's output"),
             (of_run(&root, "aa", "../meta.yaml"), ErrorKind::BadInput, "leads out of the run"),
             (of_run(&root, "aa", "outputs/../../meta.yaml"), ErrorKind::BadInput, "leads out of the run"),
@@ -556,6 +382,14 @@ mod tests {
             let e = best(&root, "accuracy", Goal::Max).resolve().unwrap_err();
             assert!(e.kind() == ErrorKind::BadConfig && e.to_string().contains(place), "{e}");
         }
+        // A broken neighbour is not in the way of what is named; it may be of the best.
+        put(root.path(), "8/meta.yaml", "- name\n");
+        put(root.path(), "7/cc/meta.yaml", "start_time: [\n");
+        assert_eq!(of_run(&root, "aa", "model.onnx").resolve().unwrap().run_id, "aa");
+        for source in [best(&root, "accuracy", Goal::Max), of_run(&root, "ee", "model.onnx")] {
+            assert_eq!(source.resolve().unwrap_err().kind(), ErrorKind::BadConfig, "{source:?}");
+        }
+        std::fs::remove_dir_all(root.path().join("7/cc")).unwrap();
         put(root.path(), "7/aa/metrics/accuracy", "\n");
         assert_eq!(best(&root, "accuracy", Goal::Max).resolve().unwrap().run_id, "bb");
     }
@@ -588,6 +422,7 @@ mod tests {
             (r#"{"runId": "bb", "experimentName": "digits"}"#, Some("other"), None, ErrorKind::BadInput),
             (r#"{"experimentName": "digits"}"#, None, None, ErrorKind::BadConfig),
             (r#"{"runId": 7}"#, None, None, ErrorKind::BadConfig),
+            (r#"["bb", "digits"]"#, None, None, ErrorKind::BadConfig),
             ("", None, None, ErrorKind::BadConfig),
         ] {
             let e = with(text, experiment, run).unwrap_err();

@@ -135,7 +135,8 @@ pub struct ServiceSpec {
     pub tags: Labels,
     /// Labels that may be added, and never change.
     pub properties: Labels,
-    /// The deployment configuration as the user wrote it. Keys in it are the caller's to take out.
+    /// The deployment configuration as the user wrote it. Its `keys` are left out when it is stored; give
+    /// them as [`Keys::Set`].
     pub deployment_config: Value,
     /// The folder with its files.
     pub source_dir: PathBuf,

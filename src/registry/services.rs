@@ -67,8 +67,13 @@ impl Workspace {
             };
             tx.execute("DELETE FROM services WHERE name = ?", [&spec.name])?;
             let now = clock::now();
+            let mut spec = spec.clone();
+            // The keys stand in a table of their own, and in no record.
+            if let Some(config) = spec.deployment_config.as_object_mut() {
+                config.retain(|key, _| key != "keys");
+            }
             let service = ServiceRecord {
-                spec: spec.clone(),
+                spec,
                 status: ServiceStatus::new(ServiceState::Transitioning),
                 generation: tx.query_row(
                     "UPDATE generations SET last = last + 1 RETURNING last",
@@ -79,7 +84,7 @@ impl Workspace {
                 updated_time: now,
             };
             insert(tx, &service)?;
-            put_keys(tx, &spec.name, &keys)?;
+            put_keys(tx, &service.spec.name, &keys)?;
             Ok(service)
         })
     }

@@ -50,6 +50,11 @@ impl<'a> Checker<'a, '_> {
             let own = if self.own.contains(domain) { " (which holds functions of this model)" } else { "" };
             return bad(format!("the operator set '{}'{own} is not imported", shown(of)));
         }
+        // Its attributes name files, which a runtime would open.
+        if node.op_type() == "EPContext" {
+            let what = "it holds what another runtime compiled for one device: export the model without it";
+            return Err(ScoreError::unsupported(what));
+        }
         if node.output.iter().all(String::is_empty) && node.input.is_empty() {
             return bad("it has neither inputs nor outputs");
         }

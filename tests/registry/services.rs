@@ -1,0 +1,164 @@
+//! Services, from the first deployment to the delete.
+
+use triscore::ErrorKind;
+use triscore::registry::{
+    KeyKind, Keys, NewModel, ProcessStamp, Secret, ServiceFilter, ServiceKeys, ServiceSpec, ServiceState,
+    ServiceStatus, ServiceUpdate,
+};
+
+use super::{labels, model_ref, scene};
+
+fn spec(name: &str, models: &[&str]) -> ServiceSpec {
+    ServiceSpec {
+        model_ids: models.iter().map(|m| (*m).to_owned()).collect(),
+        deployment_config: serde_json::json!({"computeType": "local", "port": 32267}),
+        ..ServiceSpec::new(name, "Local", "/somewhere")
+    }
+}
+
+#[test]
+fn a_service_lives() {
+    let (_dir, workspace, folder) = scene();
+    workspace.register(&NewModel::from_path("m", &folder)).unwrap();
+    let full = ServiceSpec {
+        description: Some("d".into()),
+        tags: labels(&[("t", "1")]),
+        properties: labels(&[("p", "1")]),
+        ..spec("my-service", &["m:1", "local.onnx:0"])
+    };
+    let first = workspace.insert_service(&full, Keys::default()).unwrap();
+    assert_eq!((first.status.state, &first.spec), (ServiceState::Transitioning, &full));
+    assert_eq!(workspace.show_service("my-service").unwrap(), first);
+    assert_eq!(workspace.insert_service(&full, Keys::default()).unwrap_err().kind(), ErrorKind::Conflict);
+
+    let running = ServiceStatus {
+        state: ServiceState::Healthy,
+        reason: None,
+        port: Some(32267),
+        process: Some(ProcessStamp::current()),
+        device: Some("cpu: 2 cores".into()),
+    };
+    workspace.set_service_status("my-service", first.generation, &running).unwrap();
+    workspace
+        .set_service_state("my-service", first.generation, ServiceState::Unhealthy, Some("slow"))
+        .unwrap();
+    let now = workspace.show_service("my-service").unwrap();
+    assert_eq!(
+        now.status,
+        ServiceStatus { state: ServiceState::Unhealthy, reason: Some("slow".into()), ..running.clone() }
+    );
+    assert!(now.status.process.unwrap().is_alive());
+
+    let update = ServiceUpdate {
+        add_tags: labels(&[("t", "2")]),
+        add_properties: labels(&[("q", "")]),
+        ..Default::default()
+    };
+    let updated = workspace.update_service("my-service", &update).unwrap();
+    assert_eq!(updated, workspace.show_service("my-service").unwrap());
+    assert_eq!((updated.spec.tags["t"].as_str(), updated.spec.properties.len()), ("2", 2));
+    assert_eq!(workspace.update_service("my-service", &update).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(
+        workspace.update_service("my-service", &ServiceUpdate::default()).unwrap_err().kind(),
+        ErrorKind::BadInput
+    );
+
+    // The model stays for as long as the service does.
+    let e = workspace.delete(&model_ref("m:1")).unwrap_err();
+    assert!(e.kind() == ErrorKind::Conflict && e.message().contains("'my-service'"), "{e}");
+    workspace.delete_service("my-service").unwrap();
+    assert_eq!(workspace.delete_service("my-service").unwrap_err().kind(), ErrorKind::NotFound);
+    workspace.delete(&model_ref("m:1")).unwrap();
+}
+
+#[test]
+fn an_old_process_does_not_speak_for_a_new_deployment() {
+    let (_dir, workspace, _) = scene();
+    let old = workspace.insert_service(&spec("abc", &[]), Keys::default()).unwrap();
+    let new = workspace.replace_service(&spec("abc", &[]), Keys::default()).unwrap();
+    assert!(new.generation > old.generation && new.created_time == old.created_time);
+    let failed = ServiceStatus::new(ServiceState::Failed).with_reason("killed");
+    let e = workspace.set_service_status("abc", old.generation, &failed).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Conflict);
+    assert!(workspace.set_service_state("abc", old.generation, ServiceState::Failed, None).is_err());
+    assert_eq!(workspace.show_service("abc").unwrap().status.state, ServiceState::Transitioning);
+    // Nor for one of its name that came after it was deleted.
+    workspace.delete_service("abc").unwrap();
+    let e = workspace.set_service_status("abc", new.generation, &failed).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotFound);
+    let newest = workspace.insert_service(&spec("abc", &[]), Keys::default()).unwrap();
+    assert!(newest.generation > new.generation);
+    assert!(workspace.set_service_status("abc", old.generation, &failed).is_err());
+    workspace.set_service_status("abc", newest.generation, &failed).unwrap();
+    assert_eq!(workspace.show_service("abc").unwrap().status, failed);
+}
+
+#[test]
+fn services_that_cannot_be() {
+    let (_dir, workspace, folder) = scene();
+    workspace.register(&NewModel::from_path("m", &folder)).unwrap();
+    for (spec, kind, word) in [
+        (spec("Abc", &["m:1"]), ErrorKind::BadInput, "not a service name"),
+        (ServiceSpec { tags: labels(&[("", "")]), ..spec("abc", &[]) }, ErrorKind::BadInput, "needs a key"),
+        (spec("abc", &["m:1", "m:2"]), ErrorKind::NotFound, "'m' has version 1"),
+        (spec("abc", &["n:1"]), ErrorKind::NotFound, "'n:1' is not registered"),
+        (spec("abc", &["m"]), ErrorKind::BadInput, "needs its version"),
+        (spec("abc", &[":0"]), ErrorKind::BadInput, "not a model name"),
+    ] {
+        for e in [
+            workspace.insert_service(&spec, Keys::default()).unwrap_err(),
+            workspace.replace_service(&spec, Keys::default()).unwrap_err(),
+        ] {
+            assert!(e.kind() == kind && e.message().contains(word), "{e}");
+        }
+    }
+    assert!(workspace.list_services(&ServiceFilter::default()).unwrap().is_empty());
+    workspace.insert_service(&spec("my-service", &[]), Keys::default()).unwrap();
+    workspace.insert_service(&spec("another", &["m:1"]), Keys::default()).unwrap();
+    let e = workspace.show_service("my_service").unwrap_err();
+    assert!(e.message().ends_with("did you mean 'my-service'?"), "{e}");
+    let names = |filter| {
+        workspace.list_services(&filter).unwrap().into_iter().map(|s| s.spec.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(ServiceFilter::default()), ["another", "my-service"]);
+    assert_eq!(names(ServiceFilter { model_name: Some("m".into()), ..Default::default() }), ["another"]);
+}
+
+#[test]
+fn keys_are_kept_and_not_shown() {
+    let (_dir, workspace, _) = scene();
+    let mut with_keys = spec("abc", &[]);
+    with_keys.deployment_config["keys"] = serde_json::json!({"primaryKey": "hunter2"});
+    let record = workspace.insert_service(&with_keys, Keys::default()).unwrap();
+    assert_eq!(record.spec, spec("abc", &[]), "keys in the configuration are not stored with it");
+    let first = workspace.service_keys("abc").unwrap();
+    let shown = format!(
+        "{record:?} {} {:?}",
+        record.to_json(),
+        workspace.list_services(&ServiceFilter::default()).unwrap()
+    );
+    for key in [&first.primary, &first.secondary] {
+        assert!(!shown.contains(key.expose()), "{shown}");
+    }
+    // A new deployment does not lock its clients out.
+    workspace.replace_service(&spec("abc", &[]), Keys::default()).unwrap();
+    assert!(workspace.service_keys("abc").unwrap().accept(first.primary.expose().as_bytes()));
+    let second = workspace.regenerate_service_key("abc", KeyKind::Primary, None).unwrap();
+    assert!(
+        !second.accept(first.primary.expose().as_bytes())
+            && second.accept(first.secondary.expose().as_bytes())
+    );
+    workspace.regenerate_service_key("abc", KeyKind::Secondary, Some(Secret::new("mine").unwrap())).unwrap();
+    assert_eq!(workspace.service_keys("abc").unwrap().secondary.expose(), "mine");
+    let set = ServiceKeys { primary: Secret::new("open-sesame").unwrap(), secondary: Secret::generate() };
+    workspace.replace_service(&spec("abc", &[]), Keys::Set(set)).unwrap();
+    assert!(workspace.service_keys("abc").unwrap().accept(b"open-sesame"));
+    let stored = || {
+        String::from_utf8_lossy(&std::fs::read(workspace.root().join("registry.sqlite")).unwrap())
+            .contains("open-sesame")
+    };
+    assert!(stored());
+    workspace.delete_service("abc").unwrap();
+    assert_eq!(workspace.service_keys("abc").unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(!stored(), "what is deleted is not in the file any more");
+}
