@@ -14,7 +14,7 @@ fuzz_target!(|file: &[u8]| {
     // What was accepted has to hold what the checks promise to those below.
     assert!(model.external().is_empty());
     assert!(!model.signature().outputs().is_empty());
-    for graph in &model.proto().graph {
+    if let Some(graph) = &model.proto().graph {
         assert_eq!(graph.node.len(), model.nodes().len());
         for tensor in &graph.initializer {
             if let Ok(tensor) = model.tensor(tensor) {

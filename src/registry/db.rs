@@ -63,10 +63,10 @@ impl Db {
                 | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let mut conn = Connection::open_with_flags(&path, flags)?;
             conn.busy_timeout(busy_timeout)?;
-            // Before anything is in it: keys will be. The journal takes the mode of the database.
-            // Where this fails it is not our file, and then it is not ours to guard either.
-            if path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
-                let _ = std::fs::set_permissions(&path, Permissions::from_mode(0o600));
+            // A new file is guarded before anything is in it (keys will be), and the journal takes the
+            // mode of the database. Another program's file stays as it is: it is refused below.
+            if path.metadata().is_ok_and(|meta| meta.len() == 0) {
+                guard(&path);
             }
             // EXTRA also syncs the folder once the journal is gone, so a commit outlives a power cut.
             // Secure delete overwrites what is deleted: keys.
@@ -78,6 +78,7 @@ impl Db {
                 Fault::Told(e) => Fault::Told(e.with_at(path.display().to_string())),
                 sql => sql,
             })?;
+            guard(&path);
             Ok(conn)
         })()
         .map_err(explain)?;
@@ -112,6 +113,14 @@ impl Db {
             ErrorKind::Io,
             format!("the registry is damaged: {what}; restore registry.sqlite from a backup"),
         ))
+    }
+}
+
+/// Lets only the owner at the database.
+fn guard(path: &Path) {
+    if path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
+        // Where this fails it is not our file, and then it is not ours to guard either.
+        let _ = std::fs::set_permissions(path, Permissions::from_mode(0o600));
     }
 }
 

@@ -17,8 +17,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// Opens a regular file for reading, following no link and never waiting for a pipe's other end.
 pub(super) fn open_regular(path: &Path) -> Result<File> {
+    open(path, libc::O_NOFOLLOW)
+}
+
+fn open(path: &Path, flags: i32) -> Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.read(true).custom_flags(flags | libc::O_NONBLOCK);
     let file = options.open(path).map_err(|e| match e.raw_os_error() {
         Some(libc::ELOOP) => refuse(path, "is a symbolic link"),
         _ => ScoreError::io("open the file", path, e),
@@ -37,8 +41,8 @@ fn refuse(path: &Path, what: &str) -> ScoreError {
 /// Reads a small text file whole.
 pub(super) fn read_text(path: &Path, limit_bytes: u64) -> Result<String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|e| ScoreError::io("open the file", path, e))?;
-    file.take(limit_bytes + 1)
+    open(path, 0)?
+        .take(limit_bytes + 1)
         .read_to_string(&mut text)
         .map_err(|e| ScoreError::io("read the file as UTF-8 text", path, e))?;
     match text.len() as u64 > limit_bytes {
@@ -280,5 +284,12 @@ mod tests {
         write_whole(&path, &[0xff]).unwrap();
         assert_eq!(read_text(&path, 4).unwrap_err().kind(), ErrorKind::Io);
         assert_eq!(read_text(&dir.path().join("gone"), 4).unwrap_err().kind(), ErrorKind::NotFound);
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(
+            read_text(&pipe, 4).unwrap_err().kind(),
+            ErrorKind::BadInput,
+            "and does not wait for a writer"
+        );
     }
 }

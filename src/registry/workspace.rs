@@ -168,7 +168,13 @@ mod tests {
         refused(ErrorKind::BadConfig, "not a regular file");
         std::fs::remove_dir(&file).unwrap();
         rusqlite::Connection::open(&file).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         refused(ErrorKind::BadConfig, "another program");
+        assert_eq!(
+            file.metadata().unwrap().permissions().mode() & 0o777,
+            0o644,
+            "a stranger's file is left alone"
+        );
         std::fs::remove_file(&file).unwrap();
         drop(Workspace::open(dir.path()).unwrap());
         rusqlite::Connection::open(&file).unwrap().pragma_update(None, "user_version", 7).unwrap();
