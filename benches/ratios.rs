@@ -15,8 +15,9 @@
     reason = "a benchmark may stop where it cannot measure"
 )]
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -203,28 +204,28 @@ fn batches(model: &str, name: &str, rows: &mut Vec<Row>) {
 }
 
 /// A process with one session of one thread, told over its standard input when to run and for how long.
-struct Process(Child);
+struct Process(Child, BufReader<ChildStdout>);
 
 impl Process {
     fn start(name: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let child = command.args(["--one-thread", name]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut process = Self(child.unwrap());
+        let mut child = child.unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut process = Self(child, out);
         process.line(); // It says when it is ready.
         process
     }
     fn go(&mut self, slice: Duration) {
-        use std::io::Write;
         writeln!(self.0.stdin.as_mut().unwrap(), "{}", slice.as_millis()).unwrap();
     }
     fn rate(&mut self) -> f64 {
         self.line().trim().parse().unwrap()
     }
     fn line(&mut self) -> String {
-        use std::io::Read;
-        let out = self.0.stdout.as_mut().unwrap();
-        let bytes = out.bytes().map(Result::unwrap).take_while(|b| *b != b'\n').collect();
-        String::from_utf8(bytes).unwrap()
+        let mut line = String::new();
+        self.1.read_line(&mut line).unwrap();
+        line
     }
 }
 

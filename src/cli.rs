@@ -5,11 +5,14 @@
 //! `--json` both are for machines. The exit code comes from the one table of
 //! [`ErrorKind::row`](triscore::ErrorKind::row).
 
+mod deploy;
 mod devices;
 mod inspect;
 mod model;
 mod output;
 mod score;
+mod serve;
+mod services;
 mod tensor_file;
 
 use std::io::Write;
@@ -59,13 +62,26 @@ enum Command {
     /// Register, list, change and deploy models.
     #[command(subcommand)]
     Model(model::Command),
+    /// List, show, call, start, stop and delete deployed services.
+    #[command(subcommand)]
+    Service(services::Command),
+    /// Serve a model in the foreground.
+    Serve(serve::Args),
+    /// A deployed service's supervisor.
+    #[command(hide = true)]
+    Supervise(serve::Own),
+    /// A deployed service's host.
+    #[command(hide = true)]
+    Host(serve::Own),
 }
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = Output::new(cli.global.json);
-    start_logging();
+    // What runs for long tells what it does; what answers at once speaks up only if something is wrong.
+    let long = matches!(cli.command, Command::Serve(_) | Command::Supervise(_) | Command::Host(_));
+    start_logging(if long { "info" } else { "warn" });
     match run(cli, &out) {
         Ok(code) => code,
         Err(e) => {
@@ -82,14 +98,18 @@ fn run(cli: Cli, out: &Output) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args, &global, out),
         Command::Score(args) => score::run(&args, &global, out),
         Command::Model(command) => model::run(&command, &global, out),
+        Command::Service(command) => services::run(&command, &global, out),
+        Command::Serve(args) => serve::run(&args, &global, out),
+        Command::Supervise(own) => serve::supervise(&own, &global),
+        Command::Host(own) => serve::host(&own, &global),
     }
     .map(|()| ExitCode::SUCCESS)
 }
 
 /// Logs go to standard error; `TRISCORE_LOG` says how much (`info`, `triscore=debug`, …).
-fn start_logging() {
+fn start_logging(default: &str) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("TRISCORE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_env("TRISCORE_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let format =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // Fails only where a logger is set already; then that one is used.

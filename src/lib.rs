@@ -19,6 +19,8 @@ pub mod registry;
 pub mod scoring;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod service;
 pub mod signature;
 pub mod tensor;
 

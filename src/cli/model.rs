@@ -10,7 +10,7 @@ use triscore::registry::{
 use triscore::{Result, ScoreError};
 
 use super::output::{Output, size, table, text};
-use super::{Global, labels};
+use super::{Global, deploy, labels};
 
 /// What can be done with models.
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +27,8 @@ pub(super) enum Command {
     Download(Download),
     /// Delete a model that no service uses.
     Delete(Delete),
+    /// Deploy a model as a service.
+    Deploy(Box<deploy::Args>),
 }
 
 /// What a service needs to run a model, where its configuration does not say.
@@ -224,6 +226,7 @@ pub(super) fn run(command: &Command, global: &Global, out: &Output) -> Result<()
             let deleted = global.workspace()?.delete(&args.model_id.parse()?)?;
             out.result(&json!({ "id": deleted.id() }), || format!("deleted {}", deleted.id()))
         }
+        Command::Deploy(args) => deploy::run(args, global, out),
     }
 }
 

@@ -54,7 +54,9 @@ impl SessionLane {
                 .with_intra_threads(threads.count)?
                 .with_inter_threads(1)?
                 .with_intra_op_spinning(threads.spin)?
-                .with_inter_op_spinning(false)?;
+                .with_inter_op_spinning(false)?
+                // What was checked is an ONNX file; it must not be read as anything else.
+                .with_config_entry("session.load_model_format", "ONNX")?;
             if source.bounded {
                 b = b.with_env_allocators()?;
             }

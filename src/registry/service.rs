@@ -52,13 +52,15 @@ impl ServiceState {
         }
     }
 
-    /// Its name as Azure's local services spell it, which have fewer.
+    /// Its name as Azure's local services spell it. They knew no [`Unschedulable`](Self::Unschedulable); it is
+    /// spelled alike.
     pub fn local_name(self) -> &'static str {
         match self {
             Self::Transitioning => "deploying",
             Self::Healthy => "running",
             Self::Unhealthy => "unknown",
-            Self::Failed | Self::Unschedulable => "failed",
+            Self::Failed => "failed",
+            Self::Unschedulable => "unschedulable",
             Self::Deleting => "deleted",
         }
     }

@@ -1,0 +1,134 @@
+//! `triscore model deploy`: a model and a deployment file become a service.
+
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use triscore::deploy::DeploymentConfig;
+use triscore::registry::{ModelMetadata, ModelRef, ServiceState};
+use triscore::service::{self, Deployment};
+use triscore::{ErrorKind, Result, ScoreError};
+
+use super::output::Output;
+use super::{Global, labels, services};
+
+/// What `deploy` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The service's name: 3 to 32 lower-case letters, digits and dashes.
+    #[arg(short, long)]
+    name: String,
+
+    /// The model: `name:version`, or a name for its latest version.
+    #[arg(short, long, value_name = "ID")]
+    model: Vec<String>,
+
+    /// A file that names the model, written by `model register -t`.
+    #[arg(short = 'f', long, value_name = "FILE")]
+    model_metadata_file: Vec<PathBuf>,
+
+    /// The deployment file: JSON or YAML, for local, aci or aks.
+    #[arg(long = "dc", visible_alias = "deploy-config-file", value_name = "FILE")]
+    deploy_config_file: PathBuf,
+
+    /// The port, instead of the file's.
+    #[arg(short, long)]
+    port: Option<u16>,
+
+    /// The address to listen on; 0.0.0.0 opens the service to other machines.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
+
+    /// Replace a service of that name.
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Do not wait until the service is healthy.
+    #[arg(long)]
+    no_wait: bool,
+
+    /// What it is, in words.
+    #[arg(long)]
+    description: Option<String>,
+
+    /// A label that may change.
+    #[arg(long, value_name = "KEY=VALUE")]
+    tag: Vec<String>,
+
+    /// A label that never changes.
+    #[arg(long, value_name = "KEY=VALUE")]
+    property: Vec<String>,
+}
+
+/// Deploys, and waits until the service is healthy or will not be.
+pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
+    let config = DeploymentConfig::read(&args.deploy_config_file)?;
+    for warning in &config.warnings {
+        out.note(&format!("warning: {}: {warning}", args.deploy_config_file.display()));
+    }
+    let mut models = args.model.iter().map(|m| m.parse::<ModelRef>()).collect::<Result<Vec<_>>>()?;
+    for file in &args.model_metadata_file {
+        models.push(ModelMetadata::read(file)?.model()?);
+    }
+    if models.is_empty() {
+        return Err(ScoreError::bad_input(
+            "Error, need to specify either --model or --model-metadata-file for model(s) to be deployed.",
+        ));
+    }
+    let program = std::env::current_exe().map_err(|e| {
+        ScoreError::internal(format!("cannot find this program's own file: {e}")).with_source(e)
+    })?;
+    let workspace = global.workspace()?;
+    let deployment = Deployment {
+        name: args.name.clone(),
+        models,
+        config,
+        description: args.description.clone(),
+        tags: labels("--tag", &args.tag)?,
+        properties: labels("--property", &args.property)?,
+        overwrite: args.overwrite,
+        port: args.port,
+        address: args.address,
+        program,
+        onnxruntime: global.onnxruntime.clone(),
+    };
+    let record = service::deploy(&workspace, &deployment)?;
+    if args.no_wait {
+        return services::shown(&workspace, &record, out);
+    }
+    wait(&workspace, &args.name, record.generation, out)
+}
+
+/// Waits for a service to settle, with dots, and prints how it did.
+///
+/// # Errors
+/// `Unavailable` or `Internal` with the reason, when it did not become healthy.
+pub(super) fn wait(
+    workspace: &triscore::registry::Workspace,
+    name: &str,
+    generation: i64,
+    out: &Output,
+) -> Result<()> {
+    let dots = std::io::stderr().is_terminal() && !out.is_json();
+    let mut told = 0;
+    let settled = service::wait(workspace, name, generation, |_, elapsed| {
+        if dots && elapsed.as_millis() / 500 > told {
+            told = elapsed.as_millis() / 500;
+            eprint!(".");
+            let _ = std::io::stderr().flush();
+        }
+    });
+    if told > 0 {
+        eprintln!();
+    }
+    let record = settled?;
+    services::shown(workspace, &record, out)?;
+    let reason = record.status.reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
+    let kind = match record.status.state {
+        ServiceState::Healthy => return Ok(()),
+        ServiceState::Unschedulable => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    };
+    Err(ScoreError::new(kind, format!("{}: {reason}", record.status.state))
+        .with_at(format!("service '{name}'")))
+}

@@ -1,0 +1,238 @@
+//! `triscore service …`: deployed services.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use triscore::registry::{ServiceFilter, ServiceRecord, Workspace};
+use triscore::service;
+use triscore::{ErrorKind, Result, ScoreError};
+
+use super::output::{Output, table, text};
+use super::{Global, deploy};
+
+/// What can be done with services.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// List services.
+    List(List),
+    /// Show a service: its state with the reason, where it is called, what it scores on.
+    Show(Name),
+    /// Send a service one request and print its answer.
+    Run(Run),
+    /// Print the keys of a service.
+    GetKeys(Name),
+    /// Print the end of a service's log.
+    GetLogs(Logs),
+    /// Start a service again whose process is gone, after a restart of the machine for one.
+    Start(Name),
+    /// Stop a service; it stays registered.
+    Stop(Name),
+    /// Stop a service and remove it. Its models stay.
+    Delete(Name),
+}
+
+/// What `list` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Only services of this kind: local, aci or aks.
+    #[arg(short, long, value_name = "KIND")]
+    compute_type: Option<String>,
+    /// Only services of this model, as `name:version`.
+    #[arg(long, value_name = "ID")]
+    model_id: Option<String>,
+    /// Only services of any version of this model.
+    #[arg(long, value_name = "NAME")]
+    model_name: Option<String>,
+    /// Only services with this tag: a key, or key=value.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    tag: Vec<String>,
+    /// Only services with this property: a key, or key=value.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    property: Vec<String>,
+}
+
+/// A service's name.
+#[derive(Debug, clap::Args)]
+pub(super) struct Name {
+    /// The service's name.
+    #[arg(short, long)]
+    name: String,
+}
+
+/// What `run` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// The service's name.
+    #[arg(short, long)]
+    name: String,
+    /// The request's body; `@FILE` reads it from a file.
+    #[arg(short = 'd', long, value_name = "JSON")]
+    input_data: String,
+    /// Give up after so many milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 60_000)]
+    timeout_ms: u64,
+}
+
+/// What `get-logs` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Logs {
+    /// The service's name.
+    #[arg(short, long)]
+    name: String,
+    /// How many lines at most.
+    #[arg(short = 'l', long = "num_lines", visible_alias = "num-lines", default_value_t = 5000)]
+    num_lines: usize,
+}
+
+/// Runs one of the commands.
+pub(super) fn run(command: &Command, global: &Global, out: &Output) -> Result<()> {
+    let workspace = global.workspace()?;
+    match command {
+        Command::List(args) => list(args, &workspace, out),
+        Command::Show(args) => shown(&workspace, &service::show(&workspace, &args.name)?, out),
+        Command::Run(args) => call(args, &workspace, out),
+        Command::GetKeys(args) => {
+            let keys = workspace.service_keys(&args.name)?;
+            let (primary, secondary) = (keys.primary.expose(), keys.secondary.expose());
+            let json = json!({ "primaryKey": primary, "secondaryKey": secondary });
+            out.result(&json, || format!("primary    {primary}\nsecondary  {secondary}"))
+        }
+        Command::GetLogs(args) => logs(args, &workspace, out),
+        Command::Start(args) => {
+            let program = std::env::current_exe().map_err(|e| {
+                ScoreError::internal(format!("cannot find this program's own file: {e}")).with_source(e)
+            })?;
+            let record = service::start(&workspace, &args.name, &program)?;
+            deploy::wait(&workspace, &args.name, record.generation, out)
+        }
+        Command::Stop(args) => shown(&workspace, &service::stop(&workspace, &args.name)?, out),
+        Command::Delete(args) => {
+            let deleted = service::delete(&workspace, &args.name)?;
+            let name = deleted.spec.name;
+            out.result(&json!({ "name": name }), || format!("deleted service '{name}'"))
+        }
+    }
+}
+
+/// A service as Azure's tools wrote it, with what they had no word for behind it.
+fn to_json(workspace: &Workspace, record: &ServiceRecord) -> Value {
+    let (spec, status) = (&record.spec, &record.status);
+    json!({
+        "name": spec.name,
+        "computeType": spec.compute_type,
+        "state": state(record),
+        "error": status.reason,
+        "scoringUri": service::scoring_uri(record),
+        "swaggerUri": service::swagger_uri(record),
+        "port": status.port,
+        "models": spec.model_ids,
+        "description": spec.description,
+        "tags": spec.tags,
+        "properties": spec.properties,
+        "createdTime": record.created_time,
+        "updatedTime": record.updated_time,
+        "deploymentConfig": spec.deployment_config,
+        "device": status.device,
+        "pid": status.process.map(|p| p.pid),
+        "log": service::log_path(workspace, &spec.name).ok(),
+    })
+}
+
+/// Local services spell their states in lower case, as they always did.
+fn state(record: &ServiceRecord) -> &'static str {
+    match record.spec.compute_type.eq_ignore_ascii_case("local") {
+        true => record.status.state.local_name(),
+        false => record.status.state.name(),
+    }
+}
+
+/// Prints a service.
+pub(super) fn shown(workspace: &Workspace, record: &ServiceRecord, out: &Output) -> Result<()> {
+    let json = to_json(workspace, record);
+    out.result(&json, || {
+        let mut rows = table(&[]);
+        let Value::Object(fields) = &json else { return String::new() };
+        for (key, value) in fields {
+            let shown = match value {
+                Value::Null => continue,
+                Value::Object(map) if map.is_empty() => continue,
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            rows.add_row([key.clone(), shown]);
+        }
+        text(&rows)
+    })
+}
+
+fn list(args: &List, workspace: &Workspace, out: &Output) -> Result<()> {
+    let filter = ServiceFilter {
+        compute_type: args.compute_type.clone(),
+        model_id: args.model_id.clone(),
+        model_name: args.model_name.clone(),
+        tags: args.tag.clone(),
+        properties: args.property.clone(),
+    };
+    let services = service::list(workspace, &filter)?;
+    let json = Value::Array(services.iter().map(|s| to_json(workspace, s)).collect());
+    out.result(&json, || {
+        if services.is_empty() {
+            return "no services are deployed that fit; `triscore model deploy` starts one".to_owned();
+        }
+        let mut rows = table(&["name", "state", "model", "scoring uri", "device"]);
+        for s in &services {
+            rows.add_row([
+                s.spec.name.clone(),
+                state(s).to_owned(),
+                s.spec.model_ids.join(" "),
+                service::scoring_uri(s).unwrap_or_default(),
+                s.status.device.clone().unwrap_or_default(),
+            ]);
+        }
+        text(&rows)
+    })
+}
+
+fn call(args: &Run, workspace: &Workspace, out: &Output) -> Result<()> {
+    let body = match args.input_data.strip_prefix('@') {
+        Some(file) => {
+            let path = PathBuf::from(file);
+            std::fs::read(&path).map_err(|e| ScoreError::io("read the request", &path, e))?
+        }
+        None => args.input_data.clone().into_bytes(),
+    };
+    let record = service::show(workspace, &args.name)?;
+    let at = format!("service '{}'", args.name);
+    let Some(port) = record.status.port.filter(|_| record.status.process.is_some_and(|p| p.is_alive()))
+    else {
+        let why = record.status.reason.unwrap_or_default();
+        let text = format!("Cannot call run() when service is {}. {why}", record.status.state);
+        return Err(ScoreError::new(ErrorKind::NotReady, text).with_at(at));
+    };
+    let keys = workspace.service_keys(&args.name)?;
+    let timeout = Duration::from_millis(args.timeout_ms.max(1));
+    let answer = service::post_score(port, Some(keys.primary.expose()), &body, timeout)?;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    if answer.status != 200 {
+        let kind = ErrorKind::ALL.into_iter().find(|k| k.row().http_status == answer.status);
+        let message = serde_json::from_str::<Value>(&text).ok();
+        let message = message.as_ref().and_then(|m| m["message"].as_str()).unwrap_or(&text);
+        let text = format!("answered {}: {message}", answer.status);
+        return Err(ScoreError::new(kind.unwrap_or(ErrorKind::Internal), text).with_at(at));
+    }
+    // The answer is JSON already, for people and programs alike.
+    let json = serde_json::from_str(&text).unwrap_or(Value::String(text.clone()));
+    out.result(&json, || text)
+}
+
+fn logs(args: &Logs, workspace: &Workspace, out: &Output) -> Result<()> {
+    workspace.show_service(&args.name)?;
+    let path = service::log_path(workspace, &args.name)?;
+    let bytes = std::fs::read(&path).map_err(|e| ScoreError::io("read the log", &path, e))?;
+    let all = String::from_utf8_lossy(&bytes);
+    let lines = all.lines().collect::<Vec<_>>();
+    let last = lines.get(lines.len().saturating_sub(args.num_lines)..).unwrap_or_default().join("\n");
+    // An array that holds one string, as Azure's tools printed it.
+    out.result(&json!([last]), || last.clone())
+}

@@ -1,0 +1,38 @@
+//! A deployed service's life: from a model and a deployment file to a process that answers, and to its end.
+//!
+//! A service outlives the command that deployed it, and nothing watches over it but itself: there is no
+//! daemon. So it is two processes. The **supervisor** is tiny, does nothing but wait, and starts the
+//! other one again when it crashes or loses its device; the **host** loads the model and serves. The
+//! registry holds what both were asked to do and how they stand, so that any later command can tell, and
+//! can start a service again whose processes are gone.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `layout` | where a service keeps its files |
+//! | `launch` | deploy and start: from the registry to a running supervisor |
+//! | `supervise` | the supervisor |
+//! | `host` | load a model as its deployment file says, and serve it: in any process |
+//! | `observe` | how a service stands now, and waiting for that to settle |
+//! | `end` | stop and delete |
+//! | `client` | the few HTTP requests that commands make to a service |
+//!
+//! A service's states are those of the registry's [`ServiceState`](crate::registry::ServiceState). Who
+//! sets which: `launch` Transitioning; the host Healthy, Unschedulable and Failed; the supervisor
+//! Unhealthy while it starts the host again, and Failed when it gives up; `observe` Failed when both
+//! processes are gone without a word.
+
+mod client;
+mod end;
+mod host;
+mod launch;
+mod layout;
+mod observe;
+mod supervise;
+
+pub use client::{Answer, post_score};
+pub use end::{delete, stop};
+pub use host::{Event, Host};
+pub use launch::{Deployment, deploy, start};
+pub use layout::log_path;
+pub use observe::{list, scoring_uri, show, swagger_uri, wait};
+pub use supervise::{host_for_supervisor, supervise};

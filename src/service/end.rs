@@ -1,0 +1,67 @@
+//! Stopping services and deleting them.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Result, ScoreError};
+use crate::registry::{ProcessStamp, ServiceRecord, ServiceState, Workspace};
+
+/// How long a service may take to end what is in flight; longer than its server's own patience.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Stops a service's processes; it stays registered and can be started again.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when another command is at work on it.
+pub fn stop(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
+    let _operation = workspace.begin_operation(name, "stopping")?;
+    let record = workspace.show_service(name)?;
+    stop_process(&record)?;
+    let reason = format!("it was stopped: `triscore service start -n {name}` starts it again");
+    workspace.set_service_state(name, record.generation, ServiceState::Failed, Some(&reason))?;
+    workspace.show_service(name)
+}
+
+/// Stops a service and removes all that is its own. Its models stay.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when another command is at work on it; `Io`.
+pub fn delete(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
+    let _operation = workspace.begin_operation(name, "deleting")?;
+    let record = workspace.show_service(name)?;
+    workspace.set_service_state(name, record.generation, ServiceState::Deleting, None)?;
+    stop_process(&record)?;
+    let record = workspace.delete_service(name)?;
+    let folder = workspace.service_dir(name)?;
+    match std::fs::remove_dir_all(&folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ScoreError::io("remove", &folder, e)),
+        _ => Ok(record),
+    }
+}
+
+/// Ends a service's processes: asks, waits, and at last insists.
+pub(super) fn stop_process(record: &ServiceRecord) -> Result<()> {
+    let Some(process) = record.status.process.filter(ProcessStamp::is_alive) else { return Ok(()) };
+    signal(process.pid, libc::SIGTERM);
+    let asked = Instant::now();
+    while process.is_alive() {
+        match asked.elapsed() {
+            late if late > PATIENCE + Duration::from_secs(5) => {
+                let text = format!("process {} of service '{}' does not end", process.pid, record.spec.name);
+                return Err(ScoreError::internal(text));
+            }
+            // The host dies with its supervisor.
+            late if late > PATIENCE => signal(process.pid, libc::SIGKILL),
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Sends a signal to a process that was just seen alive.
+pub(super) fn signal(pid: u32, signal: libc::c_int) {
+    // 0 and negative numbers would mean groups of processes.
+    let Some(pid) = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0) else { return };
+    // SAFETY: sends a signal and touches no memory.
+    unsafe { libc::kill(pid, signal) };
+}

@@ -1,0 +1,176 @@
+//! Loading a model as its deployment file says, and serving it until told to stop: in the foreground
+//! for `triscore serve`, in a background process for a deployed service.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::deploy::{Adapter, DeploymentConfig, Selection};
+use crate::error::{ErrorKind, Result, ScoreError};
+use crate::model::Model;
+use crate::scoring::Backend;
+use crate::server::{Keys, Server, ServerHandle, ServerOptions};
+
+/// What to serve, and how.
+#[derive(Debug)]
+pub struct Host {
+    /// The service's name.
+    pub name: String,
+    /// The model's version, if it is a registered one.
+    pub model_version: Option<String>,
+    /// An `.onnx` file, or a folder that holds one.
+    pub model: PathBuf,
+    /// What the deployment file says.
+    pub config: DeploymentConfig,
+    /// Who may call; must be given where the file asks for keys.
+    pub keys: Option<Keys>,
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// What there is to score on.
+    pub backends: Vec<Arc<dyn Backend>>,
+}
+
+/// What happens while a service is hosted, in this order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// It listens there, and answers 503 until it is ready.
+    Listening(SocketAddr),
+    /// It scores: the first caller will be answered.
+    Ready(&'a Selection),
+    /// It is told to end, and ends what is in flight first.
+    Stopping,
+}
+
+impl Host {
+    /// Serves until SIGTERM or SIGINT (a second one ends at once), or until the device is lost.
+    ///
+    /// # Errors
+    /// - `BadConfig`, `Unsupported`: the deployment file asks for what cannot be served.
+    /// - `Unavailable`: the devices, cores or memory that it asks for are not there.
+    /// - `Conflict`: the port is in use.
+    /// - `BadModel`, `NotFound`, `OutOfMemory`, …: the model cannot be loaded.
+    /// - `DeviceLost`: it served, and the device went away; another process may have more luck.
+    pub fn run(self, mut on: impl FnMut(Event<'_>)) -> Result<()> {
+        self.check()?;
+        let server = Server::bind(self.address, self.options())?;
+        let handle = server.handle();
+        // Before anything slow: a stop during the load must not be lost.
+        let outcome = Arc::new(Mutex::new(None));
+        watch(handle.clone(), outcome.clone())?;
+        on(Event::Listening(server.local_addr()));
+        match self.load(&handle) {
+            Ok(selection) => on(Event::Ready(&selection)),
+            Err(e) => {
+                handle.failed(e.to_string());
+                return Err(e);
+            }
+        }
+        let ended = server.join();
+        on(Event::Stopping);
+        match outcome.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(lost) => Err(ScoreError::device_lost(lost)),
+            None => ended,
+        }
+    }
+
+    /// What the file asks for and this server does not do: refused, not ignored.
+    fn check(&self) -> Result<()> {
+        for warning in &self.config.warnings {
+            tracing::warn!("{warning}");
+        }
+        if self.config.ssl.enabled {
+            return Err(ScoreError::unsupported(
+                "sslEnabled: this server speaks plain HTTP only: put a proxy that speaks TLS before it and \
+                 set sslEnabled to false",
+            ));
+        }
+        if self.config.auth.is_required() && self.keys.is_none() {
+            return Err(ScoreError::bad_config(
+                "authEnabled asks for keys and there are none: give keys.primaryKey, or deploy with \
+                 `triscore model deploy`, which makes some",
+            ));
+        }
+        Ok(())
+    }
+
+    fn options(&self) -> ServerOptions {
+        let (config, timeouts) = (&self.config, &self.config.timeouts);
+        let mut options = ServerOptions::new(&self.name);
+        options.model_version.clone_from(&self.model_version);
+        options.scoring_timeout_ms = timeouts.scoring_timeout_ms.into();
+        options.max_queue_wait_ms = timeouts.max_queue_wait_ms.into();
+        options.warm_up = config.triscore.warm_up;
+        options.path_prefix = Some(format!("/api/v1/service/{}", self.name));
+        if config.states("maxConcurrentRequestsPerContainer") {
+            let limit = timeouts.max_concurrent_requests_per_container;
+            options.scorer_threads = usize::try_from(limit).ok();
+        }
+        if config.auth.is_required() {
+            options.keys.clone_from(&self.keys);
+        }
+        options
+    }
+
+    fn load(&self, handle: &ServerHandle) -> Result<Selection> {
+        let start = std::time::Instant::now();
+        let model = Model::open(&self.model)?;
+        let compiled = Adapter::new(self.backends.clone()).compile(&self.config, &model)?;
+        // The scorer has what it needs; a large model's bytes need not stay twice.
+        drop(model);
+        let selection = compiled.selection;
+        if let Some(reason) = &selection.fell_back {
+            tracing::warn!("not on the device that was asked for first: {reason}");
+        }
+        handle.ready(compiled.scorer)?;
+        tracing::info!(
+            service = self.name,
+            device = %selection,
+            load_ms = start.elapsed().as_millis() as u64,
+            "serving"
+        );
+        Ok(selection)
+    }
+}
+
+/// Hands signals and a lost device to the server, from a thread of its own.
+fn watch(handle: ServerHandle, outcome: Arc<Mutex<Option<String>>>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed =
+        |what: &str, e: std::io::Error| ScoreError::internal(format!("cannot {what}: {e}")).with_source(e);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| failed("watch for signals", e))?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        let on = |kind| signal(kind).map_err(|e| failed("watch for signals", e));
+        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?)
+    };
+    let run = move || {
+        runtime.block_on(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => handle.shutdown(),
+                    _ = interrupt.recv() => handle.shutdown(),
+                    reason = handle.wait_lost() => {
+                        *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                        handle.shutdown();
+                        return;
+                    }
+                    () = handle.ended() => return,
+                }
+            }
+        });
+    };
+    let thread = std::thread::Builder::new().name("triscore-signals".to_owned()).spawn(run);
+    thread.map(drop).map_err(|e| failed("start a thread", e))
+}
+
+/// The state that an error of [`Host::run`] means: what is not there may come, the rest will not mend itself.
+pub(super) fn state_of(e: &ScoreError) -> crate::registry::ServiceState {
+    match e.kind() {
+        ErrorKind::Unavailable => crate::registry::ServiceState::Unschedulable,
+        _ => crate::registry::ServiceState::Failed,
+    }
+}

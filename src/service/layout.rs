@@ -1,0 +1,125 @@
+//! Where a service keeps its files, below the workspace:
+//!
+//! ```text
+//! services/<name>/service.log                     what its processes print, over all deployments
+//! services/<name>/<generation>/settings.json      what the deploy command was told besides the file
+//! services/<name>/<generation>/deploymentconfig.json
+//! services/<name>/<generation>/azureml-models/<model>/<version>/…
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::deploy::DeploymentConfig;
+use crate::error::{Result, ScoreError};
+use crate::registry::{ServiceRecord, Workspace};
+
+/// A log longer than this is put aside (one old one is kept) when a service starts.
+const LOG_LIMIT_BYTES: u64 = 16 << 20;
+
+/// What a deployment was told besides its deployment file, and what the host needs to find.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Settings {
+    /// The model's folder, relative to the deployment's.
+    pub(super) model_dir: PathBuf,
+    /// `name:version`.
+    pub(super) model_id: String,
+    /// The port that was asked for on the command line.
+    pub(super) port: Option<u16>,
+    /// The address to listen on.
+    pub(super) address: std::net::IpAddr,
+    /// ONNX Runtime's library, if it was named.
+    pub(super) onnxruntime: Option<PathBuf>,
+}
+
+/// Where the log of a service is.
+///
+/// # Errors
+/// `BadInput` when no service can have that name.
+pub fn log_path(workspace: &Workspace, name: &str) -> Result<PathBuf> {
+    Ok(workspace.service_dir(name)?.join("service.log"))
+}
+
+/// The folder of one deployment.
+pub(super) fn folder(workspace: &Workspace, name: &str, generation: i64) -> Result<PathBuf> {
+    Ok(workspace.service_dir(name)?.join(generation.to_string()))
+}
+
+/// Writes down what the host will need.
+pub(super) fn write(folder: &Path, settings: &Settings, config: &DeploymentConfig) -> Result<()> {
+    let json = |value: serde_json::Result<Vec<u8>>| {
+        value.map_err(|e| ScoreError::internal(format!("cannot write a service's settings: {e}")))
+    };
+    write_private(&folder.join("settings.json"), &json(serde_json::to_vec_pretty(settings))?)?;
+    // As the user wrote it: it may hold keys, so nobody else may read it.
+    write_private(&folder.join("deploymentconfig.json"), &json(serde_json::to_vec_pretty(config.raw()))?)
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.as_mut().map_err(|e| e.kind().into()).and_then(|f| f.write_all(bytes));
+    written.map_err(|e| ScoreError::io("write", path, e))
+}
+
+/// Reads what was written down.
+pub(super) fn read(folder: &Path) -> Result<(Settings, DeploymentConfig)> {
+    let path = folder.join("settings.json");
+    let text = fs::read(&path).map_err(|e| ScoreError::io("read a service's settings", &path, e))?;
+    let settings = serde_json::from_slice(&text).map_err(|e| {
+        ScoreError::bad_config(format!("{e}; deploy the service again")).with_at(path.display().to_string())
+    })?;
+    // Not `read`: the files of sslCertificate are relative to where the deploy command ran.
+    let path = folder.join("deploymentconfig.json");
+    let text = fs::read(&path).map_err(|e| ScoreError::io("read the deployment configuration", &path, e))?;
+    Ok((settings, DeploymentConfig::parse(&text).map_err(|e| e.with_at(path.display().to_string()))?))
+}
+
+/// The log, open for appending; put aside first if it has grown long.
+pub(super) fn open_log(workspace: &Workspace, name: &str) -> Result<File> {
+    let path = log_path(workspace, name)?;
+    if fs::metadata(&path).is_ok_and(|m| m.len() > LOG_LIMIT_BYTES) {
+        let _ = fs::rename(&path, path.with_extension("log.1"));
+    }
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| ScoreError::io("open the log", &path, e))
+}
+
+/// The last lines of a service's log, for messages.
+pub(super) fn log_tail(workspace: &Workspace, name: &str, lines: usize) -> Vec<String> {
+    const TAIL_BYTES: u64 = 16 << 10;
+    let read = || -> std::io::Result<String> {
+        use std::io::{Read, Seek, SeekFrom};
+        let path = log_path(workspace, name).map_err(std::io::Error::other)?;
+        let mut file = File::open(path)?;
+        let from = file.metadata()?.len().saturating_sub(TAIL_BYTES);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    let all = text.lines().collect::<Vec<_>>();
+    all.iter().skip(all.len().saturating_sub(lines)).map(|l| (*l).to_owned()).collect()
+}
+
+/// Removes the folders of earlier deployments; a folder that cannot be removed is left, and logged.
+pub(super) fn remove_old(workspace: &Workspace, record: &ServiceRecord) {
+    let Ok(dir) = workspace.service_dir(&record.spec.name) else { return };
+    for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let number = entry.file_name().to_str().and_then(|n| n.parse::<i64>().ok());
+        if number.is_some_and(|n| n < record.generation)
+            && let Err(e) = fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(folder = %entry.path().display(), "cannot remove an old deployment: {e}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! How a service stands now: what the registry says, held against the processes that there are.
+
+use std::time::{Duration, Instant};
+
+use super::{client, layout};
+use crate::error::{ErrorKind, Result, ScoreError};
+use crate::registry::{ServiceFilter, ServiceRecord, ServiceState, Workspace};
+
+/// How long a healthy service may take to say so.
+const PROBE: Duration = Duration::from_secs(2);
+/// How often a waiting command looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A service as it stands now.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when the workspace is held.
+pub fn show(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
+    settle(workspace, workspace.show_service(name)?, true)
+}
+
+/// The services that fit, as they stand now.
+///
+/// # Errors
+/// `Conflict` when the workspace is held.
+pub fn list(workspace: &Workspace, filter: &ServiceFilter) -> Result<Vec<ServiceRecord>> {
+    workspace.list_services(filter)?.into_iter().map(|r| settle(workspace, r, true)).collect()
+}
+
+/// Waits until a deployment has come to its end, good or bad. `tick` is called now and then with what is
+/// known so far.
+///
+/// # Errors
+/// `Conflict` when the service is deployed anew or deleted meanwhile.
+pub fn wait(
+    workspace: &Workspace,
+    name: &str,
+    generation: i64,
+    mut tick: impl FnMut(&ServiceRecord, Duration),
+) -> Result<ServiceRecord> {
+    let start = Instant::now();
+    loop {
+        let gone = |e: ScoreError| match e.kind() {
+            ErrorKind::NotFound => ScoreError::conflict(format!("service '{name}' was deleted meanwhile")),
+            _ => e,
+        };
+        let record = settle(workspace, workspace.show_service(name).map_err(gone)?, false)?;
+        if record.generation != generation {
+            return Err(ScoreError::conflict(format!("service '{name}' was deployed anew meanwhile")));
+        }
+        if !matches!(record.status.state, ServiceState::Transitioning | ServiceState::Unhealthy) {
+            return Ok(record);
+        }
+        tick(&record, start.elapsed());
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Corrects what the registry says where the processes show otherwise.
+fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Result<ServiceRecord> {
+    use ServiceState::{Healthy, Transitioning, Unhealthy};
+    if !matches!(record.status.state, Transitioning | Healthy | Unhealthy) {
+        return Ok(record);
+    }
+    let name = record.spec.name.clone();
+    let gone = match &record.status.process {
+        Some(process) if process.is_alive() => None,
+        Some(process) => Some(died(workspace, &name, process.pid)),
+        // Written down and not started yet: a command is at work on it, or it was ended in the middle.
+        None => match workspace.begin_operation(&name, "looking at") {
+            Ok(_) => Some("its deployment was interrupted: deploy it again".to_owned()),
+            Err(_) => None,
+        },
+    };
+    if let Some(reason) = gone {
+        // It may have said why in its last moment, after we read.
+        let now = workspace.show_service(&name)?;
+        if now.status != record.status {
+            return Ok(now);
+        }
+        let failed = ServiceState::Failed;
+        if let Err(e) = workspace.set_service_state(&name, record.generation, failed, Some(&reason)) {
+            tracing::debug!("cannot write down that service '{name}' is gone: {e}");
+        }
+        record.status.state = failed;
+        record.status.reason = Some(reason);
+        return Ok(record);
+    }
+    if probe
+        && record.status.state == Healthy
+        && let Some(reason) = unwell(record.status.port)
+    {
+        record.status.state = Unhealthy;
+        record.status.reason = Some(reason);
+    }
+    Ok(record)
+}
+
+fn died(workspace: &Workspace, name: &str, pid: u32) -> String {
+    let tail = layout::log_tail(workspace, name, 3);
+    let log =
+        if tail.is_empty() { String::new() } else { format!(" Its log ends with: {}", tail.join(" | ")) };
+    format!(
+        "its process {pid} is gone without a word (killed, or the machine was restarted): \
+         `triscore service start -n {name}` starts it again.{log}"
+    )
+}
+
+/// Why a service that says it is healthy is not.
+fn unwell(port: Option<u16>) -> Option<String> {
+    let port = port?;
+    match client::health(port, PROBE) {
+        Ok(answer) if answer.status == 200 => None,
+        Ok(answer) => {
+            Some(format!("GET / answers {}: {}", answer.status, String::from_utf8_lossy(&answer.body)))
+        }
+        Err(e) => Some(e.to_string()),
+    }
+}
+
+/// Where a service is called, while it listens.
+pub fn scoring_uri(record: &ServiceRecord) -> Option<String> {
+    if !matches!(
+        record.status.state,
+        ServiceState::Transitioning | ServiceState::Healthy | ServiceState::Unhealthy
+    ) {
+        return None;
+    }
+    let local = record.spec.compute_type.eq_ignore_ascii_case("local");
+    let prefix = match local || record.spec.compute_type.eq_ignore_ascii_case("aci") {
+        true => String::new(),
+        false => format!("/api/v1/service/{}", record.spec.name),
+    };
+    record.status.port.map(|port| format!("http://localhost:{port}{prefix}/score"))
+}
+
+/// Where a service describes itself, once it listens.
+pub fn swagger_uri(record: &ServiceRecord) -> Option<String> {
+    scoring_uri(record).and_then(|uri| uri.strip_suffix("score").map(|base| format!("{base}swagger.json")))
+}
