@@ -268,7 +268,7 @@ mod tests {
             (ServiceState::Healthy, "Healthy", "running", true),
             (ServiceState::Unhealthy, "Unhealthy", "unknown", false),
             (ServiceState::Failed, "Failed", "failed", true),
-            (ServiceState::Unschedulable, "Unschedulable", "failed", false),
+            (ServiceState::Unschedulable, "Unschedulable", "unschedulable", false),
             (ServiceState::Deleting, "Deleting", "deleted", false),
         ] {
             assert_eq!((state.name(), state.local_name(), state.is_final()), (name, local, is_final));
