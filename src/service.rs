@@ -34,5 +34,5 @@ pub use end::{delete, stop};
 pub use host::{Event, Host};
 pub use launch::{Deployment, deploy, start};
 pub use layout::log_path;
-pub use observe::{list, scoring_uri, show, swagger_uri, wait};
+pub use observe::{address, list, scoring_uri, show, swagger_uri, wait};
 pub use supervise::{host_for_supervisor, supervise};

@@ -204,15 +204,15 @@ fn call(args: &Run, workspace: &Workspace, out: &Output) -> Result<()> {
     };
     let record = service::show(workspace, &args.name)?;
     let at = format!("service '{}'", args.name);
-    let Some(port) = record.status.port.filter(|_| record.status.process.is_some_and(|p| p.is_alive()))
-    else {
+    let alive = record.status.process.is_some_and(|p| p.is_alive());
+    let Some(address) = service::address(&record).filter(|_| alive) else {
         let why = record.status.reason.unwrap_or_default();
         let text = format!("Cannot call run() when service is {}. {why}", record.status.state);
         return Err(ScoreError::new(ErrorKind::NotReady, text).with_at(at));
     };
     let keys = workspace.service_keys(&args.name)?;
     let timeout = Duration::from_millis(args.timeout_ms.max(1));
-    let answer = service::post_score(port, Some(keys.primary.expose()), &body, timeout)?;
+    let answer = service::post_score(address, Some(keys.primary.expose()), &body, timeout)?;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     if answer.status != 200 {
         let kind = ErrorKind::ALL.into_iter().find(|k| k.row().http_status == answer.status);

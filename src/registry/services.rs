@@ -135,6 +135,54 @@ impl Workspace {
         })
     }
 
+    /// Says which process runs a service, once: that process itself does, before it does anything else. So
+    /// whoever started it may die at any moment, and either everybody knows the process or it ends.
+    ///
+    /// # Errors
+    /// `Conflict` when the service has been deployed anew since that generation, has a process already, or
+    /// is not waiting for one any more; `NotFound` when it is gone.
+    pub fn claim_service(&self, name: &str, generation: i64, process: ProcessStamp) -> Result<()> {
+        self.db.write(|tx| {
+            check_generation(tx, name, generation)?;
+            let status = find_service(tx, name)?.status;
+            if status.state != ServiceState::Transitioning || status.process.is_some() {
+                let message = format!("service '{name}' is {} and waits for no process", status.state);
+                return Err(ScoreError::conflict(message).into());
+            }
+            tx.execute(
+                "UPDATE services SET pid = ?, pid_start_time = ?, updated_time = ? WHERE name = ?",
+                (process.pid, start_time(Some(process)), clock::now(), name),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Says that a service is in another state than was seen, unless it has changed since; gives it as it is
+    /// then.
+    ///
+    /// # Errors
+    /// As [`Workspace::show_service`].
+    pub fn correct_service(
+        &self,
+        seen: &ServiceRecord,
+        state: ServiceState,
+        reason: &str,
+    ) -> Result<ServiceRecord> {
+        self.db.write(|tx| {
+            let mut now = find_service(tx, &seen.spec.name)?;
+            if now.generation == seen.generation && now.status == seen.status {
+                now.status.state = state;
+                now.status.reason = Some(reason.to_owned());
+                now.updated_time = clock::now();
+                tx.execute(
+                    "UPDATE services SET state = ?, reason = ?, updated_time = ? WHERE name = ?",
+                    (state.name(), reason, &now.updated_time, &seen.spec.name),
+                )?;
+            }
+            Ok(now)
+        })
+    }
+
     /// Changes what may be changed about a service without deploying it anew.
     ///
     /// # Errors

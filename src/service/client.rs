@@ -3,7 +3,7 @@
 //! One request a connection, closed by the server, all bounded in time and size. Not a general client.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::error::{ErrorKind, Result, ScoreError};
@@ -29,34 +29,33 @@ impl Answer {
     }
 }
 
-/// Posts a body to `/score` of the service that listens on that port of this machine.
+/// Posts a body to `/score` of the service that listens there.
 ///
 /// # Errors
 /// `Unavailable` when nobody listens there, `DeadlineExceeded`, `Internal` for an answer that is no HTTP.
-pub fn post_score(port: u16, key: Option<&str>, body: &[u8], timeout: Duration) -> Result<Answer> {
+pub fn post_score(address: SocketAddr, key: Option<&str>, body: &[u8], timeout: Duration) -> Result<Answer> {
     let authorization = key.map(|k| format!("Authorization: Bearer {k}\r\n")).unwrap_or_default();
     let head = format!(
-        "POST /score HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n{authorization}\
+        "POST /score HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n{authorization}\
          Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    request(port, head.as_bytes(), body, timeout)
+    request(address, head.as_bytes(), body, timeout)
 }
 
 /// Asks the service whether it is healthy.
-pub(super) fn health(port: u16, timeout: Duration) -> Result<Answer> {
-    let head = format!("GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
-    request(port, head.as_bytes(), &[], timeout)
+pub(super) fn health(address: SocketAddr, timeout: Duration) -> Result<Answer> {
+    let head = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    request(address, head.as_bytes(), &[], timeout)
 }
 
-fn request(port: u16, head: &[u8], body: &[u8], timeout: Duration) -> Result<Answer> {
-    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+fn request(address: SocketAddr, head: &[u8], body: &[u8], timeout: Duration) -> Result<Answer> {
     let failed = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
-            let text = format!("the service on port {port} did not answer within {} ms", timeout.as_millis());
+            let text = format!("the service at {address} did not answer within {} ms", timeout.as_millis());
             ScoreError::new(ErrorKind::DeadlineExceeded, text)
         }
-        _ => ScoreError::unavailable(format!("the service on port {port} does not answer: {e}")),
+        _ => ScoreError::unavailable(format!("the service at {address} does not answer: {e}")),
     };
     let mut stream = TcpStream::connect_timeout(&address, timeout).map_err(failed)?;
     stream.set_read_timeout(Some(timeout)).map_err(failed)?;
@@ -70,7 +69,7 @@ fn request(port: u16, head: &[u8], body: &[u8], timeout: Duration) -> Result<Ans
         _ => {}
     }
     parse(&answer)
-        .ok_or_else(|| ScoreError::internal(format!("port {port} answers something that is not HTTP")))
+        .ok_or_else(|| ScoreError::internal(format!("{address} answers something that is not HTTP")))
 }
 
 fn parse(answer: &[u8]) -> Option<Answer> {
@@ -107,10 +106,13 @@ mod tests {
     #[test]
     fn nobody_listens() {
         // A port that was free a moment ago: bound and let go.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        assert_eq!(health(port, Duration::from_secs(1)).unwrap_err().kind(), ErrorKind::Unavailable);
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(health(free, Duration::from_secs(1)).unwrap_err().kind(), ErrorKind::Unavailable);
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = silent.local_addr().unwrap().port();
-        assert_eq!(health(port, Duration::from_millis(30)).unwrap_err().kind(), ErrorKind::DeadlineExceeded);
+        let address = silent.local_addr().unwrap();
+        assert_eq!(
+            health(address, Duration::from_millis(30)).unwrap_err().kind(),
+            ErrorKind::DeadlineExceeded
+        );
     }
 }

@@ -3,14 +3,15 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use super::layout::{self, Settings};
 use super::{end, observe};
 use crate::deploy::{ComputeType, DeploymentConfig};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::registry::{
-    Keys, Labels, ModelRef, ProcessStamp, Secret, ServiceKeys, ServiceRecord, ServiceSpec, ServiceState,
-    ServiceStatus, Workspace,
+    Keys, Labels, ModelRef, Operation, ProcessStamp, Secret, ServiceKeys, ServiceRecord, ServiceSpec,
+    ServiceState, ServiceStatus, Workspace,
 };
 
 /// What is to be deployed, and how.
@@ -68,6 +69,8 @@ pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceR
         Err(e) => return Err(e),
     };
     let replace = d.overwrite || d.config.compute == ComputeType::Local;
+    // Whatever may be refused is looked at before the old service is stopped.
+    let keys = keys(&d.config)?;
     if let Some(old) = &old {
         if !replace {
             return Err(ScoreError::conflict(format!(
@@ -90,8 +93,8 @@ pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceR
         ..ServiceSpec::new(&d.name, d.config.compute.to_string(), workspace.service_dir(&d.name)?)
     };
     let record = match replace {
-        true => workspace.replace_service(&spec, keys(&d.config)?)?,
-        false => workspace.insert_service(&spec, keys(&d.config)?)?,
+        true => workspace.replace_service(&spec, keys)?,
+        false => workspace.insert_service(&spec, keys)?,
     };
     let prepare = || -> Result<()> {
         let folder = layout::folder(workspace, &d.name, record.generation)?;
@@ -104,24 +107,14 @@ pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceR
             model_id: model.id(),
             port: d.port,
             address: d.address,
-            onnxruntime: d.onnxruntime.clone(),
+            // The service may be started again from another folder.
+            onnxruntime: d.onnxruntime.as_ref().map(|p| p.canonicalize().unwrap_or_else(|_| p.clone())),
         };
         layout::write(&folder, &settings, &d.config)?;
         layout::remove_old(workspace, &record);
         spawn(workspace, &record, &d.program)
     };
-    let prepared = prepare();
-    if let Err(e) = &prepared {
-        workspace.set_service_state(
-            &d.name,
-            record.generation,
-            ServiceState::Failed,
-            Some(&e.to_string()),
-        )?;
-    }
-    drop(operation);
-    prepared?;
-    observe::show(workspace, &d.name)
+    started(workspace, &record, operation, prepare())
 }
 
 /// Starts a service again whose processes are gone, as it was deployed.
@@ -137,22 +130,42 @@ pub fn start(workspace: &Workspace, name: &str, program: &Path) -> Result<Servic
             process.pid
         )));
     }
-    workspace.set_service_state(name, record.generation, ServiceState::Transitioning, None)?;
-    let spawned = spawn(workspace, &workspace.show_service(name)?, program);
-    if let Err(e) = &spawned {
-        workspace.set_service_state(name, record.generation, ServiceState::Failed, Some(&e.to_string()))?;
+    // The port stays: whoever calls the service knows it.
+    let status =
+        ServiceStatus { port: record.status.port, ..ServiceStatus::new(ServiceState::Transitioning) };
+    workspace.set_service_status(name, record.generation, &status)?;
+    let spawned = spawn(workspace, &record, program);
+    started(workspace, &record, operation, spawned)
+}
+
+/// Ends the operation that has started a service, or has failed to.
+fn started(
+    workspace: &Workspace,
+    record: &ServiceRecord,
+    operation: Operation,
+    outcome: Result<()>,
+) -> Result<ServiceRecord> {
+    let name = &record.spec.name;
+    if let Err(e) = &outcome {
+        let failed = ServiceState::Failed;
+        workspace.set_service_state(name, record.generation, failed, Some(&e.to_string()))?;
     }
     drop(operation);
-    spawned?;
+    outcome?;
     observe::show(workspace, name)
 }
 
-/// Starts the supervisor, which outlives this process, and writes down which process it is.
+/// Starts the supervisor, which outlives this process, and waits until it has written down that it is there.
+///
+/// It says so itself (`Workspace::claim_service`): this process may be killed at any moment, and nobody would
+/// know of a supervisor that only this one knows.
 fn spawn(workspace: &Workspace, record: &ServiceRecord, program: &Path) -> Result<()> {
+    /// A process that has not begun by then never will.
+    const PATIENCE: Duration = Duration::from_secs(60);
     let name = &record.spec.name;
     let log = layout::open_log(workspace, name)?;
     let errors = log.try_clone().map_err(|e| ScoreError::io("open the log", Path::new("service.log"), e))?;
-    let child = Command::new(program)
+    let mut child = Command::new(program)
         .arg("--home")
         .arg(workspace.root())
         .args(["supervise", name, &record.generation.to_string()])
@@ -161,14 +174,26 @@ fn spawn(workspace: &Workspace, record: &ServiceRecord, program: &Path) -> Resul
         .stderr(errors)
         .spawn()
         .map_err(|e| ScoreError::io("start the service's process", program, e))?;
-    let status = ServiceStatus {
-        state: ServiceState::Transitioning,
-        reason: None,
-        process: ProcessStamp::of(child.id()),
-        port: record.status.port,
-        device: None,
-    };
-    workspace.set_service_status(name, record.generation, &status)
+    let asked = Instant::now();
+    loop {
+        // In this order: what it wrote before it ended is there to be read.
+        let ended = child.try_wait().ok().flatten();
+        let status = workspace.show_service(name)?.status;
+        if status.process.is_some() || status.state != ServiceState::Transitioning {
+            return Ok(());
+        }
+        let why = match ended {
+            Some(how) => format!("the service's process ended at once ({how})"),
+            None if asked.elapsed() > PATIENCE => "the service's process does not begin".to_owned(),
+            None => {
+                std::thread::sleep(Duration::from_millis(3));
+                continue;
+            }
+        };
+        let _ = child.kill();
+        let tail = layout::log_tail(workspace, name, 3).join(" | ");
+        return Err(ScoreError::internal(format!("{why}. Its log ends with: {tail}")));
+    }
 }
 
 /// The file's keys before those that the service has, before new ones.

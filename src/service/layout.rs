@@ -66,13 +66,18 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     written.map_err(|e| ScoreError::io("write", path, e))
 }
 
-/// Reads what was written down.
-pub(super) fn read(folder: &Path) -> Result<(Settings, DeploymentConfig)> {
+/// Reads what the deploy command was told.
+pub(super) fn settings(folder: &Path) -> Result<Settings> {
     let path = folder.join("settings.json");
     let text = fs::read(&path).map_err(|e| ScoreError::io("read a service's settings", &path, e))?;
-    let settings = serde_json::from_slice(&text).map_err(|e| {
+    serde_json::from_slice(&text).map_err(|e| {
         ScoreError::bad_config(format!("{e}; deploy the service again")).with_at(path.display().to_string())
-    })?;
+    })
+}
+
+/// Reads what was written down.
+pub(super) fn read(folder: &Path) -> Result<(Settings, DeploymentConfig)> {
+    let settings = settings(folder)?;
     // Not `read`: the files of sslCertificate are relative to where the deploy command ran.
     let path = folder.join("deploymentconfig.json");
     let text = fs::read(&path).map_err(|e| ScoreError::io("read the deployment configuration", &path, e))?;

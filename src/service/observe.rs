@@ -1,5 +1,6 @@
 //! How a service stands now: what the registry says, held against the processes that there are.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{client, layout};
@@ -73,22 +74,22 @@ fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Resu
         },
     };
     if let Some(reason) = gone {
-        // It may have said why in its last moment, after we read.
-        let now = workspace.show_service(&name)?;
-        if now.status != record.status {
-            return Ok(now);
-        }
-        let failed = ServiceState::Failed;
-        if let Err(e) = workspace.set_service_state(&name, record.generation, failed, Some(&reason)) {
-            tracing::debug!("cannot write down that service '{name}' is gone: {e}");
-        }
-        record.status.state = failed;
-        record.status.reason = Some(reason);
-        return Ok(record);
+        // It may have said why in its last moment, after we read: then that stands.
+        return match workspace.correct_service(&record, ServiceState::Failed, &reason) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(e),
+            Err(e) => {
+                // Somebody who may only read still learns how it is.
+                tracing::debug!("cannot write down that service '{name}' is gone: {e}");
+                record.status.state = ServiceState::Failed;
+                record.status.reason = Some(reason);
+                Ok(record)
+            }
+            now => now,
+        };
     }
     if probe
         && record.status.state == Healthy
-        && let Some(reason) = unwell(record.status.port)
+        && let Some(reason) = unwell(&record)
     {
         record.status.state = Unhealthy;
         record.status.reason = Some(reason);
@@ -107,15 +108,32 @@ fn died(workspace: &Workspace, name: &str, pid: u32) -> String {
 }
 
 /// Why a service that says it is healthy is not.
-fn unwell(port: Option<u16>) -> Option<String> {
-    let port = port?;
-    match client::health(port, PROBE) {
+fn unwell(record: &ServiceRecord) -> Option<String> {
+    match client::health(address(record)?, PROBE) {
         Ok(answer) if answer.status == 200 => None,
         Ok(answer) => {
             Some(format!("GET / answers {}: {}", answer.status, String::from_utf8_lossy(&answer.body)))
         }
         Err(e) => Some(e.to_string()),
     }
+}
+
+/// Where a service is reached from this machine, once it has a port; whether it still listens is another
+/// question.
+pub fn address(record: &ServiceRecord) -> Option<SocketAddr> {
+    let ip = match listens_on(record) {
+        // All addresses of the machine: any will do.
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    record.status.port.map(|port| SocketAddr::new(ip, port))
+}
+
+/// The address that the service was deployed to listen on; this machine's own where that cannot be read.
+fn listens_on(record: &ServiceRecord) -> IpAddr {
+    let folder = record.spec.source_dir.join(record.generation.to_string());
+    layout::settings(&folder).map_or(Ipv4Addr::LOCALHOST.into(), |s| s.address)
 }
 
 /// Where a service is called, while it listens.
@@ -131,7 +149,12 @@ pub fn scoring_uri(record: &ServiceRecord) -> Option<String> {
         true => String::new(),
         false => format!("/api/v1/service/{}", record.spec.name),
     };
-    record.status.port.map(|port| format!("http://localhost:{port}{prefix}/score"))
+    let address = address(record)?;
+    let host = match address.ip().is_loopback() && address.is_ipv4() {
+        true => format!("localhost:{}", address.port()),
+        false => address.to_string(),
+    };
+    Some(format!("http://{host}{prefix}/score"))
 }
 
 /// Where a service describes itself, once it listens.

@@ -162,3 +162,32 @@ fn keys_are_kept_and_not_shown() {
     assert_eq!(workspace.service_keys("abc").unwrap_err().kind(), ErrorKind::NotFound);
     assert!(!stored(), "what is deleted is not in the file any more");
 }
+
+/// A process takes a service on once, and only the deployment that it was started for.
+#[test]
+fn a_service_is_claimed_once() {
+    let (_dir, workspace, folder) = scene();
+    workspace.register(&NewModel::from_path("m", &folder)).unwrap();
+    let me = ProcessStamp::current();
+    let claim = |generation| workspace.claim_service("my-service", generation, me).map_err(|e| e.kind());
+    assert_eq!(claim(1), Err(ErrorKind::NotFound));
+    let first = workspace.insert_service(&spec("my-service", &["m:1"]), Keys::default()).unwrap();
+    let second = workspace.replace_service(&spec("my-service", &["m:1"]), Keys::default()).unwrap();
+    assert_eq!(claim(first.generation), Err(ErrorKind::Conflict));
+    claim(second.generation).unwrap();
+    let claimed = workspace.show_service("my-service").unwrap();
+    assert_eq!((claimed.status.process, claimed.status.state), (Some(me), ServiceState::Transitioning));
+    assert_eq!(claim(second.generation), Err(ErrorKind::Conflict), "it has a process");
+
+    // What was seen before the claim is not what is there now: a correction from then changes nothing.
+    let failed = ServiceState::Failed;
+    assert_eq!(workspace.correct_service(&second, failed, "gone").unwrap(), claimed);
+    let corrected = workspace.correct_service(&claimed, failed, "gone").unwrap();
+    assert_eq!(corrected, workspace.show_service("my-service").unwrap());
+    assert_eq!((corrected.status.state, corrected.status.reason.as_deref()), (failed, Some("gone")));
+    assert_eq!((corrected.status.process, corrected.generation), (Some(me), second.generation));
+
+    let third = workspace.replace_service(&spec("my-service", &["m:1"]), Keys::default()).unwrap();
+    workspace.correct_service(&third, failed, "interrupted").unwrap();
+    assert_eq!(claim(third.generation), Err(ErrorKind::Conflict), "it was given up");
+}
