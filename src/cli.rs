@@ -18,7 +18,7 @@ mod tensor_file;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use triscore::registry::{Labels, Workspace};
 use triscore::{Result, ScoreError};
 
@@ -26,10 +26,11 @@ use output::Output;
 
 /// Score any ONNX model on CPU, GPU or FPGA, from the deployment file you already have.
 #[derive(Debug, Parser)]
-#[command(name = "triscore", version, arg_required_else_help = true)]
+#[command(name = "triscore", version)]
 struct Cli {
+    // Optional for clap, so that no command at all prints the help whatever the environment sets.
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 
     #[command(flatten)]
     global: Global,
@@ -42,8 +43,8 @@ struct Global {
     #[arg(long, global = true)]
     json: bool,
 
-    /// Where models and services are kept [default: ~/.local/share/triscore].
-    #[arg(long, global = true, env = "TRISCORE_HOME", value_name = "DIR")]
+    /// Where models and services are kept [default: $TRISCORE_HOME, else ~/.local/share/triscore].
+    #[arg(long, global = true, value_name = "DIR")]
     home: Option<std::path::PathBuf>,
 
     /// ONNX Runtime's shared library, instead of looking for it.
@@ -77,13 +78,20 @@ enum Command {
 
 /// Runs the program.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return misused(&e),
+    };
     let out = Output::new(cli.global.json);
+    let Some(command) = cli.command else {
+        let _ = write!(std::io::stderr(), "{}", Cli::command().render_help());
+        return ExitCode::from(MISUSED);
+    };
     // What runs for long tells what it does; what answers at once speaks up only if something is wrong.
-    let long = matches!(cli.command, Command::Serve(_) | Command::Supervise(_) | Command::Host(_));
+    let long = matches!(command, Command::Serve(_) | Command::Supervise(_) | Command::Host(_));
     start_logging(if long { "info" } else { "warn" });
-    match run(cli, &out) {
-        Ok(code) => code,
+    match run(command, &cli.global, &out) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             out.error(&e);
             ExitCode::from(e.row().exit_code)
@@ -91,19 +99,33 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, out: &Output) -> Result<ExitCode> {
-    let global = cli.global;
-    match cli.command {
-        Command::Devices => devices::run(&global, out),
-        Command::Inspect(args) => inspect::run(&args, &global, out),
-        Command::Score(args) => score::run(&args, &global, out),
-        Command::Model(command) => model::run(&command, &global, out),
-        Command::Service(command) => services::run(&command, &global, out),
-        Command::Serve(args) => serve::run(&args, &global, out),
-        Command::Supervise(own) => serve::supervise(&own, &global),
-        Command::Host(own) => serve::host(&own, &global),
+/// The exit code for arguments that cannot be read, as clap has it; no error of the library has it.
+const MISUSED: u8 = 2;
+
+/// Prints the help that was asked for, or what is wrong with the arguments: for programs as every other
+/// error.
+fn misused(e: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().take_while(|a| a != "--").any(|a| a == "--json");
+    if !(json && e.use_stderr()) {
+        let _ = e.print();
+        return ExitCode::from(if e.use_stderr() { MISUSED } else { 0 });
     }
-    .map(|()| ExitCode::SUCCESS)
+    let text = e.render().to_string();
+    Output::new(true).misused(text.trim_end().trim_start_matches("error: "), MISUSED);
+    ExitCode::from(MISUSED)
+}
+
+fn run(command: Command, global: &Global, out: &Output) -> Result<()> {
+    match command {
+        Command::Devices => devices::run(global, out),
+        Command::Inspect(args) => inspect::run(&args, global, out),
+        Command::Score(args) => score::run(&args, global, out),
+        Command::Model(command) => model::run(&command, global, out),
+        Command::Service(command) => services::run(&command, global, out),
+        Command::Serve(args) => serve::run(&args, global, out),
+        Command::Supervise(own) => serve::supervise(&own, global),
+        Command::Host(own) => serve::host(&own, global),
+    }
 }
 
 /// Logs go to standard error; `TRISCORE_LOG` says how much (`info`, `triscore=debug`, …).
@@ -157,7 +179,6 @@ fn print(bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_commands_fit_together() {

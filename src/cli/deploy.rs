@@ -114,12 +114,12 @@ pub(super) fn wait(
     let settled = service::wait(workspace, name, generation, |_, elapsed| {
         if dots && elapsed.as_millis() / 500 > told {
             told = elapsed.as_millis() / 500;
-            eprint!(".");
+            let _ = write!(std::io::stderr(), ".");
             let _ = std::io::stderr().flush();
         }
     });
     if told > 0 {
-        eprintln!();
+        let _ = writeln!(std::io::stderr());
     }
     let record = settled?;
     services::shown(workspace, &record, out)?;

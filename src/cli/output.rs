@@ -1,5 +1,7 @@
 //! How results and errors look: tables for people, JSON for programs.
 
+use std::io::Write;
+
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 use triscore::{Result, ScoreError};
@@ -32,25 +34,38 @@ impl Output {
     /// A remark that is not the result: to standard error, and not at all for programs.
     pub(crate) fn note(self, text: &str) {
         if !self.json {
-            eprintln!("{text}");
+            let _ = writeln!(std::io::stderr(), "{text}");
         }
     }
 
     /// An error: what, where, and what caused it.
     pub(crate) fn error(self, e: &ScoreError) {
-        if self.json {
-            let row = e.row();
-            let error = json!({ "error": {
-                "kind": row.name,
-                "message": e.message(),
-                "at": e.at(),
-                "retryable": row.retryable,
-                "exitCode": row.exit_code,
-            } });
-            eprintln!("{}", pretty(&error));
-            return;
-        }
-        eprintln!("error: {e}");
+        let row = e.row();
+        let error = json!({
+            "kind": row.name,
+            "message": e.message(),
+            "at": e.at(),
+            "retryable": row.retryable,
+            "exitCode": row.exit_code,
+        });
+        self.to_stderr(&e.to_string(), error);
+    }
+
+    /// Arguments that cannot be read.
+    pub(crate) fn misused(self, text: &str, exit_code: u8) {
+        let error = json!({
+            "kind": "usage", "message": text, "at": null, "retryable": false, "exitCode": exit_code,
+        });
+        self.to_stderr(text, error);
+    }
+
+    fn to_stderr(self, text: &str, error: Value) {
+        let line = match self.json {
+            true => pretty(&json!({ "error": error })),
+            false => format!("error: {text}"),
+        };
+        // Not `eprintln`, which panics where standard error is closed or full.
+        let _ = writeln!(std::io::stderr(), "{line}");
     }
 }
 

@@ -134,7 +134,7 @@ fn to_json(workspace: &Workspace, record: &ServiceRecord) -> Value {
         "updatedTime": record.updated_time,
         "deploymentConfig": spec.deployment_config,
         "device": status.device,
-        "pid": status.process.map(|p| p.pid),
+        "pid": status.process.filter(|p| p.is_alive()).map(|p| p.pid),
         "log": service::log_path(workspace, &spec.name).ok(),
     })
 }
@@ -167,6 +167,11 @@ pub(super) fn shown(workspace: &Workspace, record: &ServiceRecord, out: &Output)
 }
 
 fn list(args: &List, workspace: &Workspace, out: &Output) -> Result<()> {
+    let kinds = ["local", "aci", "aks"];
+    if let Some(kind) = args.compute_type.as_deref().filter(|k| !kinds.contains(&&*k.to_ascii_lowercase())) {
+        let text = format!("expected one of {}, got '{}'", kinds.join(", "), kind.escape_debug());
+        return Err(ScoreError::bad_input(text).with_at("--compute-type"));
+    }
     let filter = ServiceFilter {
         compute_type: args.compute_type.clone(),
         model_id: args.model_id.clone(),
@@ -215,7 +220,13 @@ fn call(args: &Run, workspace: &Workspace, out: &Output) -> Result<()> {
     let answer = service::post_score(address, Some(keys.primary.expose()), &body, timeout)?;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     if answer.status != 200 {
-        let kind = ErrorKind::ALL.into_iter().find(|k| k.row().http_status == answer.status);
+        // Several kinds share a status: these are the ones that a server answers so.
+        let kind = match answer.status {
+            400 => Some(ErrorKind::BadInput),
+            500 => Some(ErrorKind::Internal),
+            503 => Some(ErrorKind::Overloaded),
+            other => ErrorKind::ALL.into_iter().find(|k| k.row().http_status == other),
+        };
         let message = serde_json::from_str::<Value>(&text).ok();
         let message = message.as_ref().and_then(|m| m["message"].as_str()).unwrap_or(&text);
         let text = format!("answered {}: {message}", answer.status);

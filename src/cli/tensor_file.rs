@@ -1,11 +1,14 @@
 //! Tensors in files: JSON as the server takes and gives it, NumPy's `.npz` and `.npy`.
 
+mod header;
+
 use std::fs;
 use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 
+use header::{Array, not_numpy};
 use npyz::npz::{NpzArchive, NpzWriter};
-use npyz::{Deserialize, NpyFile, TypeChar, WriterBuilder};
+use npyz::{Deserialize, TypeChar, WriterBuilder};
 use triscore::server::json::{self, Answer, DecodedRequest, ReplyForm};
 use triscore::{DType, ErrorKind, Result, ScoreError, Signature, Tensor, Value};
 
@@ -76,9 +79,9 @@ fn read_npy(file: impl Read, size: u64, signature: &Signature) -> Result<Decoded
             signature.inputs().len()
         )));
     };
-    let array = NpyFile::new(file).map_err(not_numpy)?;
-    let tensor =
-        tensor(array, size, port.dtype()).map_err(|e| e.with_at(format!("input '{}'", port.name)))?;
+    let tensor = header::array(file)
+        .and_then(|array| tensor(array, size, port.dtype()))
+        .map_err(|e| e.with_at(format!("input '{}'", port.name)))?;
     Ok(DecodedRequest { inputs: vec![tensor], form: v2() })
 }
 
@@ -87,25 +90,26 @@ fn read_npz(file: impl Read + Seek, size: u64, signature: &Signature) -> Result<
     let names = archive.array_names().map(str::to_owned).collect::<Vec<_>>();
     let mut inputs = Vec::new();
     for port in signature.inputs() {
-        let array = archive.by_name(&port.name).map_err(not_numpy)?.ok_or_else(|| {
+        let at = |e: ScoreError| e.with_at(format!("input '{}'", port.name));
+        if !names.contains(&port.name) {
             let have = names.join("', '");
-            ScoreError::bad_input(format!("there is no array '{}'; the file has '{have}'", port.name))
-        })?;
+            return Err(at(ScoreError::bad_input(format!(
+                "there is no array '{}'; the file has '{have}'",
+                port.name
+            ))));
+        }
+        let entry = npyz::npz::file_name_from_array_name(&port.name);
+        let entry = archive.zip_archive().by_name(&entry).map_err(|e| at(not_numpy(e)))?;
         // Compressed arrays may be larger than the file; a thousandfold is beyond what deflate does.
-        let most = size.saturating_mul(1032);
-        inputs.push(
-            tensor(array, most, port.dtype()).map_err(|e| e.with_at(format!("input '{}'", port.name)))?,
-        );
+        let most = size.saturating_mul(1032).min(4 * MAX_BYTES);
+        let array = header::array(entry).map_err(at)?;
+        inputs.push(tensor(array, most, port.dtype()).map_err(at)?);
     }
     Ok(DecodedRequest { inputs, form: v2() })
 }
 
-fn not_numpy(e: std::io::Error) -> ScoreError {
-    ScoreError::bad_input(format!("not a NumPy file: {e}"))
-}
-
 /// An array as a tensor of the type that the model wants; NumPy's type must be that very type.
-fn tensor<R: Read>(array: NpyFile<R>, most_bytes: u64, wanted: Option<DType>) -> Result<Tensor> {
+fn tensor<R: Read>(array: Array<R>, most_bytes: u64, wanted: Option<DType>) -> Result<Tensor> {
     let shape = array.shape().iter().map(|d| usize::try_from(*d)).collect::<std::result::Result<Vec<_>, _>>();
     let shape = shape.map_err(|_| ScoreError::bad_input("the shape is larger than memory"))?;
     let npyz::DType::Plain(ty) = array.dtype() else {
@@ -154,7 +158,7 @@ fn tensor<R: Read>(array: NpyFile<R>, most_bytes: u64, wanted: Option<DType>) ->
     }
 }
 
-fn elements_of<T: Deserialize, R: Read>(array: NpyFile<R>) -> Result<Vec<T>> {
+fn elements_of<T: Deserialize, R: Read>(array: Array<R>) -> Result<Vec<T>> {
     let kind = std::any::type_name::<T>();
     array.into_vec::<T>().map_err(|e| ScoreError::bad_input(format!("cannot read the array as {kind}: {e}")))
 }
