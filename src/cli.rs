@@ -90,13 +90,20 @@ pub(crate) fn main() -> ExitCode {
     // What runs for long tells what it does; what answers at once speaks up only if something is wrong.
     let long = matches!(command, Command::Serve(_) | Command::Supervise(_) | Command::Host(_));
     start_logging(if long { "info" } else { "warn" });
-    match run(command, &cli.global, &out) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match run(command, &cli.global, &out) {
+        Ok(()) => 0,
         Err(e) => {
             out.error(&e);
-            ExitCode::from(e.row().exit_code)
+            e.row().exit_code
         }
+    };
+    if long {
+        // A thread may still be inside a driver (a load that was told to stop, a call that hangs): what
+        // libraries tidy up at an orderly end would be taken from under it.
+        // SAFETY: ends the process, whose output is flushed, and runs nothing.
+        unsafe { libc::_exit(code.into()) };
     }
+    ExitCode::from(code)
 }
 
 /// The exit code for arguments that cannot be read, as clap has it; no error of the library has it.

@@ -26,7 +26,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
 
-    /// Where the outputs go: .json (in the Open Inference Protocol's form), .npz or .npy.
+    /// Where the outputs go: .json (in the Open Inference Protocol's form, or by name where an output
+    /// is a sequence or map, which that form cannot hold), .npz or .npy.
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 

@@ -87,7 +87,8 @@ fn read_npy(file: impl Read, size: u64, signature: &Signature) -> Result<Decoded
 
 fn read_npz(file: impl Read + Seek, size: u64, signature: &Signature) -> Result<DecodedRequest> {
     let mut archive = NpzArchive::new(file).map_err(not_numpy)?;
-    let names = archive.array_names().map(str::to_owned).collect::<Vec<_>>();
+    let mut names = archive.array_names().map(str::to_owned).collect::<Vec<_>>();
+    names.sort();
     let mut inputs = Vec::new();
     for port in signature.inputs() {
         let at = |e: ScoreError| e.with_at(format!("input '{}'", port.name));
@@ -172,8 +173,10 @@ pub(super) fn write(path: &Path, signature: &Signature, outputs: &[Value], form:
         Kind::Json => {
             let mut out = Vec::new();
             let form = match form {
-                v2 @ ReplyForm::V2 { .. } => v2,
-                ReplyForm::Named => &v2(),
+                form @ ReplyForm::V2 { outputs: asked, .. } if holds(outputs, asked.as_deref()) => form,
+                _ if holds(outputs, None) => &v2(),
+                // The protocol has no word for sequences and maps.
+                _ => &ReplyForm::Named,
             };
             json::encode(
                 &mut out,
@@ -207,6 +210,12 @@ pub(super) fn write(path: &Path, signature: &Signature, outputs: &[Value], form:
         let _ = fs::remove_file(&temporary);
     }
     written.map_err(io)
+}
+
+/// Whether all that is asked for are tensors.
+fn holds(outputs: &[Value], asked: Option<&[usize]>) -> bool {
+    let is_asked = |place: &usize| asked.is_none_or(|asked| asked.contains(place));
+    outputs.iter().enumerate().all(|(place, output)| !is_asked(&place) || output.as_tensor().is_ok())
 }
 
 fn npz(signature: &Signature, outputs: &[Value]) -> Result<Vec<u8>> {

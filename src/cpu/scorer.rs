@@ -62,8 +62,11 @@ impl CpuScorer {
         let open = |threads| SessionLane::open(&source, threads).map_err(|e| memory.explain(e));
         let mut first = open(Threads::ONE)?;
         let sample = tune::sample(model.signature());
+        let mut one_call = Duration::ZERO;
         if let Some(sample) = &sample {
-            first.score(&sample.rows(1)?, &Call::new()).map_err(|e| memory.explain(e))?;
+            let (inputs, start) = (sample.rows(1)?, Instant::now());
+            first.score(&inputs, &Call::new()).map_err(|e| memory.explain(e))?;
+            one_call = start.elapsed();
         }
         host::trim_memory();
         let fit = memory.sessions_that_fit();
@@ -91,7 +94,7 @@ impl CpuScorer {
         if options.skip_tuning {
             scorer.signature = scorer.signature.without_batch_axis();
         } else {
-            scorer.check_rows(sample.as_ref());
+            scorer.check_rows(sample.as_ref(), one_call);
         }
         if let Some(sample) = sample.filter(|_| !options.skip_tuning && budget > 1 && fit > 1) {
             if fit > count {
@@ -112,11 +115,15 @@ impl CpuScorer {
     }
 
     /// Takes the batch axis out of the signature unless rows scored together equal rows scored alone.
-    fn check_rows(&mut self, sample: Option<&tune::Sample>) {
+    fn check_rows(&mut self, sample: Option<&tune::Sample>, one_call: Duration) {
         if self.signature.batch_axis().is_none() {
             return;
         }
         let verdict = match sample {
+            Some(_) if one_call > tune::SLOW => {
+                let ms = one_call.as_millis();
+                Err(ScoreError::unsupported(format!("one call takes {ms} ms")))
+            }
             Some(sample) => tune::rows_are_independent(self, sample),
             None => Err(ScoreError::unsupported("an input does not tell its shape")),
         };

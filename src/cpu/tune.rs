@@ -23,6 +23,11 @@ const TIME_BASE: Duration = Duration::from_millis(100);
 /// A slow model gets this many runs more.
 const TIME_RUNS: u32 = 24;
 const TIME_MOST: Duration = Duration::from_secs(4);
+/// A run that takes so long says enough on its own.
+const ONCE: Duration = Duration::from_millis(250);
+/// A model whose calls take so long is measured with one call a strategy, and nothing else: loading it is
+/// not to take minutes.
+pub(super) const SLOW: Duration = Duration::from_secs(1);
 /// A parallel strategy must take less than this part of the serial time: a lane held is a lane that
 /// nobody else can use.
 const WORTH_IT: f64 = 0.9;
@@ -208,6 +213,9 @@ fn preferred(plans: &[BatchPlan]) -> Option<usize> {
 fn median(scorer: &CpuScorer, strategy: Strategy, inputs: &[Tensor]) -> Result<Duration> {
     // The first run allocates and wakes threads up.
     let first = time(scorer, strategy, inputs)?;
+    if first > ONCE {
+        return Ok(first);
+    }
     let runs = if first > Duration::from_millis(20) { RUNS / 2 } else { RUNS };
     let mut times = (0..runs).map(|_| time(scorer, strategy, inputs)).collect::<Result<Vec<_>>>()?;
     times.sort();

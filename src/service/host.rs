@@ -43,7 +43,9 @@ pub enum Event<'a> {
 }
 
 impl Host {
-    /// Serves until SIGTERM or SIGINT (a second one ends at once), or until the device is lost.
+    /// Serves until SIGTERM or SIGINT (a second one ends at once), or until the device is lost. Told to stop
+    /// while the model is loading, it comes back at once, and the load goes on in a thread of its own until
+    /// the process ends.
     ///
     /// # Errors
     /// - `BadConfig`, `Unsupported`: the deployment file asks for what cannot be served.
@@ -59,12 +61,13 @@ impl Host {
         let outcome = Arc::new(Mutex::new(None));
         watch(handle.clone(), outcome.clone())?;
         on(Event::Listening(server.local_addr()));
-        match self.load(&handle) {
-            Ok(selection) => on(Event::Ready(&selection)),
-            Err(e) => {
+        match self.load_unless_stopped(&handle)? {
+            Some(Ok(selection)) => on(Event::Ready(&selection)),
+            Some(Err(e)) => {
                 handle.failed(e.to_string());
                 return Err(e);
             }
+            None => {}
         }
         let ended = server.join();
         on(Event::Stopping);
@@ -110,6 +113,28 @@ impl Host {
             options.keys.clone_from(&self.keys);
         }
         options
+    }
+
+    /// Loads, on a thread of its own: a load can take minutes, and who is told to stop does not wait for it.
+    /// `None` when the server has ended first.
+    fn load_unless_stopped(self, handle: &ServerHandle) -> Result<Option<Result<Selection>>> {
+        let failed =
+            |e: std::io::Error| ScoreError::internal(format!("cannot load on a thread: {e}")).with_source(e);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let loader = handle.clone();
+        let load = move || drop(tell.send(self.load(&loader)));
+        std::thread::Builder::new().name("triscore-load".to_owned()).spawn(load).map_err(failed)?;
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                loaded = told => match loaded {
+                    Ok(loaded) => Ok(Some(loaded)),
+                    Err(_) => Err(ScoreError::internal("the load of the model panicked; the log says where")),
+                },
+                () = handle.ended() => Ok(None),
+            }
+        })
     }
 
     fn load(&self, handle: &ServerHandle) -> Result<Selection> {
