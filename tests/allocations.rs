@@ -1,7 +1,7 @@
 //! What a call allocates must not grow with the model: counted by the allocator itself.
 
 #![cfg(feature = "cpu")]
-#![allow(clippy::unwrap_used, reason = "a test may assert its way forward")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may assert its way forward")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
