@@ -12,11 +12,10 @@ use triscore::server::Phase;
 fn each_fault_has_its_status_and_the_next_caller_is_served() {
     let scorer = scorer(3);
     let (body, right) = case(&scorer, 1);
-    let (_server, handle, addr) = serving(&scorer, |o| o.scoring_timeout_ms = 2_000);
+    let (_server, _, addr) = serving(&scorer, |_| {});
     let rows = [
         (Fault::OutOfMemory, 507, "Out of memory. A smaller batch may fit."),
         (Fault::Panic, 500, "An unexpected internal error occurred. Check the logs for more info."),
-        (Fault::Stall(Duration::from_secs(9)), 504, "Scoring timeout after 2000 ms"),
         (Fault::DeviceLost, 503, "The device was lost. The service must be restarted."),
     ];
     let mut client = Client::new(addr);
@@ -29,7 +28,20 @@ fn each_fault_has_its_status_and_the_next_caller_is_served() {
         assert_eq!(client.post(&body).body, right, "after {fault:?}");
         assert_eq!(client.get("/").status, 200, "one of three lanes is left after {fault:?}");
     }
+}
+
+#[test]
+fn a_call_that_stalls_is_given_up_in_time() {
+    let scorer = scorer(1);
+    let (body, right) = case(&scorer, 1);
+    let (_server, handle, addr) = serving(&scorer, |o| o.scoring_timeout_ms = 200);
+    scorer.then(Fault::Stall(Duration::from_secs(60)));
+    let mut client = Client::new(addr);
+    let answer = client.post(&body);
+    assert_eq!((answer.status, answer.message().as_str()), (504, "Scoring timeout after 200 ms"));
+    assert_eq!(answer.header("x-ms-run-function-failed"), Some("True"));
     assert_eq!(metric(&handle, "triscore_timeouts_total"), 1);
+    assert_eq!(client.post(&body).body, right, "the lane is back");
 }
 
 #[test]
