@@ -102,7 +102,7 @@ impl Lane for SessionLane {
         let watched = slot.watch(call);
         let run = self.session.run_with_options(values.as_slice(), slot.options());
         // Asked first: a run that was ended also fails, with a text of its own.
-        if let Some(ended) = watched.finish() {
+        if let Some(ended) = watched.and_then(|w| w.finish()) {
             return Err(ended);
         }
         let answered = run.map_err(|e| convert::error(&e, "scoring failed"))?;
