@@ -1,4 +1,44 @@
-//! triscore scores ONNX models on CPU, GPU or FPGA behind one trait.
+//! triscore scores any ONNX model on CPU, GPU or FPGA behind one trait, from the deployment file that a
+//! team already has.
+//!
+//! A model comes in once, is understood once, is made ready on one device, and is then scored many
+//! times. Whoever scores holds an `Arc<dyn `[`Scorer`]`>` and nothing else:
+//!
+//! ```
+//! use triscore::cpu::CpuBackend;
+//! use triscore::{Backend, Call, CompileOptions, Model, Tensor};
+//!
+//! let model = Model::open("models/digits_cnn/model.onnx")?;
+//! let cpu = CpuBackend::new();
+//! let scorer = cpu.compile(&model, &cpu.probe()?, &CompileOptions::default())?;
+//!
+//! let image = Tensor::from_slice(&[1, 1, 8, 8], &[0.5f32; 64])?;
+//! let scored = scorer.score(&[image], &Call::new())?;
+//! assert_eq!(scored.tensor(0)?.shape(), &[1, 10]);
+//! # Ok::<(), triscore::ScoreError>(())
+//! ```
+//!
+//! # Rooms
+//! Arrows go down only; a room names none above it.
+//!
+//! | room | what it is | feature |
+//! |---|---|---|
+//! | [`service`] | a deployed service's life: processes, states, restarts | `server` |
+//! | [`server`] | HTTP: admission, JSON, keys, metrics, shutdown | `server` |
+//! | [`registry`] | registered models and services, in one folder | `server` |
+//! | [`deploy`] | deployment files, and the adapter that picks a backend from them | `deploy` |
+//! | [`cpu`], [`gpu`], [`fpga`] | the backends; none names another | `cpu`, `cuda`, `opencl` |
+//! | [`scoring`] | the traits: [`Backend`] → [`Scorer`] → [`Lane`] | |
+//! | [`model`] | an ONNX file made safe | |
+//! | [`signature`] | what a model takes and gives | |
+//! | [`tensor`] | typed, shaped, aligned, shared | |
+//! | [`error`] | one error type, one table | |
+//!
+//! # What it promises
+//! - **Never a weaker device than was asked for**, unless a deployment says that it may be.
+//! - **Nothing hostile reaches a native library**: models, tensors and configurations are checked in safe
+//!   code first, within limits.
+//! - **No panic crosses the API.** What is missing (a driver, a device, a library) is a reason, in words.
 
 #[cfg(feature = "cpu")]
 pub mod cpu;

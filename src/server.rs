@@ -30,6 +30,7 @@ mod body;
 mod connection;
 mod headers;
 mod http;
+mod io;
 pub mod json;
 mod keys;
 mod listen;
@@ -60,8 +61,7 @@ use shared::{Loaded, Shared, Stage};
 pub struct Server {
     handle: ServerHandle,
     local_addr: SocketAddr,
-    /// Taken only by `drop`.
-    runtime: Option<tokio::runtime::Runtime>,
+    io_threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 /// Steers a [`Server`] from anywhere; clones steer the same one.
@@ -80,24 +80,22 @@ impl Server {
     /// in use; `Internal` when the system refuses threads.
     pub fn bind(addr: SocketAddr, options: ServerOptions) -> Result<Self> {
         options.validate()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(options.io_threads)
-            .thread_name("triscore-io")
-            .enable_all()
-            .build()
-            .map_err(|e| ScoreError::internal(format!("cannot start the I/O threads: {e}")).with_source(e))?;
         let shared = Arc::new(Shared::new(options));
-        let entered = runtime.enter();
+        let (loops, io_threads) = io::Loops::start(&shared)?;
+        // From here on, whatever fails drops the server, and that ends its threads.
+        let handle = ServerHandle { shared: shared.clone(), scoring: Arc::default() };
+        let mut server = Self { handle, local_addr: addr, io_threads };
+        let first = loops.first()?.clone();
+        let entered = first.enter();
         let listener = listen::bind(addr)?;
-        let local_addr = listener
+        server.local_addr = listener
             .local_addr()
             .map_err(|e| ScoreError::internal(format!("the listener has no address: {e}")).with_source(e))?;
-        let accepting = runtime.spawn(listen::accept(listener, shared.clone()));
-        runtime.spawn(listen::watchdog(shared.clone()));
-        runtime.spawn(listen::wind_down(shared.clone(), accepting));
         drop(entered);
-        let handle = ServerHandle { shared, scoring: Arc::default() };
-        Ok(Self { handle, local_addr, runtime: Some(runtime) })
+        let accepting = first.spawn(listen::accept(listener, loops, shared.clone()));
+        first.spawn(listen::watchdog(shared.clone()));
+        first.spawn(listen::wind_down(shared, accepting));
+        Ok(server)
     }
 
     /// Where it listens.
@@ -115,9 +113,9 @@ impl Server {
     ///
     /// # Errors
     /// `Internal` when a scorer thread is stuck in a call that does not come back.
-    pub fn join(self) -> Result<()> {
-        if let Some(runtime) = &self.runtime {
-            runtime.block_on(self.handle.ended());
+    pub fn join(mut self) -> Result<()> {
+        for thread in std::mem::take(&mut self.io_threads) {
+            thread.join().map_err(|_| ScoreError::internal("an I/O thread panicked"))?;
         }
         let threads = std::mem::take(&mut *self.handle.lock_scoring());
         // Whoever waits for them got an answer; the device is put in order by whoever holds the scorer.
@@ -135,11 +133,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.handle.shared.queue.close();
+        // The threads end by themselves: a server may also be dropped on an async thread, which must not wait.
         self.handle.shared.advance(Stage::Ended);
-        if let Some(runtime) = self.runtime.take() {
-            // Does not wait, so that a server may also be dropped on an async thread.
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -225,7 +220,7 @@ impl ServerHandle {
 
     /// Comes back once the server has ended.
     pub async fn ended(&self) {
-        let _ = self.shared.stage.subscribe().wait_for(|s| *s >= Stage::Ended).await;
+        self.shared.reached(Stage::Ended).await;
     }
 
     fn lock_scoring(&self) -> std::sync::MutexGuard<'_, Vec<std::thread::JoinHandle<()>>> {

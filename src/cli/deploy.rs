@@ -122,7 +122,7 @@ pub(super) fn wait(
         let _ = writeln!(std::io::stderr());
     }
     let record = settled?;
-    services::shown(workspace, &record, out)?;
+    services::settled(workspace, &record, out)?;
     let reason = record.status.reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
     let kind = match record.status.state {
         ServiceState::Healthy => return Ok(()),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use triscore::registry::{ServiceFilter, ServiceRecord, Workspace};
+use triscore::registry::{ServiceFilter, ServiceRecord, ServiceState, Workspace};
 use triscore::service;
 use triscore::{ErrorKind, Result, ScoreError};
 
@@ -145,6 +145,19 @@ fn state(record: &ServiceRecord) -> &'static str {
         true => record.status.state.local_name(),
         false => record.status.state.name(),
     }
+}
+
+/// Prints what became of a deployment: all of it for programs, a line for people.
+pub(super) fn settled(workspace: &Workspace, record: &ServiceRecord, out: &Output) -> Result<()> {
+    if record.status.state != ServiceState::Healthy && !out.is_json() {
+        return Ok(()); // The error that follows says more.
+    }
+    let name = &record.spec.name;
+    let device = record.status.device.as_deref().unwrap_or("an unknown device");
+    let uri = service::scoring_uri(record).unwrap_or_default();
+    out.result(&to_json(workspace, record), || {
+        format!("service '{name}' is {} at {uri} on {device}", state(record))
+    })
 }
 
 /// Prints a service.

@@ -1,5 +1,6 @@
 //! Lanes, the wide session and the plans behind one [`Scorer`].
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub(super) struct CpuScorer {
     wide: Option<Mutex<SessionLane>>,
     /// Runs all parts of a split batch but the first, which the caller runs itself.
     pool: Option<rayon::ThreadPool>,
+    /// How many more calls run serially because callers met: see [`CpuScorer::score`].
+    crowded: AtomicU32,
     /// The last field, so that it is dropped last: what the sessions freed goes back to the system.
     _trim: TrimOnDrop,
 }
@@ -89,6 +92,7 @@ impl CpuScorer {
             lanes: Lanes::new(sessions)?,
             wide: None,
             pool: None,
+            crowded: AtomicU32::new(0),
             _trim: trim,
         };
         if options.skip_tuning {
@@ -189,7 +193,17 @@ impl CpuScorer {
     /// Every lane, or none.
     fn all_lanes(&self) -> Option<Vec<LaneGuard<'_, SessionLane>>> {
         let lanes = (0..self.lanes.total()).map_while(|_| self.lanes.try_acquire()).collect::<Vec<_>>();
-        (lanes.len() == self.lanes.total()).then_some(lanes)
+        if lanes.len() < self.lanes.total() {
+            self.callers_met();
+            return None;
+        }
+        Some(lanes)
+    }
+
+    fn callers_met(&self) {
+        // Long enough that trying again costs little, short enough that a lone caller does not wait long.
+        const CALLS: u32 = 64;
+        self.crowded.store(CALLS, Ordering::Relaxed);
     }
 }
 
@@ -298,11 +312,26 @@ impl Scorer for CpuScorer {
         &self.devices
     }
 
+    /// A batch whose plan is parallel runs so only while its caller is alone. Two callers that each take every
+    /// lane run one after the other, which is slower than both serially at once; so once callers have met,
+    /// the calls that follow run serially, and then one tries again.
     fn score(&self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         self.signature.check(inputs)?;
         let rows = self.signature.rows(inputs);
-        let strategy = self.limits.plan(rows).map_or(Strategy::Serial, |p| p.strategy);
-        self.score_as(strategy, inputs, call)
+        let planned = self.limits.plan(rows).map_or(Strategy::Serial, |p| p.strategy);
+        if planned == Strategy::Serial {
+            return self.lanes.score(inputs, call);
+        }
+        let calm = |n: u32| n.checked_sub(1);
+        let crowded = self.crowded.fetch_update(Ordering::Relaxed, Ordering::Relaxed, calm).is_ok();
+        let scored = match crowded {
+            true => self.lanes.score(inputs, call)?,
+            false => self.score_as(planned, inputs, call)?,
+        };
+        if !scored.timing.wait.is_zero() {
+            self.callers_met();
+        }
+        Ok(scored)
     }
 
     fn health(&self) -> Health {

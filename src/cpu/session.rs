@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ort::AsPointer;
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 
@@ -101,7 +102,7 @@ impl Lane for SessionLane {
         let watched = slot.watch(call);
         let run = self.session.run_with_options(values.as_slice(), slot.options());
         // Asked first: a run that was ended also fails, with a text of its own.
-        if let Some(ended) = watched.finish() {
+        if let Some(ended) = watched.and_then(|w| w.finish()) {
             return Err(ended);
         }
         let answered = run.map_err(|e| convert::error(&e, "scoring failed"))?;
@@ -127,10 +128,12 @@ pub(super) fn register_bounded_allocator(
     const SAME_AS_REQUESTED: i32 = 1;
     const DEFAULT: i32 = -1;
     let max = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let info = ort::memory::MemoryInfo::default();
+    let failed = |e: ort::Error| convert::error(&e, "cannot bound the memory");
+    // Of the arena kind: with any other, the configuration is taken and means nothing.
+    let info = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default)
+        .map_err(failed)?;
     let api = ort::api();
     let mut config = std::ptr::null_mut();
-    let failed = |e: ort::Error| convert::error(&e, "cannot bound the memory");
     // SAFETY: `config` receives a configuration that is released below on every path; the status is
     // turned into a result at once.
     unsafe {

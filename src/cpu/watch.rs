@@ -38,6 +38,7 @@ enum Run {
 /// A run that is being watched; finish it to learn whether it was ended.
 pub(super) struct Watched<'a> {
     slot: &'a Slot,
+    is_over: bool,
     _cancel: Option<OnCancel>,
 }
 
@@ -59,8 +60,11 @@ impl Slot {
         &self.options
     }
 
-    /// Watches the run that follows.
-    pub(super) fn watch(self: &Arc<Self>, call: &Call) -> Watched<'_> {
+    /// Watches the run that follows, if anything can end it.
+    pub(super) fn watch(self: &Arc<Self>, call: &Call) -> Option<Watched<'_>> {
+        if call.deadline().is_none() && call.cancel_token().is_none() {
+            return None;
+        }
         let deadline = call.deadline().map(|at| Watcher::of_this_process().nanos(at));
         {
             let mut run = self.lock();
@@ -74,7 +78,7 @@ impl Slot {
             let slot = self.clone();
             token.on_cancel(move || slot.end_if(|_| true, ErrorKind::Cancelled))
         });
-        Watched { slot: self, _cancel: cancel }
+        Some(Watched { slot: self, is_over: false, _cancel: cancel })
     }
 
     /// Ends the run, if one is going and its deadline is what `due` looks for.
@@ -96,8 +100,8 @@ impl Slot {
 
 impl Watched<'_> {
     /// The run is over: the error that it was ended with, or nothing if it ended on its own.
-    pub(super) fn finish(self) -> Option<ScoreError> {
-        // Dropping does the same; this tells the outcome.
+    pub(super) fn finish(mut self) -> Option<ScoreError> {
+        self.is_over = true;
         self.slot.finish_run()
     }
 }
@@ -119,8 +123,10 @@ impl Slot {
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        // After `finish` this finds an idle run and does nothing; after a panic it cleans up.
-        self.slot.finish_run();
+        // Only after a panic: the slot must be as good as new, if anybody still uses it.
+        if !self.is_over {
+            self.slot.finish_run();
+        }
     }
 }
 

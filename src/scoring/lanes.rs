@@ -42,6 +42,8 @@ struct State<L> {
     idle: Vec<L>,
     /// Lanes that are idle or out; the rest were retired.
     alive: usize,
+    /// Callers that wait for a lane: waking nobody would cost a system call at every return.
+    waiting: usize,
     /// Why the first lane was retired: later reasons are mostly its consequences.
     retired: Option<String>,
 }
@@ -63,7 +65,7 @@ impl<L: 'static + Send> Lanes<L> {
         if total == 0 {
             return Err(ScoreError::internal("a scorer needs at least one lane"));
         }
-        let state = Mutex::new(State { idle: lanes, alive: total, retired: None });
+        let state = Mutex::new(State { idle: lanes, alive: total, waiting: 0, retired: None });
         Ok(Self { shared: Arc::new(Shared { state, freed: Condvar::new() }), total })
     }
 
@@ -109,6 +111,7 @@ impl<L: 'static + Send> Lanes<L> {
                 state = self.shared.lock();
                 continue;
             }
+            state.waiting += 1;
             state = match call.deadline() {
                 None => self.shared.freed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
@@ -116,6 +119,7 @@ impl<L: 'static + Send> Lanes<L> {
                     self.shared.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            state.waiting -= 1;
         }
     }
 
@@ -213,8 +217,13 @@ impl<L> Drop for LaneGuard<'_, L> {
             return self.retire("a call panicked while it held the lane");
         }
         if let Some(lane) = self.lane.take() {
-            self.shared.lock().idle.push(lane);
-            self.shared.freed.notify_one();
+            let mut state = self.shared.lock();
+            state.idle.push(lane);
+            let wanted = state.waiting > 0;
+            drop(state);
+            if wanted {
+                self.shared.freed.notify_one();
+            }
         }
     }
 }

@@ -235,8 +235,15 @@ impl Watched {
                 stuck.store(self.conn.clock.now_ms(), Ordering::Relaxed);
             }
             Poll::Pending => {}
-            Poll::Ready(_) if stuck.load(Ordering::Relaxed) != 0 => stuck.store(0, Ordering::Relaxed),
-            Poll::Ready(_) => {}
+            Poll::Ready(_) => {
+                if stuck.load(Ordering::Relaxed) != 0 {
+                    stuck.store(0, Ordering::Relaxed);
+                }
+                // A long answer that is being read is not idling.
+                if self.conn.is(Doing::Idle) {
+                    self.conn.set(Doing::Idle);
+                }
+            }
         }
     }
 }

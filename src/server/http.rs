@@ -180,8 +180,6 @@ fn finish(shared: &Shared, reply: Reply, start: Instant) -> Response<ReplyBody> 
     shared.metrics.answered(reply.status, start.elapsed());
     let mut response = with_body(reply.status, headers::JSON, reply.body);
     let headers = response.headers_mut();
-    // Room for all of the headers at once.
-    headers.reserve(10);
     headers.insert(headers::RUN_FAILED, headers::python_bool(reply.run_failed));
     if let Some(exec) = reply.exec {
         headers.insert(headers::EXEC_MS, headers::exec_ms(exec));
@@ -301,6 +299,8 @@ fn log(method: &Method, path: &str, response: &Response<ReplyBody>, start: Insta
 fn with_body(status: u16, content_type: HeaderValue, body: Bytes) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Whole(Some(body)));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    // Room for all that an answer carries, so that the table is made once.
+    *response.headers_mut() = HeaderMap::with_capacity(12);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }

@@ -9,18 +9,21 @@ use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::connection::{Patience, Registered, Watched};
+use super::io::Loops;
 use super::shared::{Shared, Stage};
 use super::{http, scorers};
 use crate::error::{ErrorKind, Result, ScoreError};
 
 /// Connections that the system may hold before they are accepted.
 const BACKLOG: u32 = 1024;
-/// The largest head of a request, in bytes.
+/// The largest head of a request, in bytes; what is read at once may double it.
 const HEAD_BYTES: usize = 64 << 10;
-/// After an error of `accept` (mostly: no file descriptor left), to let others end.
+/// After an error of `accept` (mostly: no file descriptor left), to let others end; and what telling one
+/// client too many may take.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between the last accepted connection and closing idle ones: what they have sent already is served.
 const LAST_CALL: Duration = Duration::from_millis(20);
@@ -60,18 +63,15 @@ pub(super) fn bind(addr: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Accepts until told to finish, and then whatever had connected by then.
-pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut stage = shared.stage.subscribe();
-    let mut finish = pin!(async move {
-        let _ = stage.wait_for(|s| *s >= Stage::Finish).await;
-    });
+pub(super) async fn accept(listener: TcpListener, loops: Loops, shared: Arc<Shared>) {
+    let mut finish = pin!(shared.reached(Stage::Finish));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut finish => break,
         };
         match accepted {
-            Ok((stream, _)) => take_in(stream, &shared),
+            Ok((stream, _)) => take_in(stream, &loops, &shared),
             Err(e) => {
                 tracing::warn!(error = %e, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -81,17 +81,17 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let mut next = pin!(listener.accept());
         match std::future::poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
-            Poll::Ready(Ok((stream, _))) => take_in(stream, &shared),
+            Poll::Ready(Ok((stream, _))) => take_in(stream, &loops, &shared),
             _ => return,
         }
     }
 }
 
-fn take_in(stream: TcpStream, shared: &Arc<Shared>) {
+fn take_in(stream: TcpStream, loops: &Loops, shared: &Arc<Shared>) {
     // Answers are small and whole: waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     let shared = shared.clone();
-    tokio::spawn(async move {
+    loops.deal(stream, move |stream| async move {
         match shared.connections.register() {
             Some(registered) => converse(stream, &shared, registered).await,
             None => {
@@ -136,7 +136,7 @@ async fn converse(stream: TcpStream, shared: &Arc<Shared>, registered: Registere
 }
 
 /// Tells a client that there are too many, without reading what it wants.
-async fn refuse(stream: TcpStream, shared: &Shared) {
+async fn refuse(mut stream: TcpStream, shared: &Shared) {
     let body = format!(
         "{{\"message\":\"Too many connections for service {} (overloaded)\"}}",
         shared.options.service_name.escape_default()
@@ -145,9 +145,14 @@ async fn refuse(stream: TcpStream, shared: &Shared) {
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    // As much as a socket takes at once: nobody waits for such a client.
-    let _ = stream.try_write(format!("{head}{body}").as_bytes());
-    tokio::time::sleep(ACCEPT_PAUSE).await;
+    // What a fresh socket takes at once; nobody waits for such a client.
+    let answer = async {
+        stream.write_all(format!("{head}{body}").as_bytes()).await?;
+        stream.shutdown().await?;
+        // Closed with its request unread, the answer could be lost on the way.
+        stream.read(&mut [0; 1024]).await
+    };
+    let _ = tokio::time::timeout(ACCEPT_PAUSE, answer).await;
 }
 
 /// Advances the clock and ends what takes too long.
@@ -171,15 +176,9 @@ pub(super) async fn watchdog(shared: Arc<Shared>) {
 
 /// Leads the server to its end once that is asked for.
 pub(super) async fn wind_down(shared: Arc<Shared>, accepting: tokio::task::JoinHandle<()>) {
-    let reached = |stage: Stage| {
-        let mut watch = shared.stage.subscribe();
-        async move {
-            let _ = watch.wait_for(|s| *s >= stage).await;
-        }
-    };
-    reached(Stage::Drain).await;
+    shared.reached(Stage::Drain).await;
     let drain = Duration::from_millis(shared.options.drain_ms);
-    let _ = tokio::time::timeout(drain, reached(Stage::Finish)).await;
+    let _ = tokio::time::timeout(drain, shared.reached(Stage::Finish)).await;
     shared.advance(Stage::Finish);
     let _ = accepting.await;
     tokio::time::sleep(LAST_CALL).await;
@@ -193,7 +192,7 @@ pub(super) async fn wind_down(shared: Arc<Shared>, accepting: tokio::task::JoinH
     let closed = async {
         tokio::select! {
             () = all_closed => true,
-            () = reached(Stage::Abort) => false,
+            () = shared.reached(Stage::Abort) => false,
         }
     };
     if !tokio::time::timeout(grace, closed).await.unwrap_or(false) {

@@ -47,7 +47,8 @@ pub struct ServerOptions {
     pub drain_ms: u64,
     /// After that: how long requests in flight may take to end, in milliseconds.
     pub grace_ms: u64,
-    /// The keys that callers must show; `None` lets everybody in.
+    /// The keys that callers of `/score` and `/swagger.json` must show; `None` lets everybody in. Health and
+    /// metrics ask for none.
     pub keys: Option<Keys>,
     /// Serves everything under this path as well, as `/api/v1/service/<name>`.
     pub path_prefix: Option<String>,

@@ -97,6 +97,9 @@ fn serve(shared: &Shared, loaded: &Loaded, slot: &Slot, job: Job) {
     });
     // Gone when the watchdog answered in the meantime.
     if let Some(running) = slot.lock().take() {
+        if reply.status == ErrorKind::DeadlineExceeded.row().http_status {
+            shared.metrics.timed_out();
+        }
         let _ = running.reply.send(reply);
     }
 }
@@ -150,10 +153,8 @@ fn failed(shared: &Shared, e: &ScoreError) -> Reply {
     match e.kind() {
         ErrorKind::BadInput => return Reply::failure(e, false),
         ErrorKind::Cancelled => shared.metrics.cancelled(1),
-        ErrorKind::DeadlineExceeded => {
-            shared.metrics.timed_out();
-            return Reply::timed_out(shared.options.scoring_timeout_ms);
-        }
+        // Counted where it is sent: the watchdog may have been faster.
+        ErrorKind::DeadlineExceeded => return Reply::timed_out(shared.options.scoring_timeout_ms),
         _ => tracing::error!(service, error = %e, kind = %e.kind(), "scoring failed"),
     }
     if e.row().fatal_to_device || e.kind() == ErrorKind::Internal {

@@ -90,6 +90,11 @@ impl Shared {
         self.stage_now.load(Ordering::Acquire) >= stage as u8
     }
 
+    /// Comes back once the end has come that far.
+    pub(super) async fn reached(&self, stage: Stage) {
+        let _ = self.stage.subscribe().wait_for(|s| *s >= stage).await;
+    }
+
     /// Goes on to that stage, never back.
     pub(super) fn advance(&self, to: Stage) {
         self.stage.send_if_modified(|stage| {
