@@ -26,7 +26,7 @@ use output::Output;
 
 /// Score any ONNX model on CPU, GPU or FPGA, from the deployment file you already have.
 #[derive(Debug, Parser)]
-#[command(name = "triscore", version)]
+#[command(name = "triscore", version, after_help = EXIT_CODES)]
 struct Cli {
     // Optional for clap, so that no command at all prints the help whatever the environment sets.
     #[command(subcommand)]
@@ -105,6 +105,22 @@ pub(crate) fn main() -> ExitCode {
     }
     ExitCode::from(code)
 }
+
+/// The codes of the table that a script may want to tell apart.
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   2  the arguments cannot be read
+  65  an input, a model or a name is wrong
+  66  a file, a model or a service is not there
+  69  a device, a library or what is asked for is not there
+  70  a service failed, or this program did; the message says which
+  71  memory or the device is lost
+  73  it exists already, is in use, or another command is at work on it
+  74  a file cannot be read or written
+  75  not now: loading, overloaded or too slow; the same may work later
+  77  a key is missing or wrong
+  78  a configuration is wrong";
 
 /// The exit code for arguments that cannot be read, as clap has it; no error of the library has it.
 const MISUSED: u8 = 2;

@@ -59,15 +59,16 @@ impl Needs {
 
 /// What `register` takes.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["model_path", "asset_path"]))]
 pub(super) struct Register {
     /// The name.
     #[arg(short, long)]
     name: String,
     /// The file or folder.
-    #[arg(short = 'p', long, value_name = "PATH", required_unless_present = "asset_path")]
+    #[arg(short = 'p', long, value_name = "PATH")]
     model_path: Option<PathBuf>,
     /// Instead of a path: the file or folder in a training run's outputs.
-    #[arg(long, value_name = "PATH", conflicts_with = "model_path")]
+    #[arg(long, value_name = "PATH")]
     asset_path: Option<PathBuf>,
     /// The experiment of the run.
     #[arg(long, value_name = "NAME")]
@@ -134,12 +135,13 @@ pub(super) struct List {
 
 /// What `show` takes.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["model_id", "model_name"]))]
 pub(super) struct Show {
     /// The model: `name:version`, or a name for its latest version.
-    #[arg(short = 'i', long, value_name = "ID", required_unless_present = "model_name")]
+    #[arg(short = 'i', long, value_name = "ID")]
     model_id: Option<String>,
     /// The model's name.
-    #[arg(short = 'n', long, value_name = "NAME", conflicts_with = "model_id")]
+    #[arg(short = 'n', long, value_name = "NAME")]
     model_name: Option<String>,
     /// The version; the latest if it is not given.
     #[arg(long, requires = "model_name")]

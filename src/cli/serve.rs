@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         }
         None => None,
     };
-    // A registered model is laid out in a folder that goes when the service ends.
+    // A registered model is laid out in a folder that goes once it is loaded.
     let mut laid_out = None;
     let path = PathBuf::from(&args.model);
     let (model, name, model_version) = match path.exists() {
@@ -79,6 +79,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     let ended = host.run(|event| match event {
         Event::Listening(at) => address = Some(at),
         Event::Ready(selection) => {
+            laid_out = None;
             let uri = address.map(|a| format!("http://{a}/score")).unwrap_or_default();
             let device = selection.to_string();
             let json = json!({ "scoringUri": uri, "device": device });

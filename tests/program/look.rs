@@ -118,6 +118,13 @@ fn every_command_helps() {
         let help = home.ok(&args);
         assert!(help.out.contains("Usage: triscore") && help.err.is_empty(), "{help:#?}");
     }
+    // What the help says of exit codes is what the table says.
+    let help = home.ok(&["--help"]).out;
+    let (_, codes) = help.split_once("Exit codes:\n").unwrap();
+    let told = codes.lines().filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect::<Vec<u8>>();
+    for kind in triscore::ErrorKind::ALL.iter().filter(|k| **k != triscore::ErrorKind::Cancelled) {
+        assert!(told.contains(&kind.row().exit_code), "{kind}: {told:?}");
+    }
     assert!(home.ok(&["--version"]).out.starts_with("triscore "));
     for args in [&[][..], &["model"], &["service"], &["nonsense"], &["inspect"], &["--home"]] {
         let ran = home.fails(args, 2, &["--help"]);

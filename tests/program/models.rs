@@ -133,7 +133,7 @@ fn what_cannot_be_registered_says_why() {
         (&["-n", "m", "-p", &file, "--model-framework", "Onyx"], 65, &["Onyx", "Onnx", "PyTorch"]),
         (&["-n", "m", "-p", &file, "--cc", "-1"], 2, &[]),
         (&["-n", "m", "-p", &file, "--cc=-1"], 65, &["cpu"]),
-        (&["-n", "m"], 2, &["--model-path"]),
+        (&["-n", "m"], 2, &["--model-path", "--asset-path"]),
         (&["-n", "m", "-p", &file, "--asset-path", "x"], 2, &["--asset-path"]),
     ] {
         home.fails(&[&["model", "register"], args].concat(), code, words);

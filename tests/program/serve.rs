@@ -34,7 +34,7 @@ fn a_file_is_served_until_it_is_told_to_stop() {
 }
 
 #[test]
-fn a_registered_model_is_served_and_its_copy_goes_with_the_command() {
+fn a_registered_model_is_served_and_leaves_no_copy_behind() {
     let home = Home::with_digits();
     home.ok(&["model", "register", "-n", "digits", "-p", &models("digits_res/model.onnx")]);
     for (id, version) in [("digits:1", "1"), ("digits", "2")] {
@@ -48,7 +48,8 @@ fn a_registered_model_is_served_and_its_copy_goes_with_the_command() {
         );
         let answer = post(port, v2.as_bytes()).json();
         assert_eq!((&answer["model_name"], &answer["model_version"]), (&"digits".into(), &version.into()));
-        assert_eq!(std::fs::read_dir(home.root().join("serving")).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(home.root().join("serving")).unwrap().count(), 0, "it is loaded");
+        knows_the_digit(port);
         signal(running.0.id(), libc::SIGINT);
         assert_eq!(running.end(), 0);
         assert_eq!(std::fs::read_dir(home.root().join("serving")).unwrap().count(), 0);
