@@ -129,7 +129,13 @@ impl Places {
                 usual.push(("the project's install", root.join("third_party/onnxruntime").join(FILE_NAME)));
             }
         }
-        for (variable, below) in [("TRISCORE_HOME", "lib"), ("HOME", ".local/share/triscore/lib")] {
+        // `CARGO_MANIFEST_DIR` is there below cargo, whose documentation tests run far from the checkout.
+        let homes = [
+            ("CARGO_MANIFEST_DIR", "third_party/onnxruntime"),
+            ("TRISCORE_HOME", "lib"),
+            ("HOME", ".local/share/triscore/lib"),
+        ];
+        for (variable, below) in homes {
             if let Some(home) = std::env::var_os(variable).filter(|v| !v.is_empty()) {
                 usual.push(("the project's install", PathBuf::from(home).join(below).join(FILE_NAME)));
             }
