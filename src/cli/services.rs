@@ -253,7 +253,13 @@ fn call(args: &Run, workspace: &Workspace, out: &Output) -> Result<()> {
 fn logs(args: &Logs, workspace: &Workspace, out: &Output) -> Result<()> {
     workspace.show_service(&args.name)?;
     let path = service::log_path(workspace, &args.name)?;
-    let bytes = std::fs::read(&path).map_err(|e| ScoreError::io("read the log", &path, e))?;
+    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            ScoreError::not_found("it has no log: no process of it has begun yet")
+                .with_at(format!("service '{}'", args.name))
+        }
+        _ => ScoreError::io("read the log", &path, e),
+    })?;
     let all = String::from_utf8_lossy(&bytes);
     let lines = all.lines().collect::<Vec<_>>();
     let last = lines.get(lines.len().saturating_sub(args.num_lines)..).unwrap_or_default().join("\n");

@@ -130,6 +130,9 @@ pub fn start(workspace: &Workspace, name: &str, program: &Path) -> Result<Servic
             process.pid
         )));
     }
+    // Half a deployment is not started.
+    layout::read(&layout::folder(workspace, name, record.generation)?)
+        .map_err(|e| e.with_at(format!("service '{name}'")))?;
     // The port stays: whoever calls the service knows it.
     let status =
         ServiceStatus { port: record.status.port, ..ServiceStatus::new(ServiceState::Transitioning) };

@@ -69,7 +69,14 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Reads what the deploy command was told.
 pub(super) fn settings(folder: &Path) -> Result<Settings> {
     let path = folder.join("settings.json");
-    let text = fs::read(&path).map_err(|e| ScoreError::io("read a service's settings", &path, e))?;
+    let text = fs::read(&path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            let text =
+                "the service's settings are not there (was its deployment interrupted?): deploy it again";
+            ScoreError::not_found(text).with_at(path.display().to_string())
+        }
+        _ => ScoreError::io("read a service's settings", &path, e),
+    })?;
     serde_json::from_slice(&text).map_err(|e| {
         ScoreError::bad_config(format!("{e}; deploy the service again")).with_at(path.display().to_string())
     })

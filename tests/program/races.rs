@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use triscore::registry::Workspace;
+use triscore::registry::{Keys, ServiceSpec, Workspace};
 
 use super::home::{Home, Running, models, until};
 use super::http::{digit, knows_the_digit, request};
@@ -101,6 +101,26 @@ fn a_deployment_may_be_killed_at_any_moment() {
     until("two processes", || (home.processes().len() == 2).then_some(()));
     home.ok(&["service", "delete", "-n", "digits"]);
     assert_eq!(home.processes(), []);
+}
+
+/// Killed after the service was written down and before its files were: that cannot be started, only deployed.
+#[test]
+fn half_a_deployment_says_what_to_do() {
+    let home = Home::with_digits();
+    let workspace = Workspace::open(home.root()).unwrap();
+    let mut spec = ServiceSpec::new("digits", "local", workspace.service_dir("digits").unwrap());
+    spec.model_ids = vec!["digits:1".to_owned()];
+    workspace.insert_service(&spec, Keys::default()).unwrap();
+    // As long as the command is at work, the service is on its way.
+    let operation = workspace.begin_operation("digits", "deploying").unwrap();
+    assert_eq!(home.show("digits")["state"], "deploying");
+    drop(operation);
+    let shown = home.show("digits");
+    assert_eq!(shown["state"], "failed", "{shown:#}");
+    assert!(shown["error"].as_str().unwrap().contains("interrupted: deploy it again"), "{shown:#}");
+    home.fails(&["service", "start", "-n", "digits"], 66, &["interrupted", "deploy it again"]);
+    home.fails(&["service", "get-logs", "-n", "digits"], 66, &["has no log"]);
+    knows_the_digit(home.deploy_local("digits"));
 }
 
 #[test]
