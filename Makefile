@@ -13,7 +13,7 @@ setup: ## fetch ONNX Runtime's library, pinned by checksum
 	@scripts/install-onnxruntime.sh
 
 build: setup ## the program, optimised
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --bin triscore
 
 demo: build ## register a model, deploy it, score a real digit, clean up
 	@scripts/demo.sh
@@ -33,8 +33,9 @@ bench: setup ## ratios against bare ONNX Runtime, side by side in one run
 	$(CARGO) bench --locked --bench ratios
 
 bench-server: build ## the server against the Azure ML inference server (installs it into .venv; wants wrk)
+	$(CARGO) build --release --locked --example bare_axum
 	@scripts/setup-python.sh bench
-	@.venv/bin/python scripts/bench-server.py --server 'triscore=target/release/triscore serve {model} --port {port}'
+	@.venv/bin/python scripts/bench-server.py --model models/digits_mlp/model.onnx --server 'triscore=target/release/triscore serve {model} --port {port}' --server 'bare=target/release/examples/bare_axum {model} {port}'
 
 fuzz: ## a short run of every fuzz target
 	@scripts/fuzz-smoke.sh 20

@@ -115,7 +115,8 @@ Exit codes:
   66  a file, a model or a service is not there
   69  a device, a library or what is asked for is not there
   70  a service failed, or this program did; the message says which
-  71  memory or the device is lost
+  71  memory ran out
+  72  the device is lost
   73  it exists already, is in use, or another command is at work on it
   74  a file cannot be read or written
   75  not now: loading, overloaded or too slow; the same may work later

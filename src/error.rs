@@ -128,7 +128,7 @@ impl ErrorKind {
             Self::Cancelled => row(self, "cancelled", 499, 130, true, false),
             Self::Conflict => row(self, "conflict", 409, 73, false, false),
             Self::DeadlineExceeded => row(self, "deadline_exceeded", 504, 75, true, false),
-            Self::DeviceLost => row(self, "device_lost", 503, 71, false, true),
+            Self::DeviceLost => row(self, "device_lost", 503, 72, false, true),
             Self::Internal => row(self, "internal", 500, 70, false, false),
             Self::Io => row(self, "io", 500, 74, false, false),
             Self::NotFound => row(self, "not_found", 404, 66, false, false),
@@ -284,6 +284,9 @@ mod tests {
             assert!(names.insert(row.name), "{} stands twice", row.name);
             assert!((400..600).contains(&row.http_status), "{row:?}");
             assert_ne!(row.exit_code, 0, "{row:?}");
+            // A supervisor starts again what lost its device, and nothing else that says why it ended.
+            let is_lost = row.exit_code == ErrorKind::DeviceLost.row().exit_code;
+            assert_eq!(is_lost, row.fatal_to_device, "{row:?}");
             // What may succeed on a second try is never the caller's own mistake.
             assert!(!row.retryable || row.http_status >= 499, "{row:?}");
         }
