@@ -18,12 +18,16 @@
 //! | `convert` | tensors in and out of ONNX Runtime without copying |
 //! | `session` | one session as a [`Lane`](crate::Lane) |
 //! | `watch` | the thread that ends runs whose deadline passed |
+//! | `memory` | the deployment's bound, and how many sessions fit |
+//! | `sample` | inputs for a model that one knows nothing of |
 //! | `tune` | measure at warm-up how batches of which size are best run |
 //! | `scorer` | lanes, wide session and plans behind one [`Scorer`] |
 
 mod convert;
 mod host;
 mod library;
+mod memory;
+mod sample;
 mod scorer;
 mod session;
 mod tune;

@@ -1,13 +1,12 @@
 //! `triscore model deploy`: a model and a deployment file become a service.
 
-use std::io::{IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use triscore::deploy::DeploymentConfig;
-use triscore::registry::{ModelMetadata, ModelRef, ServiceState};
+use triscore::registry::{ModelMetadata, ModelRef};
 use triscore::service::{self, Deployment};
-use triscore::{ErrorKind, Result, ScoreError};
+use triscore::{Result, ScoreError};
 
 use super::output::Output;
 use super::{Global, labels, services};
@@ -96,39 +95,5 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     if args.no_wait {
         return services::shown(&workspace, &record, out);
     }
-    wait(&workspace, &args.name, record.generation, out)
-}
-
-/// Waits for a service to settle, with dots, and prints how it did.
-///
-/// # Errors
-/// `Unavailable` or `Internal` with the reason, when it did not become healthy.
-pub(super) fn wait(
-    workspace: &triscore::registry::Workspace,
-    name: &str,
-    generation: i64,
-    out: &Output,
-) -> Result<()> {
-    let dots = std::io::stderr().is_terminal() && !out.is_json();
-    let mut told = 0;
-    let settled = service::wait(workspace, name, generation, |_, elapsed| {
-        if dots && elapsed.as_millis() / 500 > told {
-            told = elapsed.as_millis() / 500;
-            let _ = write!(std::io::stderr(), ".");
-            let _ = std::io::stderr().flush();
-        }
-    });
-    if told > 0 {
-        let _ = writeln!(std::io::stderr());
-    }
-    let record = settled?;
-    services::settled(workspace, &record, out)?;
-    let reason = record.status.reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
-    let kind = match record.status.state {
-        ServiceState::Healthy => return Ok(()),
-        ServiceState::Unschedulable => ErrorKind::Unavailable,
-        _ => ErrorKind::Internal,
-    };
-    Err(ScoreError::new(kind, format!("{}: {reason}", record.status.state))
-        .with_at(format!("service '{name}'")))
+    services::wait(&workspace, &args.name, record.generation, out)
 }

@@ -1,5 +1,6 @@
 //! `triscore service …`: deployed services.
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use triscore::registry::{ServiceFilter, ServiceRecord, ServiceState, Workspace};
 use triscore::service;
 use triscore::{ErrorKind, Result, ScoreError};
 
+use super::Global;
 use super::output::{Output, table, text};
-use super::{Global, deploy};
 
 /// What can be done with services.
 #[derive(Debug, clap::Subcommand)]
@@ -104,7 +105,7 @@ pub(super) fn run(command: &Command, global: &Global, out: &Output) -> Result<()
                 ScoreError::internal(format!("cannot find this program's own file: {e}")).with_source(e)
             })?;
             let record = service::start(&workspace, &args.name, &program)?;
-            deploy::wait(&workspace, &args.name, record.generation, out)
+            wait(&workspace, &args.name, record.generation, out)
         }
         Command::Stop(args) => shown(&workspace, &service::stop(&workspace, &args.name)?, out),
         Command::Delete(args) => {
@@ -145,6 +146,35 @@ fn state(record: &ServiceRecord) -> &'static str {
         true => record.status.state.local_name(),
         false => record.status.state.name(),
     }
+}
+
+/// Waits for a service to settle, with dots, and prints how it did.
+///
+/// # Errors
+/// `Unavailable` or `Internal` with the reason, when it did not become healthy.
+pub(super) fn wait(workspace: &Workspace, name: &str, generation: i64, out: &Output) -> Result<()> {
+    let dots = std::io::stderr().is_terminal() && !out.is_json();
+    let mut told = 0;
+    let waited = service::wait(workspace, name, generation, |_, elapsed| {
+        if dots && elapsed.as_millis() / 500 > told {
+            told = elapsed.as_millis() / 500;
+            let _ = write!(std::io::stderr(), ".");
+            let _ = std::io::stderr().flush();
+        }
+    });
+    if told > 0 {
+        let _ = writeln!(std::io::stderr());
+    }
+    let record = waited?;
+    settled(workspace, &record, out)?;
+    let reason = record.status.reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
+    let kind = match record.status.state {
+        ServiceState::Healthy => return Ok(()),
+        ServiceState::Unschedulable => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    };
+    Err(ScoreError::new(kind, format!("{}: {reason}", record.status.state))
+        .with_at(format!("service '{name}'")))
 }
 
 /// Prints what became of a deployment: all of it for programs, a line for people.

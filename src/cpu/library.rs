@@ -42,7 +42,7 @@ impl Runtime {
 
     /// Bounds what all sessions of the process may allocate together. ONNX Runtime's allocator for the
     /// processor is registered once, so the first bound holds; returns the bound in force.
-    pub(super) fn bound_memory(&self, bytes: u64) -> Result<u64> {
+    pub(super) fn bound_memory(&self, bytes: u64, register: impl FnOnce(u64) -> Result<()>) -> Result<u64> {
         let mut bound = self.memory_bound.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(first) = *bound {
             if first != bytes {
@@ -50,7 +50,7 @@ impl Runtime {
             }
             return Ok(first);
         }
-        super::session::register_bounded_allocator(&self.environment, bytes)?;
+        register(bytes)?;
         *bound = Some(bytes);
         Ok(bytes)
     }

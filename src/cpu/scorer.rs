@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::library::Runtime;
+use super::memory::Memory;
+use super::sample::{Sample, sample};
 use super::session::{SessionLane, Source, Threads};
 use super::{host, tune};
 use crate::error::{ErrorKind, Result, ScoreError};
@@ -64,12 +66,19 @@ impl CpuScorer {
         };
         let open = |threads| SessionLane::open(&source, threads).map_err(|e| memory.explain(e));
         let mut first = open(Threads::ONE)?;
-        let sample = tune::sample(model.signature());
+        let mut sample = sample(model.signature());
         let mut one_call = Duration::ZERO;
-        if let Some(sample) = &sample {
-            let (inputs, start) = (sample.rows(1)?, Instant::now());
-            first.score(&inputs, &Call::new()).map_err(|e| memory.explain(e))?;
-            one_call = start.elapsed();
+        if let Some(inputs) = sample.as_ref().and_then(|s| s.rows(1).ok()) {
+            let start = Instant::now();
+            match first.score(&inputs, &Call::new()) {
+                Err(e) if e.kind() == ErrorKind::OutOfMemory => return Err(memory.explain(e)),
+                // The sample is our guess at what the model takes, so that it failed says nothing of the model.
+                Err(e) => {
+                    tracing::debug!("the model takes no sample: {e}");
+                    sample = None;
+                }
+                Ok(_) => one_call = start.elapsed(),
+            }
         }
         host::trim_memory();
         let fit = memory.sessions_that_fit();
@@ -81,7 +90,14 @@ impl CpuScorer {
             sessions.push(open(Threads { count: budget, spin: false })?);
         }
         for _ in 1..wanted.min(fit) {
-            sessions.push(open(Threads::ONE)?);
+            match open(Threads::ONE) {
+                // What fits was an estimate; fewer lanes are better than none.
+                Err(e) if e.kind() == ErrorKind::OutOfMemory => {
+                    tracing::warn!(lanes = sessions.len(), "no more lanes: {e}");
+                    break;
+                }
+                session => sessions.push(session?),
+            }
         }
         let count = sessions.len();
         let mut scorer = Self {
@@ -102,7 +118,10 @@ impl CpuScorer {
         }
         if let Some(sample) = sample.filter(|_| !options.skip_tuning && budget > 1 && fit > 1) {
             if fit > count {
-                scorer.wide = Some(Mutex::new(open(Threads { count: budget, spin: true })?));
+                scorer.wide = match open(Threads { count: budget, spin: true }) {
+                    Err(e) if e.kind() == ErrorKind::OutOfMemory => None,
+                    session => Some(Mutex::new(session?)),
+                };
             }
             scorer.tune(&sample, budget)?;
         }
@@ -119,17 +138,15 @@ impl CpuScorer {
     }
 
     /// Takes the batch axis out of the signature unless rows scored together equal rows scored alone.
-    fn check_rows(&mut self, sample: Option<&tune::Sample>, one_call: Duration) {
-        if self.signature.batch_axis().is_none() {
-            return;
-        }
+    fn check_rows(&mut self, sample: Option<&Sample>, one_call: Duration) {
+        let Some(axis) = self.signature.batch_axis() else { return };
         let verdict = match sample {
             Some(_) if one_call > tune::SLOW => {
                 let ms = one_call.as_millis();
                 Err(ScoreError::unsupported(format!("one call takes {ms} ms")))
             }
-            Some(sample) => tune::rows_are_independent(self, sample),
-            None => Err(ScoreError::unsupported("an input does not tell its shape")),
+            Some(sample) => tune::rows_are_independent(&self.runner(), sample, axis),
+            None => Err(ScoreError::unsupported("what the model takes could not be guessed")),
         };
         let reason = match verdict {
             Ok(true) => return,
@@ -140,7 +157,7 @@ impl CpuScorer {
         self.signature = self.signature.clone().without_batch_axis();
     }
 
-    fn tune(&mut self, sample: &tune::Sample, threads: usize) -> Result<()> {
+    fn tune(&mut self, sample: &Sample, threads: usize) -> Result<()> {
         let ways = threads.min(self.lanes.total());
         if self.signature.batch_axis().is_some() && ways > 1 {
             let name = |i| format!("triscore-split-{i}");
@@ -154,7 +171,13 @@ impl CpuScorer {
         if self.wide.is_some() {
             strategies.push(Strategy::Wide { threads });
         }
-        let (plans, preferred) = tune::measure(self, sample, &strategies)?;
+        let batched = self.signature.batch_axis().is_some();
+        let measured = tune::measure(&self.runner(), sample, batched, &strategies);
+        // A batch that fails (it may not fit into memory) leaves all of them unmeasured, not the model unloaded.
+        let (plans, preferred) = measured.unwrap_or_else(|e| {
+            tracing::warn!("how batches are best run could not be measured: {e}");
+            (Vec::new(), None)
+        });
         let used = |f: fn(&Strategy) -> bool| plans.iter().any(|p| f(&p.strategy));
         if !used(|s| matches!(s, Strategy::Wide { .. })) {
             self.wide = None;
@@ -167,8 +190,13 @@ impl CpuScorer {
         Ok(())
     }
 
+    /// All that measuring needs of the scorer.
+    fn runner(&self) -> impl Fn(Strategy, &[Tensor]) -> Result<Scored> + '_ {
+        |strategy, inputs| self.score_as(strategy, inputs, &Call::new())
+    }
+
     /// Runs the inputs in that way if every lane is free for it, else serially.
-    pub(super) fn score_as(&self, strategy: Strategy, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+    fn score_as(&self, strategy: Strategy, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         match (strategy, &self.pool, &self.wide) {
             (Strategy::Split { ways }, Some(pool), _) => {
                 let Some(axis) = self.signature.batch_axis() else { return self.lanes.score(inputs, call) };
@@ -251,53 +279,6 @@ fn join(axis: usize, parts: &[Scored]) -> Result<Vec<Value>> {
     (0..count).map(|i| Value::concat(axis, &port(i))).collect()
 }
 
-/// The memory that sessions may take.
-struct Memory {
-    /// What the process held before the first session.
-    before_bytes: u64,
-    /// What it may hold in all, where that is known.
-    limit_bytes: Option<u64>,
-    bounded: bool,
-}
-
-impl Memory {
-    /// Registers the deployment's bound, if it has one.
-    fn of(runtime: &Runtime, options: &CompileOptions) -> Result<Self> {
-        let before_bytes = host::resident_bytes().unwrap_or(0);
-        let limit_bytes = match options.memory_bytes {
-            Some(bytes) => {
-                // The bound is on what ONNX Runtime allocates; what is there already counts too.
-                const LEAST: u64 = 16 << 20;
-                runtime.bound_memory(bytes.saturating_sub(before_bytes).max(LEAST))?;
-                Some(bytes)
-            }
-            // Nobody set a bound: leave a fifth of the machine to others.
-            None => host::memory_bytes().map(|b| b / 5 * 4),
-        };
-        Ok(Self { before_bytes, limit_bytes, bounded: options.memory_bytes.is_some() })
-    }
-
-    /// How many sessions like the one that was loaded fit.
-    fn sessions_that_fit(&self) -> usize {
-        let (Some(limit), Some(now)) = (self.limit_bytes, host::resident_bytes()) else { return usize::MAX };
-        let one = now.saturating_sub(self.before_bytes).max(1);
-        let more = limit.saturating_sub(now) / one;
-        usize::try_from(more).unwrap_or(usize::MAX).saturating_add(1)
-    }
-
-    /// Names the setting that a failed allocation met.
-    fn explain(&self, e: ScoreError) -> ScoreError {
-        match (e.kind(), self.limit_bytes) {
-            (ErrorKind::OutOfMemory, Some(limit)) if self.bounded => ScoreError::out_of_memory(format!(
-                "the model does not fit into the {:.2} GB that memoryInGB allows: {}",
-                limit as f64 / f64::from(1 << 30),
-                e.message()
-            )),
-            _ => e,
-        }
-    }
-}
-
 impl Scorer for CpuScorer {
     fn signature(&self) -> &Signature {
         &self.signature
@@ -343,11 +324,4 @@ impl std::fmt::Debug for CpuScorer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CpuScorer").field("lanes", &self.lanes).field("limits", &self.limits).finish()
     }
-}
-
-/// How long one call takes, for the tuner.
-pub(super) fn time(scorer: &CpuScorer, strategy: Strategy, inputs: &[Tensor]) -> Result<Duration> {
-    let start = Instant::now();
-    scorer.score_as(strategy, inputs, &Call::new())?;
-    Ok(start.elapsed())
 }

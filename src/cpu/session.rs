@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ort::AsPointer;
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 
@@ -116,42 +114,4 @@ impl std::fmt::Debug for SessionLane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SessionLane")
     }
-}
-
-/// Registers an allocator that all sessions of the process share and that refuses to grow past
-/// `bytes`: a run that needs more fails, and the process lives.
-pub(super) fn register_bounded_allocator(
-    environment: &ort::environment::Environment,
-    bytes: u64,
-) -> Result<()> {
-    // Grow by what is asked for, not to the next power of two: the bound is for use, not for reserve.
-    const SAME_AS_REQUESTED: i32 = 1;
-    const DEFAULT: i32 = -1;
-    let max = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let failed = |e: ort::Error| convert::error(&e, "cannot bound the memory");
-    // Of the arena kind: with any other, the configuration is taken and means nothing.
-    let info = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default)
-        .map_err(failed)?;
-    let api = ort::api();
-    let mut config = std::ptr::null_mut();
-    // SAFETY: `config` receives a configuration that is released below on every path; the status is
-    // turned into a result at once.
-    unsafe {
-        ort::Error::result_from_status((api.CreateArenaCfg)(
-            max,
-            SAME_AS_REQUESTED,
-            DEFAULT,
-            DEFAULT,
-            &mut config,
-        ))
-        .map_err(failed)?;
-    }
-    // SAFETY: the environment lives as long as the process; `info` and `config` live until the call
-    // returns, which copies both.
-    let registered = unsafe {
-        let status = (api.CreateAndRegisterAllocator)(environment.ptr().cast_mut(), info.ptr(), config);
-        (api.ReleaseArenaCfg)(config);
-        ort::Error::result_from_status(status)
-    };
-    registered.map_err(failed)
 }

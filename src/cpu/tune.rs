@@ -8,11 +8,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::scorer::{CpuScorer, time};
+use super::sample::Sample;
 use crate::error::Result;
-use crate::scoring::{BatchPlan, Call, Scorer, Strategy};
-use crate::signature::{Dim, PortKind, Signature};
-use crate::tensor::{AlignedBytes, DType, Tensor, Value, element_count};
+use crate::scoring::{BatchPlan, Scored, Strategy};
+use crate::tensor::{DType, Tensor, Value};
+
+/// Runs inputs with a strategy: all that a scorer is to what measures it.
+pub(super) type Run<'a> = dyn Fn(Strategy, &[Tensor]) -> Result<Scored> + 'a;
 
 /// Batches that are measured.
 const BATCHES: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
@@ -39,75 +41,13 @@ const CHECK_ROWS: usize = 2;
 /// Relative and absolute difference that rounding explains: other batch sizes run other kernels.
 const TOLERANCE: (f64, f64) = (1e-3, 1e-4);
 
-/// Inputs for a model that one knows nothing of.
-pub(super) struct Sample {
-    signature: Signature,
-    /// The length of free dimensions other than the batch.
-    free: usize,
-}
-
-/// A sample of that signature, or nothing where an input does not tell its shape.
-pub(super) fn sample(signature: &Signature) -> Option<Sample> {
-    const FREE: usize = 8;
-    let known = signature.inputs().iter().all(|p| p.dims().is_some());
-    known.then(|| Sample { signature: signature.clone(), free: FREE })
-}
-
-impl Sample {
-    /// Inputs of that many rows: floats in 0..1, the rest zeros, which are valid indices anywhere.
-    pub(super) fn rows(&self, rows: usize) -> Result<Vec<Tensor>> {
-        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-        self.signature
-            .inputs()
-            .iter()
-            .map(|port| {
-                let PortKind::Tensor { dtype, dims } = &port.kind else {
-                    return Err(crate::ScoreError::unsupported("an input is no tensor"));
-                };
-                let length = |(axis, dim): (usize, &Dim)| match dim {
-                    Dim::Fixed(n) => *n,
-                    Dim::Free(_) if Some(axis) == self.signature.batch_axis() => rows,
-                    Dim::Free(_) => self.free,
-                };
-                let shape = dims.iter().flatten().enumerate().map(length).collect::<Vec<_>>();
-                random(*dtype, &shape, &mut seed)
-            })
-            .collect()
-    }
-}
-
-fn random(dtype: DType, shape: &[usize], seed: &mut u64) -> Result<Tensor> {
-    let mut next = || {
-        // xorshift64*: good enough to keep a branch predictor from learning a forest by heart.
-        *seed ^= *seed >> 12;
-        *seed ^= *seed << 25;
-        *seed ^= *seed >> 27;
-        (seed.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1u32 << 24) as f32
-    };
-    let Some(size) = dtype.size_bytes().filter(|_| dtype.is_float()) else {
-        return Tensor::zeros(dtype, shape);
-    };
-    let mut bytes = AlignedBytes::zeroed(element_count(shape)?.saturating_mul(size))?;
-    for element in bytes.as_mut_slice().chunks_exact_mut(size) {
-        let x = next();
-        match dtype {
-            DType::F32 => element.copy_from_slice(&x.to_ne_bytes()),
-            DType::F64 => element.copy_from_slice(&f64::from(x).to_ne_bytes()),
-            DType::F16 => element.copy_from_slice(&half::f16::from_f32(x).to_ne_bytes()),
-            _ => element.copy_from_slice(&half::bf16::from_f32(x).to_ne_bytes()),
-        }
-    }
-    Tensor::new(dtype, shape, bytes)
-}
-
 /// Whether rows scored together answer what they answer alone.
-pub(super) fn rows_are_independent(scorer: &CpuScorer, sample: &Sample) -> Result<bool> {
-    let Some(axis) = scorer.signature().batch_axis() else { return Ok(false) };
+pub(super) fn rows_are_independent(run: &Run<'_>, sample: &Sample, axis: usize) -> Result<bool> {
     let all = sample.rows(CHECK_ROWS)?;
-    let together = scorer.score_as(Strategy::Serial, &all, &Call::new())?.outputs;
+    let together = run(Strategy::Serial, &all)?.outputs;
     for row in 0..CHECK_ROWS {
         let one = all.iter().map(|t| t.rows(axis, row..row + 1)).collect::<Result<Vec<_>>>()?;
-        let alone = scorer.score_as(Strategy::Serial, &one, &Call::new())?.outputs;
+        let alone = run(Strategy::Serial, &one)?.outputs;
         for (together, alone) in together.iter().zip(&alone) {
             // An output that has not one element a row has no rows at all.
             let Ok(cut) = together.rows(axis, row..row + 1) else { return Ok(false) };
@@ -159,12 +99,12 @@ fn close_tensors(a: &Tensor, b: &Tensor) -> bool {
 
 /// The best strategy for every measured batch, and the batch with the best rate.
 pub(super) fn measure(
-    scorer: &CpuScorer,
+    run: &Run<'_>,
     sample: &Sample,
+    batched: bool,
     strategies: &[Strategy],
 ) -> Result<(Vec<BatchPlan>, Option<usize>)> {
     let start = Instant::now();
-    let batched = scorer.signature().batch_axis().is_some();
     let mut plans: Vec<BatchPlan> = Vec::new();
     let mut time_limit = TIME_BASE;
     for batch in BATCHES {
@@ -179,7 +119,7 @@ pub(super) fn measure(
         for _ in 0..ROUNDS {
             // One strategy after the other: a spinning thread of one would slow the next one down.
             for (strategy, medians) in &mut times {
-                medians.push(median(scorer, *strategy, &inputs)?);
+                medians.push(median(run, *strategy, &inputs)?);
             }
             if start.elapsed() > TIME_MOST {
                 break;
@@ -218,14 +158,18 @@ fn preferred(plans: &[BatchPlan]) -> Option<usize> {
     plans.iter().find(|p| rate(p) >= best * NEARLY).map(|p| p.from_rows)
 }
 
-fn median(scorer: &CpuScorer, strategy: Strategy, inputs: &[Tensor]) -> Result<Duration> {
+fn median(run: &Run<'_>, strategy: Strategy, inputs: &[Tensor]) -> Result<Duration> {
+    let time = || {
+        let start = Instant::now();
+        run(strategy, inputs).map(|_| start.elapsed())
+    };
     // The first run allocates and wakes threads up.
-    let first = time(scorer, strategy, inputs)?;
+    let first = time()?;
     if first > ONCE {
         return Ok(first);
     }
     let runs = if first > Duration::from_millis(20) { RUNS / 2 } else { RUNS };
-    let mut times = (0..runs).map(|_| time(scorer, strategy, inputs)).collect::<Result<Vec<_>>>()?;
+    let mut times = (0..runs).map(|_| time()).collect::<Result<Vec<_>>>()?;
     times.sort();
     Ok(times.get(times.len() / 2).copied().unwrap_or(first))
 }
