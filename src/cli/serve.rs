@@ -3,11 +3,11 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use triscore::deploy::DeploymentConfig;
-use triscore::registry::ModelRef;
+use triscore::registry::{ModelRef, ProcessStamp};
 use triscore::server::Keys;
 use triscore::service::{self, Event, Host};
 use triscore::{ErrorKind, Result, ScoreError};
@@ -60,9 +60,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
             (path, stem.unwrap_or_else(|| "model".to_owned()), None)
         }
         false => {
-            let (path, model) = registered(&args.model, global)?;
-            laid_out = Some(Folder(path.clone()));
-            (path.join(&model.0), model.1, Some(model.2))
+            let registered = lay_out(&args.model, global)?;
+            laid_out = Some(registered.folder);
+            (registered.model, registered.name, Some(registered.version))
         }
     };
     let port = args.port.or(config.port).unwrap_or(PORT);
@@ -92,7 +92,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     ended
 }
 
-/// Removes a folder when the command ends.
+/// A folder that is removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -101,8 +101,17 @@ impl Drop for Folder {
     }
 }
 
-/// Lays a registered model out; gives the folder, and the model's place in it, name and version.
-fn registered(id: &str, global: &Global) -> Result<(PathBuf, (PathBuf, String, String))> {
+/// A registered model, laid out in a folder of this process.
+struct LaidOut {
+    folder: Folder,
+    /// The model's file or folder.
+    model: PathBuf,
+    name: String,
+    version: String,
+}
+
+/// Lays a registered model out, below `serving/<process id>` of the workspace.
+fn lay_out(id: &str, global: &Global) -> Result<LaidOut> {
     let neither = |e: ScoreError| match e.kind() {
         ErrorKind::NotFound | ErrorKind::BadInput => {
             let text = format!("'{id}' is neither a file nor a registered model: {}", e.message());
@@ -113,12 +122,22 @@ fn registered(id: &str, global: &Global) -> Result<(PathBuf, (PathBuf, String, S
     let reference = id.parse::<ModelRef>().map_err(neither)?;
     let workspace = global.workspace()?;
     let model = workspace.show(&reference).map_err(neither)?;
-    let folder = workspace.root().join("serving").join(std::process::id().to_string());
-    let guard = Folder(folder.clone());
-    let version_dir = workspace.materialise(&ModelRef::new(&model.name, Some(model.version))?, &folder)?;
-    let place = version_dir.strip_prefix(&folder).unwrap_or(&version_dir).join(model.top_name());
-    std::mem::forget(guard);
-    Ok((folder, (place, model.name.clone(), model.version.to_string())))
+    let serving = workspace.root().join("serving");
+    sweep(&serving);
+    let folder = Folder(serving.join(std::process::id().to_string()));
+    let version_dir = workspace.materialise(&ModelRef::new(&model.name, Some(model.version))?, &folder.0)?;
+    let path = version_dir.join(model.top_name());
+    Ok(LaidOut { folder, model: path, name: model.name.clone(), version: model.version.to_string() })
+}
+
+/// Removes what processes left behind that were killed while they loaded.
+fn sweep(serving: &Path) {
+    for entry in std::fs::read_dir(serving).into_iter().flatten().flatten() {
+        let process = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        if process.is_some_and(|pid| ProcessStamp::of(pid).is_none()) {
+            drop(Folder(entry.path()));
+        }
+    }
 }
 
 /// What a deployed service's own processes take.
@@ -139,4 +158,22 @@ pub(super) fn supervise(own: &Own, global: &Global) -> Result<()> {
 pub(super) fn host(own: &Own, global: &Global) -> Result<()> {
     let backends = triscore::deploy::backends_with;
     service::host_for_supervisor(&global.workspace()?, &own.name, own.generation, backends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_dead_processes_left_is_swept() {
+        let serving = tempfile::tempdir().unwrap();
+        let (own, dead, other) = (std::process::id().to_string(), u32::MAX.to_string(), "notes".to_owned());
+        for name in [&own, &dead, &other] {
+            std::fs::create_dir(serving.path().join(name)).unwrap();
+        }
+        sweep(serving.path());
+        let left = |name: &str| serving.path().join(name).exists();
+        assert_eq!((left(&own), left(&dead), left(&other)), (true, false, true));
+        sweep(&serving.path().join("not there"));
+    }
 }
