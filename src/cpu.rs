@@ -40,7 +40,9 @@ pub use library::{INSTALL_COMMAND, MIN_MINOR_VERSION};
 
 use crate::error::{Result, ScoreError};
 use crate::model::Model;
-use crate::scoring::{Backend, BackendKind, CompileOptions, Device, NodePlacement, Placement, Scorer, Site};
+use crate::scoring::{
+    Backend, BackendKind, CompileOptions, Device, NodePlacement, Placement, Precision, Scorer, Site,
+};
 
 /// Scores on the host's processor through ONNX Runtime.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +120,10 @@ impl Backend for CpuBackend {
                 let at = format!("node '{}' ({})", node.node, node.operator);
                 return Err(ScoreError::unsupported(reason.clone()).with_at(at));
             }
+        }
+        if options.precision != Precision::Model {
+            // At least as exact as what was asked for, so no reason to fail; but not what was asked for.
+            tracing::warn!(asked = ?options.precision, "the CPU backend computes in the precision of the model");
         }
         let runtime = library::load(self.library.as_deref())?;
         let scorer = scorer::CpuScorer::load(runtime, model, placement, devices.to_vec(), options)?;

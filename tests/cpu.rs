@@ -10,7 +10,7 @@ use triscore::model::onnx::{
     GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto, tensor_shape_proto::Dimension, tensor_shape_proto::dimension, type_proto,
 };
-use triscore::{Backend, Call, CompileOptions, DType, Model, Tensor};
+use triscore::{Backend, Call, CompileOptions, DType, ErrorKind, Model, Tensor};
 
 fn port(name: &str, dims: Vec<dimension::Value>) -> ValueInfoProto {
     let dim = dims.into_iter().map(|value| Dimension { value: Some(value), ..Default::default() }).collect();
@@ -69,4 +69,17 @@ fn a_model_that_refuses_the_sample_is_loaded_and_scored() {
     let seven = Tensor::zeros(DType::F32, &[7]).unwrap();
     let e = scorer.score(&[seven], &Call::new()).unwrap_err();
     assert!(e.to_string().contains("Reshape"), "{e}");
+}
+
+#[test]
+fn a_batch_larger_than_the_deployment_allows_is_refused() {
+    let cpu = CpuBackend::new();
+    let model = Model::open("models/digits_mlp/model.onnx").unwrap();
+    let options = CompileOptions { max_batch: Some(4), ..CompileOptions::default() };
+    let scorer = cpu.compile(&model, &cpu.probe().unwrap(), &options).unwrap();
+    let rows = |n: usize| scorer.score(&[Tensor::zeros(DType::F32, &[n, 64]).unwrap()], &Call::new());
+    assert_eq!(rows(4).unwrap().tensor(0).unwrap().shape(), &[4, 10]);
+    let e = rows(5).unwrap_err();
+    assert_eq!((e.kind(), scorer.limits().max_batch), (ErrorKind::TooLarge, Some(4)));
+    assert!(e.to_string().contains("5 rows, at most 4"), "{e}");
 }

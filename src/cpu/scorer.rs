@@ -126,6 +126,8 @@ impl CpuScorer {
             scorer.tune(&sample, budget)?;
         }
         host::trim_memory();
+        // Only now: the measurements above go by what suits the model, not by what callers may send.
+        scorer.limits.max_batch = options.max_batch;
         scorer.limits.resident_bytes = host::resident_bytes();
         tracing::info!(
             lanes = count,
@@ -299,6 +301,11 @@ impl Scorer for CpuScorer {
     fn score(&self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         self.signature.check(inputs)?;
         let rows = self.signature.rows(inputs);
+        if let Some(most) = self.limits.max_batch.filter(|most| rows > *most) {
+            let text =
+                format!("the batch holds {rows} rows, at most {most} are taken (maxBatch of the deployment)");
+            return Err(ScoreError::new(ErrorKind::TooLarge, text));
+        }
         let planned = self.limits.plan(rows).map_or(Strategy::Serial, |p| p.strategy);
         if planned == Strategy::Serial {
             return self.lanes.score(inputs, call);

@@ -106,7 +106,7 @@ pub struct CompileOptions {
     pub memory_bytes: Option<u64>,
     /// How many lanes; `None` takes as many as cores and memory allow.
     pub lanes: Option<usize>,
-    /// The largest batch to prepare for; `None` leaves it to the backend.
+    /// The largest batch to prepare for and to take; `None` leaves it to the backend.
     pub max_batch: Option<usize>,
     /// In which precision to compute.
     pub precision: Precision,

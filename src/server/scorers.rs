@@ -151,7 +151,7 @@ fn score(shared: &Shared, loaded: &Loaded, body: Bytes, call: &Call, waited: Dur
 fn failed(shared: &Shared, e: &ScoreError) -> Reply {
     let service = &shared.options.service_name;
     match e.kind() {
-        ErrorKind::BadInput => return Reply::failure(e, false),
+        ErrorKind::BadInput | ErrorKind::TooLarge => return Reply::failure(e, false),
         ErrorKind::Cancelled => shared.metrics.cancelled(1),
         // Counted where it is sent: the watchdog may have been faster.
         ErrorKind::DeadlineExceeded => return Reply::timed_out(shared.options.scoring_timeout_ms),
