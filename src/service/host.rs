@@ -82,12 +82,7 @@ impl Host {
         for warning in &self.config.warnings {
             tracing::warn!("{warning}");
         }
-        if self.config.ssl.enabled {
-            return Err(ScoreError::unsupported(
-                "sslEnabled: this server speaks plain HTTP only: put a proxy that speaks TLS before it and \
-                 set sslEnabled to false",
-            ));
-        }
+        refuse_unserved(&self.config)?;
         if self.config.auth.is_required() && self.keys.is_none() {
             return Err(ScoreError::bad_config(
                 "authEnabled asks for keys and there are none: give keys.primaryKey, or deploy with \
@@ -156,6 +151,17 @@ impl Host {
         );
         Ok(selection)
     }
+}
+
+/// Refuses a deployment file that asks for what this server does not do: known before anything is started.
+pub(super) fn refuse_unserved(config: &DeploymentConfig) -> Result<()> {
+    if config.ssl.enabled {
+        return Err(ScoreError::unsupported(
+            "sslEnabled: this server speaks plain HTTP only: put a proxy that speaks TLS before it and \
+             set sslEnabled to false",
+        ));
+    }
+    Ok(())
 }
 
 /// Hands signals and a lost device to the server, from a thread of its own.

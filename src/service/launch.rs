@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::host::refuse_unserved;
 use super::layout::{self, Settings};
 use super::{end, observe};
 use crate::deploy::{ComputeType, DeploymentConfig};
@@ -55,12 +56,7 @@ pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceR
             d.models.len()
         )));
     };
-    if d.config.ssl.enabled {
-        return Err(ScoreError::unsupported(
-            "sslEnabled: services speak plain HTTP only: put a proxy that speaks TLS before it and set sslEnabled \
-             to false",
-        ));
-    }
+    refuse_unserved(&d.config)?;
     let operation = workspace.begin_operation(&d.name, "deploying")?;
     let model = workspace.show(model)?;
     let old = match workspace.show_service(&d.name) {
