@@ -26,6 +26,7 @@
 //! step are all bounded; past a bound the answer is 413, 408, 431, 503 or 504, at once.
 
 mod admission;
+mod application;
 mod body;
 mod connection;
 mod headers;
@@ -48,6 +49,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use application::{AppRequest, AppResponse, Application, Exchange, Outcome, SwaggerVersion};
 pub use keys::Keys;
 pub use options::ServerOptions;
 pub use shared::Phase;
