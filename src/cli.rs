@@ -10,6 +10,7 @@ mod devices;
 mod inspect;
 mod model;
 mod output;
+mod profile;
 mod score;
 mod serve;
 mod services;
@@ -187,6 +188,19 @@ fn labels(flag: &str, pairs: &[String]) -> Result<Labels> {
         }
     }
     Ok(labels)
+}
+
+/// The program's own file, which services are run by.
+fn own_program() -> Result<std::path::PathBuf> {
+    std::env::current_exe()
+        .map_err(|e| ScoreError::internal(format!("cannot find this program's own file: {e}")).with_source(e))
+}
+
+/// A request's body, as it is given or from `@FILE`.
+fn body(data: &str) -> Result<Vec<u8>> {
+    let Some(file) = data.strip_prefix('@') else { return Ok(data.as_bytes().to_vec()) };
+    let path = std::path::Path::new(file);
+    std::fs::read(path).map_err(|e| ScoreError::io("read the request", path, e))
 }
 
 /// Writes bytes to standard output; a reader that went away (`| head`) is no error.

@@ -21,6 +21,8 @@ mod look;
 mod models;
 #[path = "program/numpy.rs"]
 mod numpy;
+#[path = "program/profile.rs"]
+mod profile;
 #[path = "program/races.rs"]
 mod races;
 #[path = "program/requests.rs"]
