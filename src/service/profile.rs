@@ -165,12 +165,11 @@ fn measure(request: &ProfileRequest, backend: BackendKind, cores: usize) -> Resu
 
 /// The least deployment file that asks for this.
 fn deployment(backend: BackendKind, cores: usize) -> Value {
-    let mut resources = json!({ "cpu": cores });
-    match backend {
-        BackendKind::Gpu => resources["gpu"] = 1.into(),
-        BackendKind::Fpga => resources["fpga"] = 2.into(),
-        _ => {}
-    }
+    let resources = match backend {
+        BackendKind::Gpu => json!({ "cpu": cores, "gpu": 1 }),
+        BackendKind::Fpga => json!({ "cpu": cores, "fpga": 2 }),
+        _ => json!({ "cpu": cores }),
+    };
     // Callers that queue are not what is measured: none may be turned away.
     json!({
         "computeType": "aks",
@@ -226,12 +225,13 @@ impl Serving {
         }
         match told.recv_timeout(request.start_patience) {
             Ok(Some(ready)) => {
-                let uri = ready["scoringUri"].as_str().unwrap_or_default();
+                let text = |key| ready.get(key).and_then(Value::as_str).unwrap_or_default();
+                let uri = text("scoringUri");
                 let host = uri.strip_prefix("http://").and_then(|u| u.split('/').next()).unwrap_or_default();
                 let address = host
                     .parse()
                     .map_err(|_| ScoreError::internal(format!("no address in the scoring URI '{uri}'")))?;
-                Ok((serving, address, ready["device"].as_str().unwrap_or_default().to_owned()))
+                Ok((serving, address, text("device").to_owned()))
             }
             Ok(None) => {
                 let last = told_error.recv_timeout(Duration::from_secs(2)).unwrap_or_default();
