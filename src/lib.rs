@@ -31,6 +31,7 @@
 //! | [`scoring`] | the traits: [`Backend`] → [`Scorer`] → [`Lane`] | |
 //! | [`model`] | an ONNX file made safe | |
 //! | [`signature`] | what a model takes and gives | |
+//! | [`machine`] | cores and memory that this process may use | `cpu`, `deploy` |
 //! | [`tensor`] | typed, shaped, aligned, shared | |
 //! | [`error`] | one error type, one table | |
 //!
@@ -53,6 +54,8 @@ pub mod gpu;
 mod guard;
 #[cfg(any(feature = "cuda", feature = "opencl"))]
 mod library;
+#[cfg(any(feature = "cpu", feature = "deploy"))]
+pub mod machine;
 pub mod model;
 #[cfg(feature = "server")]
 pub mod registry;
