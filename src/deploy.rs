@@ -11,12 +11,15 @@
 mod adapter;
 mod config;
 mod machine;
+mod report;
 mod requirement;
+mod text;
 
 pub use adapter::{Adapter, Compiled, Selection, backends, backends_with, select};
 pub use config::{
     AcceleratorRequest, Auth, Batching, ComputeType, DeploymentConfig, Keys, LivenessProbe, Policy,
-    Resources, Scaling, Secret, Ssl, Timeouts, TriscoreOptions, Warning,
+    Resources, Scaling, Secret, Ssl, Timeouts, TriscoreOptions,
 };
 pub use machine::Machine;
+pub use report::Warning;
 pub use requirement::Requirement;
