@@ -40,6 +40,8 @@
 //!   code first, within limits.
 //! - **No panic crosses the API.** What is missing (a driver, a device, a library) is a reason, in words.
 
+#[cfg(feature = "deploy")]
+mod child;
 #[cfg(feature = "cpu")]
 pub mod cpu;
 #[cfg(feature = "deploy")]

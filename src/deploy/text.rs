@@ -67,7 +67,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value> {
 }
 
 /// UTF-8, with or without a byte order mark.
-fn decode(bytes: &[u8]) -> Result<&str> {
+pub(super) fn decode(bytes: &[u8]) -> Result<&str> {
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
         let message = "expected UTF-8 text, got UTF-16 (as PowerShell's '>' writes it): save it as UTF-8";
         return Err(ScoreError::bad_config(message));
