@@ -25,6 +25,7 @@
 //! |---|---|---|
 //! | [`service`] | a deployed service's life: processes, states, restarts | `server` |
 //! | [`server`] | HTTP: admission, JSON, keys, metrics, shutdown | `server` |
+//! | [`environment`] | the Python environments of entry scripts, built once and kept | `server` |
 //! | [`registry`] | registered models and services, in one folder | `server` |
 //! | [`deploy`] | deployment files, and the adapter that picks a backend from them | `deploy` |
 //! | [`cpu`], [`gpu`], [`fpga`] | the backends; none names another | `cpu`, `cuda`, `opencl` |
@@ -46,6 +47,8 @@ mod child;
 pub mod cpu;
 #[cfg(feature = "deploy")]
 pub mod deploy;
+#[cfg(feature = "server")]
+pub mod environment;
 pub mod error;
 #[cfg(feature = "opencl")]
 pub mod fpga;

@@ -215,7 +215,11 @@ fn python(section: &Section<'_>, folder: Option<&Path>, spec: &mut EnvironmentSp
             let why = "ignored, as userManagedDependencies is true: the interpreter is used as it is";
             note(spec, &section.at("condaDependencies"), why);
         }
-        spec.python = PythonSpec::UserManaged { interpreter: interpreter.unwrap_or("python").to_owned() };
+        let interpreter = interpreter.unwrap_or("python");
+        // The service will not run in this folder.
+        let absolute = || std::path::absolute(interpreter).ok().map(|p| p.to_string_lossy().into_owned());
+        let path = interpreter.contains('/').then(absolute).flatten();
+        spec.python = PythonSpec::UserManaged { interpreter: path.unwrap_or_else(|| interpreter.to_owned()) };
         return;
     }
     // "python" is what Azure's SDK writes into every file.
