@@ -7,9 +7,11 @@
 
 mod deploy;
 mod devices;
+mod inference;
 mod inspect;
 mod model;
 mod output;
+mod package;
 mod score;
 mod serve;
 mod services;

@@ -260,6 +260,15 @@ pub fn python_version(spec: &EnvironmentSpec) -> Result<String> {
     }
 }
 
+/// The version of Python that a configuration names, as far as a minor version: `3.9`. Not looked for on this
+/// machine.
+pub fn pinned_version(spec: &EnvironmentSpec) -> Option<String> {
+    match &spec.python {
+        PythonSpec::Managed(python) => interpreter::pinned(python.python_version.as_deref()?),
+        PythonSpec::UserManaged { .. } => None,
+    }
+}
+
 impl Environment {
     /// What is installed, one requirement a line, as `pip freeze` writes it.
     ///

@@ -14,6 +14,7 @@
 //! | `host` | load a model as its deployment file says, and serve it: in any process |
 //! | `observe` | how a service stands now, and waiting for that to settle |
 //! | `end` | stop and delete |
+//! | `package` | a service as a folder from which docker builds an image |
 //! | `client` | the few HTTP requests that commands make to a service |
 //!
 //! A service's states are those of the registry's [`ServiceState`](crate::registry::ServiceState). Who
@@ -27,6 +28,7 @@ mod host;
 mod launch;
 mod layout;
 mod observe;
+mod package;
 mod supervise;
 
 pub use client::{Answer, post_score};
@@ -35,4 +37,5 @@ pub use host::{Event, Host};
 pub use launch::{Deployment, deploy, start};
 pub use layout::log_path;
 pub use observe::{address, list, scoring_uri, show, swagger_uri, wait};
+pub use package::{Package, Packaged, package};
 pub use supervise::{host_for_supervisor, supervise};

@@ -8,5 +8,7 @@
 mod build;
 #[path = "environment/home.rs"]
 mod home;
+#[path = "environment/package.rs"]
+mod package;
 #[path = "environment/processes.rs"]
 mod processes;

@@ -120,6 +120,17 @@ impl Wanted {
     }
 }
 
+/// `3.9` for `=3.9.1`: the minor version, if exactly one is asked for that runs entry scripts.
+pub(super) fn pinned(wanted: &str) -> Option<String> {
+    match Wanted::parse(wanted).ok()?.0.as_slice() {
+        [(operator, parts)] if matches!(operator.as_str(), "=" | "==") => match parts.as_slice() {
+            [major, minor, ..] if (*major, *minor) >= MIN_PYTHON => Some(format!("{major}.{minor}")),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// Where to look.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Search {
@@ -311,6 +322,9 @@ mod tests {
             ("~=3.9.1", [3, 10, 0], false),
         ] {
             assert_eq!(Wanted::parse(wanted).unwrap().is_met_by(version), met, "{wanted} {version:?}");
+        }
+        for (wanted, minor) in [("=3.9.1", Some("3.9")), ("=3.6.2", None), ("=3", None), (">=3.9", None)] {
+            assert_eq!(pinned(wanted).as_deref(), minor, "{wanted}");
         }
         for bad in ["3.8", "=", "=three", ">=3.8|<3", "=3.8.1.2", ""] {
             let e = Wanted::parse(bad).unwrap_err();
