@@ -23,9 +23,6 @@ pub(super) struct Args {
     #[arg(short = 'f', long, value_name = "FILE")]
     model_metadata_file: Vec<PathBuf>,
 
-    #[command(flatten)]
-    inference: Inference,
-
     /// The deployment file: JSON or YAML; its keys are left out of the image.
     #[arg(long = "dc", visible_alias = "deploy-config-file", value_name = "FILE")]
     deploy_config_file: Option<PathBuf>,
@@ -41,6 +38,10 @@ pub(super) struct Args {
     /// Accepted, as it was; there is nothing to wait for.
     #[arg(long)]
     no_wait: bool,
+
+    // Last: its heading would stand over what follows.
+    #[command(flatten)]
+    inference: Inference,
 }
 
 /// Writes the folder.

@@ -181,7 +181,8 @@ impl InferenceConfig {
         }
     }
 
-    /// The same configuration as one file that needs no other; [`parse`](Self::parse) reads it. **It holds
+    /// The same configuration as one file that needs no other; [`parse`](Self::parse) reads it. What
+    /// `extraDockerfileSteps` names is left out: only an image takes it, never a service. **It holds
     /// the values of variables and the addresses of package indexes**, which may be secret.
     pub fn to_json(&self) -> Value {
         let text = |path: &Path| Value::from(path.to_string_lossy());

@@ -145,7 +145,11 @@ fn said(lines: &[&str]) -> Vec<String> {
         }
         format!("  {}", out.trim_end())
     };
-    let is_error = |line: &&&str| line.trim_start().to_ascii_lowercase().starts_with("error");
+    // pip's own, and those of the Python programs that it runs: `ModuleNotFoundError: …`.
+    let is_error = |line: &&&str| {
+        let first = line.trim_start().split([':', ' ']).next().unwrap_or_default();
+        first.eq_ignore_ascii_case("error") || first.ends_with("Error")
+    };
     let mut errors = lines.iter().filter(is_error).map(shorten).collect::<Vec<_>>();
     errors.dedup();
     if errors.is_empty() {
@@ -186,9 +190,12 @@ mod tests {
             (&[refused, none], ErrorKind::Unavailable, &[none, "cannot be reached"]),
             (&["OSError: [Errno 28] No space left on device"], ErrorKind::Io, &["No space left"]),
             (
-                &["a", "b", "ERROR: Failed building wheel for x"],
+                &[
+                    "      ModuleNotFoundError: No module named 'distutils'",
+                    "ERROR: Failed building wheel for x",
+                ],
                 ErrorKind::BadConfig,
-                &["from its source failed"],
+                &["No module named 'distutils'", "from its source failed"],
             ),
             (&["ERROR: … x (from versions: none)", none], ErrorKind::BadConfig, &["look at its name"]),
             (&["", "something odd"], ErrorKind::BadConfig, &["something odd"]),

@@ -174,6 +174,9 @@ impl Search {
         if let Some(found) = named.clone().filter(&fits) {
             return Ok((found, None));
         }
+        // Whether any Python that runs entry scripts can be what was asked for.
+        let may_fit = |wanted: &Wanted, minor: u32| (0..100).any(|micro| wanted.is_met_by([3, minor, micro]));
+        let is_possible = wanted.as_ref().is_none_or(|w| (MIN_PYTHON.1..100).any(|minor| may_fit(w, minor)));
         let mut looked_at = Vec::new();
         let mut first = |candidates: Vec<Candidate>, fits: &dyn Fn(&Interpreter) -> bool| {
             candidates.into_iter().find_map(|(path, _)| match ask(&path, true) {
@@ -184,15 +187,14 @@ impl Search {
                 }
             })
         };
-        if let Some(wanted) = &wanted {
+        if let Some(wanted) = wanted.as_ref().filter(|_| is_possible) {
             // Only names that may be meant are run: the search is part of every deployment.
-            let may_fit = |minor: u32| (0..100).any(|micro| wanted.is_met_by([3, minor, micro]));
             let mut likely = self.candidates();
-            likely.retain(|(_, claim)| claim.is_none_or(|m| m >= MIN_PYTHON.1 && may_fit(m)));
+            likely.retain(|(_, claim)| claim.is_none_or(|m| m >= MIN_PYTHON.1 && may_fit(wanted, m)));
             if let Some(found) = first(likely, &fits) {
                 return Ok((found, None));
             }
-        } else {
+        } else if wanted.is_none() {
             // The user's own `python3` first.
             let own = self
                 .path
@@ -215,7 +217,9 @@ impl Search {
         })?;
         let warning = wanted.map(|wanted| {
             let (version, wanted) = (any.version_text(), wanted.to_string());
-            let message = format!("python{wanted} is not on this machine: Python {version} is used instead");
+            let why =
+                if is_possible { "is not on this machine" } else { "is too old, entry scripts need 3.8" };
+            let message = format!("python{wanted} {why}: Python {version} is used instead");
             Warning { key: "python".to_owned(), message }
         });
         Ok((any, warning))
@@ -359,7 +363,10 @@ mod tests {
             let (found, warning) = search.find(wanted).unwrap();
             assert_eq!((found.version_text().as_str(), warning.is_some()), (version, instead), "{wanted:?}");
             if let Some(warning) = warning {
-                let text = format!("python{} is not on this machine: Python 3.10.4", wanted.unwrap());
+                let wanted = wanted.unwrap();
+                let old = ["=3.6.2", "=3.7"].contains(&wanted);
+                let why = if old { "is too old, entry scripts need 3.8" } else { "is not on this machine" };
+                let text = format!("python{wanted} {why}: Python 3.10.4 is used instead");
                 assert!(warning.message.starts_with(&text), "{warning}");
             }
         }

@@ -55,7 +55,8 @@ fn what_azureml_defaults_brought_is_there() {
     python(&built.python, "import flask, inference_schema.schema_decorators");
     let notes = built.notes.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert!(notes.iter().any(|n| n.contains("azureml-contrib-services: not installed")), "{notes:?}");
-    let instead = format!("python=3.6.2 is not on this machine: Python {} is used", built.python_version);
+    let instead =
+        format!("python=3.6.2 is too old, entry scripts need 3.8: Python {} is used", built.python_version);
     assert!(notes.iter().any(|n| n.contains(&instead)), "{notes:?}");
 }
 

@@ -57,7 +57,8 @@ fn package(at: &str, text: &str, python: &mut ManagedPython, report: &mut Report
         report.violation(at, "python once", format!("'{}' as well", short(text)));
     } else if !rest.is_empty() {
         // `python 3.8` is the same as `python=3.8`.
-        let operator = if rest.starts_with(|c: char| c.is_ascii_digit()) { "=" } else { "" };
+        let bare = rest.starts_with(|c: char| c.is_alphanumeric() || "-_.".contains(c));
+        let operator = if bare { "=" } else { "" };
         python.python_version = Some(format!("{operator}{rest}"));
     }
 }
@@ -119,6 +120,7 @@ mod tests {
         for (text, version) in [
             ("python", None),
             ("python 3.8", Some("=3.8")),
+            ("python three", Some("=three")),
             ("python>=3.8,<3.11", Some(">=3.8,<3.11")),
             ("conda-forge::python ==3.9", Some("==3.9")),
         ] {
@@ -140,6 +142,7 @@ mod tests {
             (json!({ "dependencies": [{ "pip": "six" }] }), "conda.dependencies[0].pip: expected a list"),
             (json!({ "dependencies": [{ "pip": ["six", 1] }] }), "conda.dependencies[0].pip[1]"),
             (json!({ "dependencies": [{ "pip": ["six\n--pre"] }] }), "a text of one line"),
+            (json!({ "dependencies": [{ "pip": ["six\u{2028}--pre"] }] }), "a text of one line"),
             (json!({ "dependencies": [{ "pip": ["-r requirements.txt"] }] }), "the option -r"),
             (json!({ "dependencies": [{ "pip": ["--constraint=c.txt"] }] }), "the option --constraint"),
             (json!({ "dependencies": [{ "pip": ["-e."] }] }), "the option -e."),

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::section::Section;
-use super::{EnvironmentSpec, ImageSpec, PythonSpec, conda, owns_variable};
+use super::{EnvironmentSpec, ImageSpec, PythonSpec, conda, owns_variable, script};
 use crate::deploy::report::{Report, describe, short};
 use crate::deploy::{Warning, text};
 
@@ -217,9 +217,9 @@ fn python(section: &Section<'_>, folder: Option<&Path>, spec: &mut EnvironmentSp
         }
         let interpreter = interpreter.unwrap_or("python");
         // The service will not run in this folder.
-        let absolute = || std::path::absolute(interpreter).ok().map(|p| p.to_string_lossy().into_owned());
-        let path = interpreter.contains('/').then(absolute).flatten();
-        spec.python = PythonSpec::UserManaged { interpreter: path.unwrap_or_else(|| interpreter.to_owned()) };
+        let path = || script::absolute(Path::new(interpreter)).to_string_lossy().into_owned();
+        let interpreter = if interpreter.contains('/') { path() } else { interpreter.to_owned() };
+        spec.python = PythonSpec::UserManaged { interpreter };
         return;
     }
     // "python" is what Azure's SDK writes into every file.

@@ -39,10 +39,10 @@ impl Places<'_> {
         let wanted = Path::new(text);
         let first = base.map_or_else(|| wanted.to_owned(), |base| base.join(wanted));
         if there(&first) {
-            return Some(absolute(&first));
+            return Some(found(&first));
         }
         if let Some(second) = self.beside.map(|dir| dir.join(wanted)).filter(|p| there(p)) {
-            let path = absolute(&second);
+            let path = found(&second);
             report.warning(
                 key,
                 format!("not found from the working directory; {}, beside the file, is used", path.display()),
@@ -163,16 +163,28 @@ fn within(path: &Path) -> Option<PathBuf> {
     Some(out).filter(|p| !p.as_os_str().is_empty())
 }
 
-/// The path from the root. A link at its end keeps its name: services are given the name of the folder.
-fn absolute(path: &Path) -> PathBuf {
-    let plain = path.components().all(|c| c != Component::ParentDir);
-    match plain {
-        // `components` leaves out every `.` but a leading one.
-        true => {
-            std::path::absolute(path).map(|p| p.components().collect()).unwrap_or_else(|_| path.to_owned())
-        }
-        false => path.canonicalize().unwrap_or_else(|_| path.to_owned()),
+/// The path of what is there, from the root. A link at its end keeps its name: services are given the name of
+/// the folder.
+fn found(path: &Path) -> PathBuf {
+    match path.components().all(|c| c != Component::ParentDir) {
+        true => absolute(path),
+        false => path.canonicalize().unwrap_or_else(|_| absolute(path)),
     }
+}
+
+/// The path from the root, by its text alone.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            // The root is its own parent.
+            Component::ParentDir => drop(out.pop()),
+            Component::CurDir => {}
+            part => out.push(part),
+        }
+    }
+    out
 }
 
 /// Whether a script is Python, as far as one interpreter can tell without running it.

@@ -94,7 +94,7 @@ impl<'v> Section<'v> {
         };
         let mut lines = Vec::new();
         for (i, item) in list.iter().enumerate() {
-            match item.as_str().map(str::trim).filter(|t| !t.is_empty() && !t.contains(char::is_control)) {
+            match item.as_str().map(str::trim).filter(|t| !t.is_empty() && !t.contains(is_break)) {
                 Some(text) => lines.push(text.to_owned()),
                 None => report.violation(
                     &format!("{}[{i}]", self.at(key)),
@@ -110,4 +110,9 @@ impl<'v> Section<'v> {
     pub(super) fn section(&self, key: &str, known: &[&str], report: &mut Report) -> Option<Section<'v>> {
         Some(Section::new(&self.at(key), self.value(key)?, known, report))
     }
+}
+
+/// Control characters, and what Python takes for the end of a line besides.
+fn is_break(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }

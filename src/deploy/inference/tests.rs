@@ -106,6 +106,13 @@ fn yaml_is_read_and_what_comes_out_needs_no_other_file() {
     assert_eq!(user.environment.python, python);
     assert_eq!(good(&user.to_json().to_string()), user);
     assert_eq!(user.azureml_entry_script(), "s.py");
+    let inner = "{python: {userManagedDependencies: true, interpreterPath: ./env/../bin/python}}";
+    let relative = good(&format!("entryScript: s.py\nsourceDirectory: a/../b/.\nenvironment: {inner}"));
+    let here = std::env::current_dir().unwrap();
+    let interpreter = here.join("bin/python").to_str().unwrap().to_owned();
+    assert_eq!(relative.environment.python, PythonSpec::UserManaged { interpreter });
+    assert_eq!(relative.source_directory, Some(here.join("b")));
+    assert_eq!(good(&relative.to_json().to_string()), relative);
     assert_eq!(user.azureml_source_directory(), None);
 }
 
