@@ -41,8 +41,8 @@ const RENAMED: &[(&str, &str)] = &[
     ("tensorflow-mkl", "tensorflow"),
 ];
 
-/// What every environment has; nothing is said of them.
-const ALWAYS_THERE: &[&str] = &["pip", "python", "setuptools", "wheel"];
+/// What every environment has, in the interpreter's own version; nothing is said of them.
+const ALWAYS_THERE: &[&str] = &["pip", "python"];
 
 /// conda packages that are libraries; wheels bring their own, or find this machine's.
 const NO_PYTHON: &[&str] = &[
@@ -276,7 +276,7 @@ mod tests {
             ("py-opencv", Some("opencv-python-headless")),
             ("ruamel_yaml", Some("ruamel_yaml")),
             ("pip=20.2", None),
-            ("setuptools", None),
+            ("setuptools=50.3.0", Some("setuptools==50.3.0")),
             ("cudatoolkit=11.0", None),
             ("mkl", None),
         ] {

@@ -115,8 +115,10 @@ impl Place {
     }
 }
 
+/// From the root of the file system: the processes that use an environment run in other folders.
 fn root(home: &Path) -> PathBuf {
-    home.join("environments")
+    let root = home.join("environments");
+    std::path::absolute(&root).unwrap_or(root)
 }
 
 /// The environments below a home folder, finished or not, by hash.

@@ -173,8 +173,8 @@ mod tests {
             assert_eq!((text.lines().nth(1), image.base(), notes.len()), (Some(first), base, said), "{text}");
             assert!(text.contains("ENV A=\"b \\\"\\$c\\\"\"\n") && !text.contains("EMPTY"), "{text}");
         }
-        let mut steps = ImageSpec::default();
-        steps.extra_steps = Some("RUN apt-get update\n\n".to_owned());
+        let steps =
+            ImageSpec { extra_steps: Some("RUN apt-get update\n\n".to_owned()), ..ImageSpec::default() };
         let text = Image::of(&steps, "3.9", &mut Vec::new()).dockerfile(&[]);
         assert!(text.contains("RUN apt-get update\n\n# The packages first"), "{text}");
     }
