@@ -7,9 +7,11 @@
 
 mod deploy;
 mod devices;
+mod inference;
 mod inspect;
 mod model;
 mod output;
+mod package;
 mod profile;
 mod score;
 mod serve;

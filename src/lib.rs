@@ -25,6 +25,7 @@
 //! |---|---|---|
 //! | [`service`] | a deployed service's life: processes, states, restarts | `server` |
 //! | [`server`] | HTTP: admission, JSON, keys, metrics, shutdown | `server` |
+//! | [`environment`] | the Python environments of entry scripts, built once and kept | `server` |
 //! | [`registry`] | registered models and services, in one folder | `server` |
 //! | [`deploy`] | deployment files, and the adapter that picks a backend from them | `deploy` |
 //! | [`cpu`], [`gpu`], [`fpga`] | the backends; none names another | `cpu`, `cuda`, `opencl` |
@@ -41,10 +42,14 @@
 //!   code first, within limits.
 //! - **No panic crosses the API.** What is missing (a driver, a device, a library) is a reason, in words.
 
+#[cfg(feature = "deploy")]
+mod child;
 #[cfg(feature = "cpu")]
 pub mod cpu;
 #[cfg(feature = "deploy")]
 pub mod deploy;
+#[cfg(feature = "server")]
+pub mod environment;
 pub mod error;
 #[cfg(feature = "opencl")]
 pub mod fpga;

@@ -33,7 +33,7 @@ mod db;
 mod fetch;
 mod files;
 mod keys;
-mod lock;
+pub(crate) mod lock;
 mod metadata;
 mod mlflow;
 mod models;

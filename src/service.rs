@@ -15,6 +15,7 @@
 //! | `observe` | how a service stands now, and waiting for that to settle |
 //! | `end` | stop and delete |
 //! | `profile` | what a model needs, measured |
+//! | `package` | a service as a folder from which docker builds an image |
 //! | `client` | the few HTTP requests that commands make to a service |
 //!
 //! A service's states are those of the registry's [`ServiceState`](crate::registry::ServiceState). Who
@@ -28,6 +29,7 @@ mod host;
 mod launch;
 mod layout;
 mod observe;
+mod package;
 mod profile;
 mod supervise;
 
@@ -37,5 +39,6 @@ pub use host::{Event, Host};
 pub use launch::{Deployment, deploy, start};
 pub use layout::log_path;
 pub use observe::{address, list, scoring_uri, show, swagger_uri, wait};
+pub use package::{Package, Packaged, package};
 pub use profile::{Load, Measured, ProfilePoint, ProfileRequest, Recommendation, profile, recommend};
 pub use supervise::{host_for_supervisor, supervise};

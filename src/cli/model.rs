@@ -10,7 +10,7 @@ use triscore::registry::{
 use triscore::{Result, ScoreError};
 
 use super::output::{Output, size, table, text};
-use super::{Global, deploy, labels, profile};
+use super::{Global, deploy, labels, package, profile};
 
 /// What can be done with models.
 #[derive(Debug, clap::Subcommand)]
@@ -31,6 +31,8 @@ pub(super) enum Command {
     Deploy(Box<deploy::Args>),
     /// Measure a model on sample data, and say what to ask for in its deployment file.
     Profile(Box<profile::Args>),
+    /// Write a service as a folder from which docker builds an image.
+    Package(Box<package::Args>),
 }
 
 /// What a service needs to run a model, where its configuration does not say.
@@ -232,6 +234,7 @@ pub(super) fn run(command: &Command, global: &Global, out: &Output) -> Result<()
         }
         Command::Deploy(args) => deploy::run(args, global, out),
         Command::Profile(args) => profile::run(args, global, out),
+        Command::Package(args) => package::run(args, global, out),
     }
 }
 
