@@ -51,6 +51,7 @@ use std::time::{Duration, Instant};
 
 pub use application::{AppRequest, AppResponse, Application, Exchange, Outcome, SwaggerVersion};
 pub use keys::Keys;
+pub use listen::{Accept, bind_listener};
 pub use options::ServerOptions;
 pub use shared::Phase;
 pub use warm::warm_up;
@@ -82,19 +83,34 @@ impl Server {
     /// in use; `Internal` when the system refuses threads.
     pub fn bind(addr: SocketAddr, options: ServerOptions) -> Result<Self> {
         options.validate()?;
+        Self::from_listener(bind_listener(addr)?, options, Accept::Now)
+    }
+
+    /// Serves on a socket that listens already, which other processes may have as well.
+    ///
+    /// # Errors
+    /// As [`Server::bind`], but for the address.
+    pub fn from_listener(
+        listener: std::net::TcpListener,
+        options: ServerOptions,
+        when: Accept,
+    ) -> Result<Self> {
+        options.validate()?;
+        let failed = |e: std::io::Error| {
+            ScoreError::internal(format!("the listening socket cannot be used: {e}")).with_source(e)
+        };
+        let addr = listener.local_addr().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
         let shared = Arc::new(Shared::new(options));
         let (loops, io_threads) = io::Loops::start(&shared)?;
         // From here on, whatever fails drops the server, and that ends its threads.
         let handle = ServerHandle { shared: shared.clone(), scoring: Arc::default() };
-        let mut server = Self { handle, local_addr: addr, io_threads };
+        let server = Self { handle, local_addr: addr, io_threads };
         let first = loops.first()?.clone();
         let entered = first.enter();
-        let listener = listen::bind(addr)?;
-        server.local_addr = listener
-            .local_addr()
-            .map_err(|e| ScoreError::internal(format!("the listener has no address: {e}")).with_source(e))?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         drop(entered);
-        let accepting = first.spawn(listen::accept(listener, loops, shared.clone()));
+        let accepting = first.spawn(listen::accept(listener, when, loops, shared.clone()));
         first.spawn(listen::watchdog(shared.clone()));
         first.spawn(listen::wind_down(shared, accepting));
         Ok(server)
@@ -207,6 +223,18 @@ impl ServerHandle {
     pub fn shutdown(&self) {
         let next = if self.shared.is_past(Stage::Drain) { Stage::Abort } else { Stage::Drain };
         self.shared.advance(next);
+    }
+
+    /// As [`shutdown`](Self::shutdown), serving on for so many milliseconds first instead of the options'
+    /// `drain_ms`.
+    pub fn shutdown_draining(&self, drain_ms: u64) {
+        self.shared.drain_ms.store(drain_ms, std::sync::atomic::Ordering::Release);
+        self.shutdown();
+    }
+
+    /// Asks callers for these keys from now on, or for none.
+    pub fn set_keys(&self, keys: Option<Keys>) {
+        *self.shared.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Comes back once the device is lost, with the reason. The process should then end with an error, so

@@ -1,6 +1,6 @@
 //! What every part of a server holds: its options, its queue, its counters, and what state it is in.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::http::HeaderValue;
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::admission::Admission;
 use super::connection::Connections;
+use super::keys::Keys;
 use super::metrics::{Gauges, Metrics};
 use super::options::ServerOptions;
 use super::queue::Queue;
@@ -67,6 +68,10 @@ pub(super) struct Shared {
     lost: AtomicBool,
     pub(super) stage: watch::Sender<Stage>,
     stage_now: AtomicU8,
+    /// Those of the options, until others are set.
+    pub(super) keys: std::sync::RwLock<Option<Keys>>,
+    /// That of the options, unless the end was asked for with another.
+    pub(super) drain_ms: AtomicU64,
 }
 
 impl Shared {
@@ -81,6 +86,8 @@ impl Shared {
             lost: AtomicBool::new(false),
             stage: watch::Sender::new(Stage::Serve),
             stage_now: AtomicU8::new(Stage::Serve as u8),
+            keys: std::sync::RwLock::new(options.keys.clone()),
+            drain_ms: AtomicU64::new(options.drain_ms),
             options,
         }
     }
