@@ -37,6 +37,7 @@ fn a_service_lives() {
         port: Some(32267),
         process: Some(ProcessStamp::current()),
         device: Some("cpu: 2 cores".into()),
+        error_kind: None,
     };
     workspace.set_service_status("my-service", first.generation, &running).unwrap();
     workspace
