@@ -73,7 +73,7 @@ enum Command {
     Supervise(serve::Own),
     /// A deployed service's host.
     #[command(hide = true)]
-    Host(serve::Own),
+    Host(serve::Hosted),
 }
 
 /// Runs the program.
@@ -148,7 +148,7 @@ fn run(command: Command, global: &Global, out: &Output) -> Result<()> {
         Command::Service(command) => services::run(&command, global, out),
         Command::Serve(args) => serve::run(&args, global, out),
         Command::Supervise(own) => serve::supervise(&own, global),
-        Command::Host(own) => serve::host(&own, global),
+        Command::Host(args) => serve::host(&args, global),
     }
 }
 

@@ -10,7 +10,10 @@
 //! |---|---|
 //! | `layout` | where a service keeps its files |
 //! | `launch` | deploy and start: from the registry to a running supervisor |
+//! | `update` | the next version of a service beside the one that serves, and in its place |
 //! | `supervise` | the supervisor |
+//! | `hosted` | the host under its supervisor |
+//! | `inherit` | the socket and the pipe that the supervisor leaves to its host |
 //! | `host` | load a model as its deployment file says, and serve it: in any process |
 //! | `observe` | how a service stands now, and waiting for that to settle |
 //! | `end` | stop and delete |
@@ -24,15 +27,20 @@
 mod client;
 mod end;
 mod host;
+mod hosted;
+mod inherit;
 mod launch;
 mod layout;
 mod observe;
 mod supervise;
+mod update;
 
 pub use client::{Answer, post_score};
 pub use end::{delete, stop};
-pub use host::{Event, Host};
+pub use host::{Event, Host, KeySource, Listen};
+pub use hosted::{Inherited, host_for_supervisor};
 pub use launch::{Deployment, deploy, start};
 pub use layout::log_path;
 pub use observe::{address, list, scoring_uri, show, swagger_uri, wait};
-pub use supervise::{host_for_supervisor, supervise};
+pub use supervise::supervise;
+pub use update::{ConfigChange, Update, Updated, update, wait_update};

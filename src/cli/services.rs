@@ -123,7 +123,7 @@ fn to_json(workspace: &Workspace, record: &ServiceRecord) -> Value {
         "name": spec.name,
         "computeType": spec.compute_type,
         "state": state(record),
-        "error": status.reason,
+        "error": error(record),
         "scoringUri": service::scoring_uri(record),
         "swaggerUri": service::swagger_uri(record),
         "port": status.port,
@@ -137,7 +137,19 @@ fn to_json(workspace: &Workspace, record: &ServiceRecord) -> Value {
         "device": status.device,
         "pid": status.process.filter(|p| p.is_alive()).map(|p| p.pid),
         "log": service::log_path(workspace, &spec.name).ok(),
+        "updating": record.candidate.is_some(),
     })
+}
+
+/// What is wrong with a service: with the one that serves, and with the update that was to replace it.
+fn error(record: &ServiceRecord) -> Option<String> {
+    let failed = record.failed_update.as_ref();
+    let failed =
+        failed.map(|f| format!("the last update failed and the previous version serves on: {}", f.reason));
+    match (record.status.reason.clone(), failed) {
+        (Some(reason), Some(failed)) => Some(format!("{reason}; {failed}")),
+        (reason, failed) => reason.or(failed),
+    }
 }
 
 /// Local services spell their states in lower case, as they always did.
@@ -170,8 +182,9 @@ pub(super) fn wait(workspace: &Workspace, name: &str, generation: i64, out: &Out
     let reason = record.status.reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
     let kind = match record.status.state {
         ServiceState::Healthy => return Ok(()),
-        ServiceState::Unschedulable => ErrorKind::Unavailable,
-        _ => ErrorKind::Internal,
+        // Services that failed before kinds were kept have none.
+        ServiceState::Unschedulable => record.status.error_kind.unwrap_or(ErrorKind::Unavailable),
+        _ => record.status.error_kind.unwrap_or(ErrorKind::Internal),
     };
     Err(ScoreError::new(kind, format!("{}: {reason}", record.status.state))
         .with_at(format!("service '{name}'")))

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::DeploymentConfig;
 use crate::error::{Result, ScoreError};
-use crate::registry::{ServiceRecord, Workspace};
+use crate::registry::Workspace;
 
 /// A log longer than this is put aside (one old one is kept) when a service starts.
 const LOG_LIMIT_BYTES: u64 = 16 << 20;
@@ -123,15 +123,42 @@ pub(super) fn log_tail(workspace: &Workspace, name: &str, lines: usize) -> Vec<S
     all.iter().skip(all.len().saturating_sub(lines)).map(|l| (*l).to_owned()).collect()
 }
 
-/// Removes the folders of earlier deployments; a folder that cannot be removed is left, and logged.
-pub(super) fn remove_old(workspace: &Workspace, record: &ServiceRecord) {
-    let Ok(dir) = workspace.service_dir(&record.spec.name) else { return };
-    for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-        let number = entry.file_name().to_str().and_then(|n| n.parse::<i64>().ok());
-        if number.is_some_and(|n| n < record.generation)
-            && let Err(e) = fs::remove_dir_all(entry.path())
-        {
-            tracing::warn!(folder = %entry.path().display(), "cannot remove an old deployment: {e}");
+/// How a line in the log begins that tells of a start.
+pub(super) const START_MARK: &str = "---- triscore: starting ";
+
+/// Marks in the log, which is this process's standard error, that a host begins there.
+pub(super) fn mark_start(name: &str, generation: i64) {
+    let now = crate::registry::now();
+    let _ = writeln!(std::io::stderr(), "{START_MARK}service '{name}', generation {generation}, at {now}");
+}
+
+/// Removes the folders of deployments that neither serve nor are to serve: of earlier ones, and of updates that
+/// were given up. A folder that cannot be removed is left, and logged.
+///
+/// To be called by the service's supervisor, or where it has none: only it knows whether a host still ends
+/// that uses an old folder.
+pub(super) fn sweep(workspace: &Workspace, name: &str) {
+    let Ok(dir) = workspace.service_dir(name) else { return };
+    let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+    let numbered = |entry: fs::DirEntry| {
+        let generation = entry.file_name().to_str().and_then(|n| n.parse::<i64>().ok())?;
+        Some((generation, entry.path()))
+    };
+    let folders = entries.filter_map(numbered).collect::<Vec<_>>();
+    // Asked only now: a folder that was there before belongs to a generation that is known by now.
+    let Ok(record) = workspace.show_service(name) else { return };
+    let used = [Some(record.generation), record.candidate.map(|c| c.generation)];
+    for (_, path) in folders.into_iter().filter(|(generation, _)| !used.contains(&Some(*generation))) {
+        remove(&path);
+    }
+}
+
+/// Removes a folder; one that cannot be removed is left, and logged.
+pub(super) fn remove(path: &Path) {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %path.display(), "cannot remove an old deployment: {e}");
         }
+        _ => {}
     }
 }

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::{client, layout};
+use super::{client, end, layout};
 use crate::error::{ErrorKind, Result, ScoreError};
-use crate::registry::{ServiceFilter, ServiceRecord, ServiceState, Workspace};
+use crate::registry::{CandidateStage, ServiceFilter, ServiceRecord, ServiceState, Workspace};
 
 /// How long a healthy service may take to say so.
 const PROBE: Duration = Duration::from_secs(2);
@@ -18,6 +18,11 @@ const LOOK: Duration = Duration::from_millis(20);
 /// `NotFound`; `Conflict` when the workspace is held.
 pub fn show(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
     settle(workspace, workspace.show_service(name)?, true)
+}
+
+/// The same, without asking the service itself where that is not `probe`d.
+pub(super) fn now(workspace: &Workspace, name: &str, probe: bool) -> Result<ServiceRecord> {
+    settle(workspace, workspace.show_service(name)?, probe)
 }
 
 /// The services that fit, as they stand now.
@@ -60,6 +65,9 @@ pub fn wait(
 /// Corrects what the registry says where the processes show otherwise.
 fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Result<ServiceRecord> {
     use ServiceState::{Healthy, Transitioning, Unhealthy};
+    if record.candidate.is_some() {
+        record = settle_candidate(workspace, record)?;
+    }
     if !matches!(record.status.state, Transitioning | Healthy | Unhealthy) {
         return Ok(record);
     }
@@ -82,6 +90,7 @@ fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Resu
                 tracing::debug!("cannot write down that service '{name}' is gone: {e}");
                 record.status.state = ServiceState::Failed;
                 record.status.reason = Some(reason);
+                record.status.error_kind = None;
                 Ok(record)
             }
             now => now,
@@ -95,6 +104,22 @@ fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Resu
         record.status.reason = Some(reason);
     }
     Ok(record)
+}
+
+/// Drops an update that nobody works on any more.
+fn settle_candidate(workspace: &Workspace, record: ServiceRecord) -> Result<ServiceRecord> {
+    let name = &record.spec.name;
+    let starting = record.candidate.is_some_and(|c| c.stage == CandidateStage::Starting);
+    if starting && record.status.process.is_some_and(|p| p.is_alive()) {
+        return Ok(record);
+    }
+    // A command that prepares it has the right to change the service: then it is not for us to judge.
+    let Ok(_operation) = workspace.begin_operation(name, "looking at") else { return Ok(record) };
+    let record = workspace.show_service(name)?;
+    if let Err(e) = end::abandon(workspace, &record) {
+        tracing::debug!("an update of service '{name}' stays: {e}");
+    }
+    workspace.show_service(name)
 }
 
 fn died(workspace: &Workspace, name: &str, pid: u32) -> String {

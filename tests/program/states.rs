@@ -64,7 +64,7 @@ fn a_model_that_is_none_fails_with_the_reason() {
         let file = home.file(&format!("{name}.onnx"), content);
         home.ok(&["model", "register", "-n", name, "-p", &file]);
         let deploy = ["model", "deploy", "-n", name, "-m", name, "--dc", &config, "--port", "0"];
-        home.fails(&deploy, 70, &[words, &["Failed"]].concat());
+        home.fails(&deploy, 65, &[words, &["Failed"]].concat());
         let shown = home.show(name);
         assert_eq!(shown["state"], "failed", "{shown:#}");
         assert!(words.iter().all(|w| shown["error"].as_str().unwrap().contains(w)), "{shown:#}");
