@@ -5,15 +5,19 @@
 //! `--json` both are for machines. The exit code comes from the one table of
 //! [`ErrorKind::row`](triscore::ErrorKind::row).
 
+mod azure;
 mod deploy;
 mod devices;
+mod inference;
 mod inspect;
 mod model;
 mod output;
+mod overrides;
 mod score;
 mod serve;
 mod services;
 mod tensor_file;
+mod update;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -22,6 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use triscore::registry::{Labels, Workspace};
 use triscore::{Result, ScoreError};
 
+use azure::AzureArgs;
 use output::Output;
 
 /// Score any ONNX model on CPU, GPU or FPGA, from the deployment file you already have.
@@ -61,11 +66,19 @@ enum Command {
     /// Score a model once, without a server.
     Score(score::Args),
     /// Register, list, change and deploy models.
-    #[command(subcommand)]
-    Model(model::Command),
-    /// List, show, call, start, stop and delete deployed services.
-    #[command(subcommand)]
-    Service(services::Command),
+    Model {
+        #[command(subcommand)]
+        command: model::Command,
+        #[command(flatten)]
+        azure: AzureArgs,
+    },
+    /// List, show, call, change, start, stop and delete deployed services.
+    Service {
+        #[command(subcommand)]
+        command: services::Command,
+        #[command(flatten)]
+        azure: AzureArgs,
+    },
     /// Serve a model in the foreground.
     Serve(serve::Args),
     /// A deployed service's supervisor.
@@ -82,7 +95,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return misused(&e),
     };
-    let out = Output::new(cli.global.json);
+    let by_form = match &cli.command {
+        Some(Command::Model { azure, .. } | Command::Service { azure, .. }) => azure.is_json(),
+        _ => false,
+    };
+    let out = Output::new(cli.global.json || by_form);
     let Some(command) = cli.command else {
         let _ = write!(std::io::stderr(), "{}", Cli::command().render_help());
         return ExitCode::from(MISUSED);
@@ -144,8 +161,14 @@ fn run(command: Command, global: &Global, out: &Output) -> Result<()> {
         Command::Devices => devices::run(global, out),
         Command::Inspect(args) => inspect::run(&args, global, out),
         Command::Score(args) => score::run(&args, global, out),
-        Command::Model(command) => model::run(&command, global, out),
-        Command::Service(command) => services::run(&command, global, out),
+        Command::Model { command, azure } => {
+            azure.note(out)?;
+            model::run(&command, global, out)
+        }
+        Command::Service { command, azure } => {
+            azure.note(out)?;
+            services::run(&command, global, out)
+        }
         Command::Serve(args) => serve::run(&args, global, out),
         Command::Supervise(own) => serve::supervise(&own, global),
         Command::Host(args) => serve::host(&args, global),

@@ -42,6 +42,7 @@ mod reply;
 mod scorers;
 mod shared;
 mod swagger;
+pub(crate) mod tokens;
 mod warm;
 
 use std::fmt;
@@ -58,7 +59,7 @@ pub use warm::warm_up;
 
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::scoring::Scorer;
-use shared::{Loaded, Shared, Stage};
+use shared::{Accepting, Loaded, Shared, Stage};
 
 /// A running server. Dropped, it ends at once; [`Server::join`] waits for its orderly end.
 pub struct Server {
@@ -225,11 +226,24 @@ impl ServerHandle {
         self.shared.advance(next);
     }
 
-    /// As [`shutdown`](Self::shutdown), serving on for so many milliseconds first instead of the options'
-    /// `drain_ms`.
-    pub fn shutdown_draining(&self, drain_ms: u64) {
+    /// Ends the server in order because another process serves on the same socket: nothing new is taken in from
+    /// now on; the connections that there are go on for `drain_ms`, and then end as in a
+    /// [`shutdown`](Self::shutdown).
+    pub fn retire(&self, drain_ms: u64) {
         self.shared.drain_ms.store(drain_ms, std::sync::atomic::Ordering::Release);
+        self.shared.accepting.send_if_modified(|now| {
+            let news = *now == Accepting::Yes;
+            if news {
+                *now = Accepting::NoMore;
+            }
+            news
+        });
         self.shutdown();
+    }
+
+    /// Comes back once nothing new is taken in, after [`retire`](Self::retire).
+    pub async fn retired(&self) {
+        let _ = self.shared.accepting.subscribe().wait_for(|now| *now == Accepting::Over).await;
     }
 
     /// Asks callers for these keys from now on, or for none.

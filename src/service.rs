@@ -17,6 +17,8 @@
 //! | `host` | load a model as its deployment file says, and serve it: in any process |
 //! | `observe` | how a service stands now, and waiting for that to settle |
 //! | `end` | stop and delete |
+//! | `logs` | the end of a service's log, and the traceback of what failed first |
+//! | `secrets` | keys and tokens of a service that runs |
 //! | `client` | the few HTTP requests that commands make to a service |
 //!
 //! A service's states are those of the registry's [`ServiceState`](crate::registry::ServiceState). Who
@@ -31,16 +33,20 @@ mod hosted;
 mod inherit;
 mod launch;
 mod layout;
+mod logs;
 mod observe;
+mod secrets;
 mod supervise;
 mod update;
 
 pub use client::{Answer, post_score};
 pub use end::{delete, stop};
-pub use host::{Event, Host, KeySource, Listen};
+pub use host::{Event, Host, KeySource, Listen, OnRetired};
 pub use hosted::{Inherited, host_for_supervisor};
 pub use launch::{Deployment, deploy, start};
 pub use layout::log_path;
+pub use logs::logs;
 pub use observe::{address, list, scoring_uri, show, swagger_uri, wait};
+pub use secrets::{AccessToken, access_token, credential, regenerate_key};
 pub use supervise::supervise;
 pub use update::{ConfigChange, Update, Updated, update, wait_update};

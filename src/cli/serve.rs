@@ -163,14 +163,17 @@ pub(super) struct Hosted {
     /// The listening socket.
     #[arg(long)]
     listener: i32,
-    /// A pipe to report on, for a version that loads beside another.
+    /// A pipe to report on.
     #[arg(long)]
-    report: Option<i32>,
+    report: i32,
+    /// Another host serves while this one loads.
+    #[arg(long)]
+    candidate: bool,
 }
 
 /// Runs as a service's host.
 pub(super) fn host(args: &Hosted, global: &Global) -> Result<()> {
-    let inherited = Inherited::take(args.listener, args.report)?;
+    let inherited = Inherited::take(args.listener, args.report, args.candidate)?;
     let workspace = Arc::new(global.workspace()?);
     let backends = triscore::deploy::backends_with;
     service::host_for_supervisor(&workspace, &args.own.name, args.own.generation, inherited, backends)

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::connection::{Patience, Registered, Watched};
 use super::io::Loops;
-use super::shared::{Phase, Shared, Stage};
+use super::shared::{Accepting, Phase, Shared, Stage};
 use super::{http, scorers};
 use crate::error::{ErrorKind, Result, ScoreError};
 
@@ -85,12 +85,24 @@ pub(super) async fn accept(listener: TcpListener, when: Accept, loops: Loops, sh
         tokio::select! {
             _ = ready => {}
             // Nobody was let in: who has connected is another process's, on the same socket.
-            () = shared.reached(Stage::Drain) => return,
+            () = shared.reached(Stage::Drain) => {
+                drop(listener);
+                shared.accepting.send_replace(Accepting::Over);
+                return;
+            }
         }
     }
+    let mut no_more = pin!(shared.accepts_no_more());
     let mut finish = pin!(shared.reached(Stage::Finish));
     loop {
         let accepted = tokio::select! {
+            biased;
+            () = &mut no_more => {
+                // What waits on the socket is the other process's.
+                drop(listener);
+                shared.accepting.send_replace(Accepting::Over);
+                return;
+            }
             accepted = listener.accept() => accepted,
             () = &mut finish => break,
         };

@@ -72,6 +72,17 @@ pub(super) struct Shared {
     pub(super) keys: std::sync::RwLock<Option<Keys>>,
     /// That of the options, unless the end was asked for with another.
     pub(super) drain_ms: AtomicU64,
+    pub(super) accepting: watch::Sender<Accepting>,
+}
+
+/// Whether connections are taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepting {
+    Yes,
+    /// Not for longer: another process takes them, on the same socket.
+    NoMore,
+    /// None is taken in any more.
+    Over,
 }
 
 impl Shared {
@@ -88,6 +99,7 @@ impl Shared {
             stage_now: AtomicU8::new(Stage::Serve as u8),
             keys: std::sync::RwLock::new(options.keys.clone()),
             drain_ms: AtomicU64::new(options.drain_ms),
+            accepting: watch::Sender::new(Accepting::Yes),
             options,
         }
     }
@@ -100,6 +112,12 @@ impl Shared {
     /// Comes back once the end has come that far.
     pub(super) async fn reached(&self, stage: Stage) {
         let _ = self.stage.subscribe().wait_for(|s| *s >= stage).await;
+    }
+
+    /// Comes back once no more connections are to be taken in because another process takes them. What the
+    /// channel lends is given back here: held any longer, it would keep its sender waiting.
+    pub(super) async fn accepts_no_more(&self) {
+        let _ = self.accepting.subscribe().wait_for(|now| *now != Accepting::Yes).await;
     }
 
     /// Goes on to that stage, never back.

@@ -49,6 +49,14 @@ pub(super) fn health(address: SocketAddr, timeout: Duration) -> Result<Answer> {
     request(address, head.as_bytes(), &[], timeout)
 }
 
+/// Asks the service for the description of its interface, which it gives to those who show a key alone.
+pub(super) fn swagger(address: SocketAddr, key: &str, timeout: Duration) -> Result<Answer> {
+    let head = format!(
+        "GET /swagger.json HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n"
+    );
+    request(address, head.as_bytes(), &[], timeout)
+}
+
 fn request(address: SocketAddr, head: &[u8], body: &[u8], timeout: Duration) -> Result<Answer> {
     let failed = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {

@@ -57,8 +57,18 @@ impl fmt::Debug for KeySource {
 pub enum Listen {
     /// At this address; port 0 takes a free one.
     At(SocketAddr),
-    /// On a socket that somebody else has bound, and from then on.
-    On(TcpListener, Accept),
+    /// On a socket that somebody else has bound, and from then on. Once it is told that another process takes the
+    /// connections there, it takes no more, and says so.
+    On(TcpListener, Accept, OnRetired),
+}
+
+/// What is done once a host takes no more connections in.
+pub struct OnRetired(pub Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for OnRetired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnRetired(…)")
+    }
 }
 
 /// How long a host that is replaced serves on, telling its callers to connect anew: in milliseconds.
@@ -96,13 +106,16 @@ impl Host {
         };
         self.check(keys.is_some())?;
         let options = self.options(keys);
-        let server = match std::mem::replace(&mut self.listen, Listen::At(([0, 0, 0, 0], 0).into())) {
-            Listen::At(address) => Server::bind(address, options)?,
-            Listen::On(listener, accept) => Server::from_listener(listener, options, accept)?,
-        };
+        let (server, retired) =
+            match std::mem::replace(&mut self.listen, Listen::At(([0, 0, 0, 0], 0).into())) {
+                Listen::At(address) => (Server::bind(address, options)?, None),
+                Listen::On(listener, accept, retired) => {
+                    (Server::from_listener(listener, options, accept)?, Some(retired))
+                }
+            };
         let handle = server.handle();
         let outcome = Arc::new(Mutex::new(None));
-        signals.watch(handle.clone(), self.keys.clone(), outcome.clone())?;
+        signals.watch(handle.clone(), self.keys.clone(), retired, outcome.clone())?;
         on(Event::Listening(server.local_addr()));
         match self.load_unless_stopped(&handle)? {
             Some(Ok(selection)) => on(Event::Ready(&selection)),
@@ -234,7 +247,13 @@ impl Signals {
     }
 
     /// Hands signals and a lost device to the server, from a thread of its own.
-    fn watch(self, handle: ServerHandle, keys: KeySource, outcome: Arc<Mutex<Option<String>>>) -> Result<()> {
+    fn watch(
+        self,
+        handle: ServerHandle,
+        keys: KeySource,
+        mut retired: Option<OnRetired>,
+        outcome: Arc<Mutex<Option<String>>>,
+    ) -> Result<()> {
         let Self { runtime, mut terminate, mut interrupt, mut retire, mut reread } = self;
         let run = move || {
             runtime.block_on(async move {
@@ -248,7 +267,13 @@ impl Signals {
                     tokio::select! {
                         _ = terminate.recv() => handle.shutdown(),
                         _ = interrupt.recv() => handle.shutdown(),
-                        _ = retire.recv() => handle.shutdown_draining(DRAIN_MS),
+                        _ = retire.recv() => {
+                            handle.retire(DRAIN_MS);
+                            handle.retired().await;
+                            if let Some(OnRetired(tell)) = retired.take() {
+                                tell();
+                            }
+                        }
                         () = hangup => keys.hand_to(&handle),
                         reason = handle.wait_lost() => {
                             *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::host::{Event, Host, KeySource, Listen, state_of};
+use super::host::{Event, Host, KeySource, Listen, OnRetired, state_of};
 use super::{inherit, layout};
+use crate::deploy::Auth;
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::registry::{ProcessStamp, ServiceState, ServiceStatus, Workspace};
 use crate::scoring::Backend;
@@ -23,68 +24,56 @@ use crate::server::{Accept, Keys};
 #[derive(Debug)]
 pub struct Inherited {
     listener: std::net::TcpListener,
-    report: Option<File>,
+    report: File,
+    is_candidate: bool,
 }
 
 impl Inherited {
-    /// Takes what stands under these numbers. To be called before anything else is opened.
+    /// Takes what stands under these numbers: the socket, and a pipe to report on. To be called before anything
+    /// else is opened. A candidate loads beside another host, on the same socket.
     ///
     /// # Errors
     /// `Internal` when it is not there.
-    pub fn take(listener: RawFd, report: Option<RawFd>) -> Result<Self> {
-        let report = report.map(inherit::take).transpose()?.map(File::from);
-        Ok(Self { listener: inherit::listener(listener)?, report })
+    pub fn take(listener: RawFd, report: RawFd, is_candidate: bool) -> Result<Self> {
+        let report = inherit::take(report)?.into();
+        Ok(Self { listener: inherit::listener(listener)?, report, is_candidate })
     }
 }
 
-/// What a candidate says of itself.
+/// What a host says of itself to its supervisor.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) enum Report {
-    /// It scores, on that device; with the reason, if that is not the one that was asked for first.
+    /// A candidate scores, on that device; with the reason, if that is not the one that was asked for first.
     Ready {
         /// In words.
         device: String,
         /// In words.
         reason: Option<String>,
     },
-    /// It will not.
+    /// A candidate will not.
     Failed {
-        /// What kind of error it was.
-        kind: ErrorKind,
+        /// The name of the kind of error.
+        kind: String,
         /// The error, in words.
         message: String,
     },
-}
-
-#[derive(Serialize, Deserialize)]
-struct Line {
-    device: Option<String>,
-    reason: Option<String>,
-    failed: Option<String>,
+    /// It takes no more connections in, as it was told to.
+    Retired,
 }
 
 impl Report {
-    fn parse(line: &str) -> Option<Self> {
-        let line: Line = serde_json::from_str(line).ok()?;
-        if let Some(name) = line.failed {
-            let kind = ErrorKind::ALL.into_iter().find(|kind| kind.row().name == name)?;
-            return Some(Self::Failed { kind, message: line.reason.unwrap_or_default() });
-        }
-        Some(Self::Ready { device: line.device?, reason: line.reason })
-    }
-
     fn write(&self, to: &mut File) {
-        let line = match self {
-            Self::Ready { device, reason } => {
-                Line { device: Some(device.clone()), reason: reason.clone(), failed: None }
-            }
-            Self::Failed { kind, message } => {
-                Line { device: None, reason: Some(message.clone()), failed: Some(kind.row().name.to_owned()) }
-            }
-        };
-        let sent = serde_json::to_string(&line).map_err(std::io::Error::other);
+        let sent = serde_json::to_string(self).map_err(std::io::Error::other);
         if let Err(e) = sent.and_then(|text| to.write_all(format!("{text}\n").as_bytes())) {
             tracing::error!("cannot report to the supervisor: {e}");
         }
+    }
+
+    /// The error of a candidate that failed.
+    pub(super) fn error(kind: &str, message: String) -> ScoreError {
+        let kind = ErrorKind::ALL.into_iter().find(|k| k.row().name == kind);
+        ScoreError::new(kind.unwrap_or(ErrorKind::Internal), message)
     }
 }
 
@@ -108,7 +97,7 @@ impl Reports {
                 Ok(0) | Err(_) => return None,
                 Ok(_) => {}
             }
-            if let Some(report) = Report::parse(&line) {
+            if let Ok(report) = serde_json::from_str(&line) {
                 return Some(report);
             }
         }
@@ -129,27 +118,30 @@ pub fn host_for_supervisor(
     let record = workspace.show_service(name)?;
     let supervisor = record.status.process;
     die_with_parent(supervisor)?;
-    let Inherited { listener, mut report } = inherited;
+    let Inherited { listener, mut report, is_candidate } = inherited;
+    let mut serves = !is_candidate;
     let port = listener.local_addr().ok().map(|address| address.port());
     let status = |state| ServiceStatus { process: supervisor, port, ..ServiceStatus::new(state) };
     let run = || -> Result<()> {
         let folder = layout::folder(workspace, name, generation)?;
         let (settings, config) = layout::read(&folder)?;
-        let accept = if report.is_some() { Accept::WhenReady } else { Accept::Now };
+        let accept = if is_candidate { Accept::WhenReady } else { Accept::Now };
+        let mut other = report.try_clone().map_err(|e| ScoreError::internal(e.to_string()).with_source(e))?;
+        let retired = OnRetired(Box::new(move || Report::Retired.write(&mut other)));
         let host = Host {
             name: name.to_owned(),
             model_version: settings.model_id.rsplit_once(':').map(|(_, v)| v.to_owned()),
             model: folder.join(&settings.model_dir),
-            keys: keys(workspace, name, generation, config.auth.is_required()),
+            keys: keys(workspace, name, generation, config.auth),
             config,
-            listen: Listen::On(listener, accept),
+            listen: Listen::On(listener, accept, retired),
             backends: backends(settings.onnxruntime.as_deref()),
         };
         host.run(|event| {
             let Event::Ready(selection) = event else { return };
             let (device, reason) = (selection.to_string(), selection.fell_back.clone());
             // From here on it is the one that serves.
-            if let Some(mut report) = report.take() {
+            if !std::mem::replace(&mut serves, true) {
                 Report::Ready { device, reason }.write(&mut report);
                 return;
             }
@@ -160,11 +152,12 @@ pub fn host_for_supervisor(
         })
     };
     let ended = run();
-    match (&ended, &mut report) {
-        (Err(e), Some(report)) => {
-            Report::Failed { kind: e.kind(), message: e.to_string() }.write(report);
+    match &ended {
+        Err(e) if !serves => {
+            let kind = e.row().name.to_owned();
+            Report::Failed { kind, message: e.to_string() }.write(&mut report);
         }
-        (Err(e), None) if e.kind() != ErrorKind::DeviceLost => {
+        Err(e) if e.kind() != ErrorKind::DeviceLost => {
             workspace.set_service_status(name, generation, &status(state_of(e)).with_error(e))?;
         }
         _ => {}
@@ -173,14 +166,18 @@ pub fn host_for_supervisor(
 }
 
 /// The keys of this version of the service, read from the registry whenever they may have changed.
-fn keys(workspace: &Arc<Workspace>, name: &str, generation: i64, are_asked_for: bool) -> KeySource {
-    if !are_asked_for {
+fn keys(workspace: &Arc<Workspace>, name: &str, generation: i64, auth: Auth) -> KeySource {
+    if !auth.is_required() {
         return KeySource::Fixed(None);
     }
     let (workspace, name) = (workspace.clone(), name.to_owned());
     KeySource::Reread(Arc::new(move || {
         let keys = workspace.service_keys_of(&name, generation)?;
-        Keys::new(keys.primary.expose(), Some(keys.secondary.expose())).map(Some)
+        let primary = keys.primary.expose();
+        match auth.token {
+            true => Keys::tokens(primary).map(Some),
+            false => Keys::new(primary, Some(keys.secondary.expose())).map(Some),
+        }
     }))
 }
 
@@ -210,22 +207,27 @@ mod tests {
     fn reports_arrive_as_they_were_written() {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut writer = File::from(OwnedFd::from(writer));
-        Report::Ready { device: "cpu:0 \"x\"\n".into(), reason: None }.write(&mut writer);
-        writer.write_all(b"noise\n{}\n{\"failed\": \"no such kind\"}\n").unwrap();
-        Report::Failed { kind: ErrorKind::BadModel, message: "line\nline".into() }.write(&mut writer);
+        let sent = [
+            Report::Ready { device: "cpu:0 \"x\"\n".into(), reason: None },
+            Report::Failed { kind: "bad_model".into(), message: "line\nline".into() },
+            Report::Retired,
+        ];
+        for report in &sent {
+            report.write(&mut writer);
+            writer.write_all(b"noise\n{}\n").unwrap();
+        }
         drop(writer);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let heard = runtime.block_on(async {
             let mut reports = Reports::new(reader.into()).unwrap();
             let mut heard = Vec::new();
             while let Some(report) = reports.next().await {
-                heard.push(match report {
-                    Report::Ready { device, reason } => format!("ready {device} {reason:?}"),
-                    Report::Failed { kind, message } => format!("failed {kind} {message}"),
-                });
+                heard.push(report);
             }
             heard
         });
-        assert_eq!(heard, ["ready cpu:0 \"x\"\n None", "failed bad_model line\nline"]);
+        assert_eq!(heard, sent);
+        assert_eq!(Report::error("bad_model", String::new()).kind(), ErrorKind::BadModel);
+        assert_eq!(Report::error("from the future", String::new()).kind(), ErrorKind::Internal);
     }
 }

@@ -33,6 +33,8 @@ const MOST_RESTARTS: u32 = 5;
 const SETTLED: Duration = Duration::from_secs(60);
 /// The first pause before a restart; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long a host may take to see that it is to take no more callers in.
+const HAND_OVER: Duration = Duration::from_secs(2);
 /// How often the registry is asked to take a new version in before that is given up; each time it is waited
 /// for.
 const PROMOTIONS: u32 = 3;
@@ -143,6 +145,16 @@ struct Running {
     failed: Option<ScoreError>,
 }
 
+/// A new version that is ready.
+struct HandOver {
+    device: String,
+    reason: Option<String>,
+    /// The host that was told to take no more callers in.
+    from: Option<u32>,
+    /// When that is not waited for any longer.
+    until: Instant,
+}
+
 struct Supervisor<'w> {
     workspace: &'w Workspace,
     name: &'w str,
@@ -160,6 +172,8 @@ struct Supervisor<'w> {
     restart_at: Option<Instant>,
     /// The host of the next version, while it loads.
     next: Option<Running>,
+    /// The next version is ready, and the old one was told to take no more callers in.
+    hand_over: Option<HandOver>,
     /// Hosts of earlier versions that end what they have begun.
     retired: Vec<u32>,
     stopping: bool,
@@ -200,6 +214,7 @@ impl<'w> Supervisor<'w> {
             restarts: 0,
             restart_at: None,
             next: None,
+            hand_over: None,
             retired: Vec::new(),
             stopping: false,
             over: None,
@@ -209,13 +224,7 @@ impl<'w> Supervisor<'w> {
     async fn run(mut self) -> std::result::Result<(), Ended> {
         self.start_serving()?;
         loop {
-            let restart = self.restart_at;
-            let pause = async {
-                match restart {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let (restart_at, hand_over) = (self.restart_at, self.hand_over.as_ref().map(|h| h.until));
             tokio::select! {
                 Some(news) = self.news.recv() => match news {
                     News::Reported(pid, report) => self.reported(pid, report),
@@ -224,10 +233,12 @@ impl<'w> Supervisor<'w> {
                 _ = self.signals.terminate.recv() => self.stop(),
                 _ = self.signals.interrupt.recv() => self.stop(),
                 _ = self.signals.look.recv() => self.look(),
-                () = pause => {
+                () = at(restart_at) => {
                     self.restart_at = None;
                     self.start_serving()?;
                 }
+                // It will have seen its signal in the end.
+                () = at(hand_over) => self.promote(),
             }
             let running = self.serving.is_some() || self.next.is_some() || !self.retired.is_empty();
             if self.stopping && !running {
@@ -244,7 +255,7 @@ impl<'w> Supervisor<'w> {
     /// Told to stop: the hosts end in order, and so do we. Told twice, so are they.
     fn stop(&mut self) {
         self.stopping = true;
-        self.restart_at = None;
+        (self.restart_at, self.hand_over) = (None, None);
         for pid in self.hosts() {
             super::end::signal(pid, libc::SIGTERM);
         }
@@ -289,21 +300,20 @@ impl<'w> Supervisor<'w> {
         let socket = inherit::leave_open(&mut command, self.listener.as_fd())?;
         command.args(["--listener", &socket.to_string()]);
         inherit::ignore_hangup(&mut command);
-        let mut reports = None;
+        let (reports, writer) = std::io::pipe().map_err(failed)?;
+        let number = inherit::leave_open(&mut command, writer.as_fd())?;
+        command.args(["--report", &number.to_string()]);
         if is_candidate {
-            let (reader, writer) = std::io::pipe().map_err(failed)?;
-            let number = inherit::leave_open(&mut command, writer.as_fd())?;
-            command.args(["--report", &number.to_string()]);
-            reports = Some(OwnedFd::from(reader));
+            command.arg("--candidate");
         }
         let mut host = command.stdin(Stdio::null()).spawn().map_err(failed)?;
-        // Our own end of the pipe is closed with it: what is left is the host's.
-        drop(command);
+        // Our own ends of the pipe are closed: what is left is the host's.
+        drop((command, writer));
         let pid = host.id().ok_or_else(|| ScoreError::internal("a process without an id"))?;
         let tell = self.tell.clone();
         tokio::spawn(async move {
             // All of its reports first: its end makes sense of them.
-            if let Some(mut reports) = reports.and_then(Reports::new) {
+            if let Some(mut reports) = Reports::new(OwnedFd::from(reports)) {
                 while let Some(report) = reports.next().await {
                     let _ = tell.send(News::Reported(pid, report));
                 }
@@ -316,18 +326,35 @@ impl<'w> Supervisor<'w> {
     }
 
     fn reported(&mut self, pid: u32, report: Report) {
-        let Some(next) = self.next.as_mut().filter(|next| next.pid == pid) else { return };
         match report {
+            Report::Retired if self.hand_over.as_ref().is_some_and(|h| h.from == Some(pid)) => self.promote(),
+            Report::Retired => {}
+            _ if self.stopping || self.next.as_ref().is_none_or(|next| next.pid != pid) => {}
             // Told once it has ended, so that what it held is free again.
-            Report::Failed { kind, message } => next.failed = Some(ScoreError::new(kind, message)),
-            Report::Ready { .. } if self.stopping => {}
-            Report::Ready { device, reason } => self.promote(device, reason),
+            Report::Failed { kind, message } => {
+                if let Some(next) = &mut self.next {
+                    next.failed = Some(Report::error(&kind, message));
+                }
+            }
+            Report::Ready { device, reason } => {
+                let from = self.serving.as_ref().map(|old| old.pid);
+                self.hand_over = Some(HandOver { device, reason, from, until: Instant::now() + HAND_OVER });
+                match from {
+                    Some(pid) => super::end::signal(pid, libc::SIGUSR1),
+                    None => self.promote(),
+                }
+            }
         }
     }
 
-    /// The next version is ready: it takes the service's place, and the old one is told to end.
-    fn promote(&mut self, device: String, reason: Option<String>) {
-        let Some(next) = self.next.take() else { return };
+    /// The next version is ready, and the old one takes no more callers in: it takes the service's place.
+    fn promote(&mut self) {
+        let (Some(next), Some(HandOver { device, reason, .. })) = (self.next.take(), self.hand_over.take())
+        else {
+            return;
+        };
+        // Its connections end in their own time.
+        self.retired.extend(self.serving.take().map(|old| old.pid));
         let status = ServiceStatus {
             port: Some(self.port),
             process: Some(self.me),
@@ -344,16 +371,15 @@ impl<'w> Supervisor<'w> {
             }
         };
         if let Err(e) = promoted {
+            // Then it is the old version's place still: callers wait on the socket until that is back.
             super::end::signal(next.pid, libc::SIGKILL);
             self.next = Some(Running { failed: Some(e), ..next });
+            self.restart_at = Some(Instant::now());
             return;
         }
         tracing::info!(service = self.name, generation = next.generation, "the new version serves");
         self.generation = next.generation;
-        if let Some(old) = self.serving.replace(next) {
-            super::end::signal(old.pid, libc::SIGUSR1);
-            self.retired.push(old.pid);
-        }
+        self.serving = Some(next);
         (self.restarts, self.restart_at, self.over) = (0, None, None);
         self.sweep();
     }
@@ -367,6 +393,11 @@ impl<'w> Supervisor<'w> {
 
     fn ended(&mut self, pid: u32, how: ExitStatus) {
         if let Some(next) = self.next.take_if(|next| next.pid == pid) {
+            // Where the old one was told already to take no more callers in, another host of it does.
+            if self.hand_over.take().is_some() {
+                self.retired.extend(self.serving.take().map(|old| old.pid));
+                self.restart_at = Some(Instant::now());
+            }
             let e = next.failed.unwrap_or_else(|| {
                 ScoreError::internal(format!(
                     "the new version's process ended unexpectedly ({how}); see the log"
@@ -376,7 +407,10 @@ impl<'w> Supervisor<'w> {
                 self.give_up(next.generation, &e);
             }
         } else if let Some(serving) = self.serving.take_if(|serving| serving.pid == pid) {
-            self.crashed(&serving, how);
+            match self.hand_over.is_some() {
+                true => self.promote(),
+                false => self.crashed(&serving, how),
+            }
         } else {
             self.retired.retain(|retired| *retired != pid);
             self.sweep();
@@ -427,6 +461,14 @@ impl<'w> Supervisor<'w> {
             tracing::error!("cannot write down that the service is started again: {e}");
         }
         self.restart_at = Some(Instant::now() + FIRST_PAUSE * 2u32.saturating_pow(self.restarts - 1));
+    }
+}
+
+/// Comes back at that time, or never.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 
