@@ -34,11 +34,11 @@ pub fn delete(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
     // Told only: what matters is that it is gone in the end.
     let _ = workspace.set_service_state(name, record.generation, ServiceState::Deleting, None);
     stop_process(&record)?;
-    let record = workspace.delete_service(name)?;
+    // Its files before its name: whoever is killed in between leaves something that can be deleted again.
     let folder = workspace.service_dir(name)?;
     match std::fs::remove_dir_all(&folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ScoreError::io("remove", &folder, e)),
-        _ => Ok(record),
+        _ => workspace.delete_service(name),
     }
 }
 

@@ -68,10 +68,19 @@ fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Resu
     if record.candidate.is_some() {
         record = settle_candidate(workspace, record)?;
     }
+    let name = record.spec.name.clone();
+    if record.status.state == ServiceState::Deleting {
+        return match workspace.begin_operation(&name, "looking at") {
+            Ok(_operation) => {
+                let reason = "its deletion was interrupted: delete it again";
+                workspace.correct_service(&record, ServiceState::Failed, reason)
+            }
+            Err(_) => Ok(record),
+        };
+    }
     if !matches!(record.status.state, Transitioning | Healthy | Unhealthy) {
         return Ok(record);
     }
-    let name = record.spec.name.clone();
     let gone = match &record.status.process {
         Some(process) if process.is_alive() => None,
         Some(process) => Some(died(workspace, &name, process.pid)),
@@ -82,6 +91,12 @@ fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Resu
         },
     };
     if let Some(reason) = gone {
+        // What it had no time for.
+        if let Ok(_operation) = workspace.begin_operation(&name, "looking at")
+            && workspace.show_service(&name).is_ok_and(|now| now.status.process == record.status.process)
+        {
+            layout::sweep(workspace, &name);
+        }
         // It may have said why in its last moment, after we read: then that stands.
         return match workspace.correct_service(&record, ServiceState::Failed, &reason) {
             Err(e) if e.kind() == ErrorKind::NotFound => Err(e),
