@@ -232,6 +232,75 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The flags of `az ml`'s commands, as its reference of version 1 lists them, without those that every
+    /// command had.
+    const AZ: &[(&str, &str)] = &[
+        (
+            "model register",
+            "-n --name -p --model-path --asset-path --experiment-name -r --run-id -f \
+            --run-metadata-file -d --description --tag --property --model-framework --model-framework-version --cc \
+            --gb --gc --sample-input-dataset-id --sample-output-dataset-id -t --output-metadata-file",
+        ),
+        ("model list", "-n --model-name --tag --property --run-id --latest"),
+        ("model show", "-i --model-id -n --model-name --version"),
+        (
+            "model update",
+            "-i --add-tag --remove-tag --add-property --description --cc --gb --gc \
+            --sample-input-dataset-id --sample-output-dataset-id",
+        ),
+        ("model delete", "-i"),
+        ("model download", "-i -t --target-dir --overwrite"),
+        (
+            "model deploy",
+            "-n --name -m --model -f --model-metadata-file --ic --dc --ct --compute-target --cp \
+            --compute-type --overwrite --no-wait -e --environment-name --ev --ed --es --entry-script --sd --cf --rt \
+            --ds --eg --enable-gpu --cv --bi --ir --cc --cpu-cores --ccl --gb --memory-gb --gbl --gc --gpu-cores --ae \
+            --auth-enabled --token-auth-enabled --kp --ks --ai --md --as --mi --ma --ar --at --nr --rm --mr --tm --ps \
+            --id --ts --st --ft --namespace --po --port --lo --dn --se --sc --sp --sk --pi --profile-input --tag \
+            --property --description --vault-base-url --key-name --key-version --vnet-name --subnet-name --vn --tp",
+        ),
+        ("service list", "-c --compute-type --model-id --model-name --tag --property"),
+        ("service show", "-n --name"),
+        ("service run", "-n -d --input-data"),
+        ("service get-logs", "-n -l --num_lines -i --init"),
+        ("service get-keys", "-n"),
+        ("service get-access-token", "-n"),
+        ("service regen-key", "-n -k --key -s --set-key"),
+        (
+            "service update",
+            "-n -m -f --ic --dc --ct --cp -e --ev --ed --es --sd --cf --rt --ds --eg --cv --bi --ir \
+            --cc --ccl --gb --gbl --gc --ae --token-auth-enabled --kp --ks --ai --md --as --mi --ma --ar --at --nr --rm \
+            --mr --tm --ps --id --ts --st --ft --namespace --po --lo --dn --se --sc --sp --sk --add-tag --remove-tag \
+            --add-property --description",
+        ),
+        ("service delete", "-n"),
+    ];
+    const AZ_ALL: &str =
+        "-g --resource-group -w --workspace-name --subscription-id --path -v -o --output --query";
+
+    #[test]
+    fn every_flag_of_az_is_known() {
+        let mut cli = Cli::command();
+        cli.build();
+        for (path, flags) in AZ {
+            let command = path.split(' ').fold(&cli, |command, name| {
+                command.find_subcommand(name).unwrap_or_else(|| panic!("no command {path}"))
+            });
+            let known = |flag: &str| {
+                let args = || command.get_arguments();
+                match flag.strip_prefix("--") {
+                    Some(long) => args().any(|a| {
+                        a.get_long() == Some(long) || a.get_all_aliases().unwrap_or_default().contains(&long)
+                    }),
+                    None => args().any(|a| a.get_short() == flag.chars().nth(1)),
+                }
+            };
+            for flag in flags.split_whitespace().chain(AZ_ALL.split_whitespace()) {
+                assert!(known(flag), "`{path}` does not know {flag}");
+            }
+        }
+    }
+
     #[test]
     fn labels_are_key_and_value() {
         let pairs =

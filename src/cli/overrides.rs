@@ -97,10 +97,17 @@ const IDLE: &[(&str, &str, &str)] = &[
 ];
 
 /// The parts of a deployment file that were given as flags.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Overrides {
     given: Vec<(Row, String)>,
     idle: Vec<&'static str>,
+}
+
+impl std::fmt::Debug for Overrides {
+    /// The flags alone: some of their values are keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.given.iter().map(|(row, _)| row.long)).entries(&self.idle).finish()
+    }
 }
 
 impl Overrides {
@@ -231,5 +238,108 @@ impl clap::Args for Overrides {
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Args as _, FromArgMatches as _};
+    use serde_json::json;
+    use triscore::ErrorKind;
+
+    fn overrides(args: &[&str]) -> Overrides {
+        let command = Overrides::augment_args(Command::new("test").no_binary_name(true));
+        Overrides::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
+    }
+
+    fn config(args: &[&str], file: Value) -> DeploymentConfig {
+        overrides(args).over(file).unwrap()
+    }
+
+    /// Every row stands for a key that the file's own table knows, in a form that it takes.
+    #[test]
+    fn every_flag_reaches_its_key() {
+        for row in ROWS.iter().filter(|row| row.key != "computeType") {
+            let text = match row.form {
+                Form::Number => "1",
+                Form::Flag => "True",
+                Form::Text => "text",
+            };
+            let given = [&*format!("--{}", row.long), text];
+            let root = json!({});
+            let mut file = root.as_object().unwrap().clone();
+            put(&mut file, row.key, value(row.form, text));
+            // Some need others with them; what matters is that none is unknown or of the wrong form.
+            for kind in ["aci", "aks", "aksendpoint"] {
+                let told = match overrides(&given).over(json!({ "computeType": kind })) {
+                    Ok(config) => {
+                        config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+                    }
+                    Err(e) => e.to_string(),
+                };
+                assert!(!told.contains("unknown key"), "{}: {told}", row.long);
+                assert!(!told.contains("got 'text'") && !told.contains("got '1'"), "{}: {told}", row.long);
+            }
+        }
+    }
+
+    #[test]
+    fn flags_go_over_the_file() {
+        let file = json!({
+            "computeType": "aks", "authEnabled": false,
+            "containerResourceRequirements": {"cpu": 1, "memoryInGB": 2}, "livenessProbeRequirements": null,
+        });
+        let made = config(&["--cc", "0.5", "--ps", "7", "--nr", "3", "--tm", "100"], file.clone());
+        assert_eq!((made.resources.cpu, made.resources.memory_gb), (0.5, 2.0));
+        assert_eq!((made.liveness.period_s, made.timeouts.scoring_timeout_ms), (7, 100));
+        assert!(config(&["--ae"], file.clone()).auth.key && !config(&["--ae", "FALSE"], file).auth.key);
+
+        use triscore::deploy::ComputeType::{Aci, Aks, Local};
+        for (args, compute) in [
+            (&[][..], Local),
+            (&["--cc", "1"], Local),
+            (&["--cp", "ACI"], Aci),
+            (&["--ct", "cluster", "--gc", "1"], Aks),
+            (&["--ct", "cluster", "--cp", "aci"], Aci),
+        ] {
+            assert_eq!(config(args, json!({})).compute, compute, "{args:?}");
+        }
+        // A file must say it itself, or a flag must.
+        let silent = json!({ "gpuCores": 1 });
+        assert_eq!(overrides(&[]).over(silent.clone()).unwrap_err().kind(), ErrorKind::BadConfig);
+        assert_eq!(config(&["--cp", "aks"], silent).request.gpu, 1);
+    }
+
+    #[test]
+    fn what_is_wrong_and_what_is_idle_is_told_with_the_flag() {
+        for (args, words) in [
+            (&["--cc", "two"][..], &["--cpu-cores: ", "'two'"][..]),
+            (&["--cc", "-1"], &["--cpu-cores"]),
+            (&["--cp", "aks", "--ae", "maybe"], &["--auth-enabled", "'maybe'"]),
+            (&["--cp", "aks", "--as", "true", "--nr", "2"], &["--num-replicas", "autoscaleEnabled"]),
+            (&["--cp", "cloud"], &["--compute-type", "'cloud'"]),
+            (&["--cp", "aks", "--mi", "5", "--ma", "2"], &["--autoscale-min-replicas", "at most"]),
+            (&["--cp", "aci", "--se", "true"], &["--ssl-enabled", "sslCertificate"]),
+        ] {
+            let e = overrides(args).over(json!({})).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::BadConfig);
+            assert!(words.iter().all(|w| e.to_string().contains(w)), "{args:?}: {e}");
+        }
+        let made = config(&["--lo", "westus", "--ae", "true"], json!({}));
+        let told = made.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for flag in ["--location (location)", "--auth-enabled (authEnabled)"] {
+            let line = format!("{flag}: not read for computeType local");
+            assert!(told.iter().any(|t| t.starts_with(&line)), "{told:?}");
+        }
+        let told = overrides(&["--pi", "x"]).idle().collect::<Vec<_>>();
+        assert_eq!(told, ["--profile-input: No effect: models are not profiled here"]);
+    }
+
+    #[test]
+    fn keys_are_not_told() {
+        let e =
+            overrides(&["--cp", "aci", "--kp", "a secret\u{7}", "--cc", "x"]).over(json!({})).unwrap_err();
+        assert!(!format!("{e} {e:?}").contains("a secret"), "{e}");
     }
 }

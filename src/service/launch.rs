@@ -65,7 +65,8 @@ pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceR
     let replace = d.overwrite || d.config.compute == ComputeType::Local;
     let keys = keys(&d.config)?;
     let mut properties = d.properties.clone();
-    for (key, value) in [("hasInferenceSchema", "False"), ("hasHttps", "False")] {
+    let has_https = if d.config.ssl.enabled { "True" } else { "False" };
+    for (key, value) in [("hasInferenceSchema", "False"), ("hasHttps", has_https)] {
         properties.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
     let spec = ServiceSpec {

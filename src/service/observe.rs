@@ -86,7 +86,7 @@ fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Resu
         Some(process) => Some(died(workspace, &name, process.pid)),
         // Written down and not started yet: a command is at work on it, or it was ended in the middle.
         None => match workspace.begin_operation(&name, "looking at") {
-            Ok(_) => Some("its deployment was interrupted: deploy it again".to_owned()),
+            Ok(_) => Some(interrupted(workspace, &record)),
             Err(_) => None,
         },
     };
@@ -137,6 +137,16 @@ fn settle_candidate(workspace: &Workspace, record: ServiceRecord) -> Result<Serv
     workspace.show_service(name)
 }
 
+/// Where the command that was to start a service was killed; whether there is enough to start it from.
+fn interrupted(workspace: &Workspace, record: &ServiceRecord) -> String {
+    let name = &record.spec.name;
+    let folder = layout::folder(workspace, name, record.generation);
+    match folder.and_then(|folder| layout::read(&folder)) {
+        Ok(_) => format!("its start was interrupted: `triscore service start -n {name}` starts it"),
+        Err(_) => "its deployment was interrupted: deploy it again".to_owned(),
+    }
+}
+
 fn died(workspace: &Workspace, name: &str, pid: u32) -> String {
     let tail = layout::log_tail(workspace, name, 3);
     let log =
@@ -176,6 +186,11 @@ fn listens_on(record: &ServiceRecord) -> IpAddr {
     layout::settings(&folder).map_or(Ipv4Addr::LOCALHOST.into(), |s| s.address)
 }
 
+/// Whether a service was deployed to speak TLS.
+fn speaks_tls(record: &ServiceRecord) -> bool {
+    record.spec.deployment_config.get("sslEnabled").and_then(serde_json::Value::as_bool) == Some(true)
+}
+
 /// Where a service is called, while it listens.
 pub fn scoring_uri(record: &ServiceRecord) -> Option<String> {
     if !matches!(
@@ -194,7 +209,8 @@ pub fn scoring_uri(record: &ServiceRecord) -> Option<String> {
         true => format!("localhost:{}", address.port()),
         false => address.to_string(),
     };
-    Some(format!("http://{host}{prefix}/score"))
+    let scheme = if speaks_tls(record) { "https" } else { "http" };
+    Some(format!("{scheme}://{host}{prefix}/score"))
 }
 
 /// Where a service describes itself, once it listens.

@@ -81,6 +81,9 @@ pub fn update(workspace: &Workspace, update: &Update<'_>) -> Result<Updated> {
     let models = models(workspace, update, &old)?;
     spec.model_ids = models.iter().map(ModelRecord::id).collect();
     spec.deployment_config = config.redacted();
+    // What the service says of itself; everything else among the properties is its owner's, and stays.
+    let has_https = if config.ssl.enabled { "True" } else { "False" };
+    spec.properties.insert("hasHttps".to_owned(), has_https.to_owned());
     let version = Version {
         models: &models,
         config: &config,

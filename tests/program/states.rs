@@ -70,6 +70,11 @@ fn a_model_that_is_none_fails_with_the_reason() {
         assert!(words.iter().all(|w| shown["error"].as_str().unwrap().contains(w)), "{shown:#}");
     }
     assert_eq!(home.processes(), []);
+    let logs = |args: &[&str]| home.ok(&[&["service", "get-logs", "-n", "page"], args].concat()).out;
+    home.fails(&["service", "start", "-n", "page"], 65, &["HTML"]);
+    assert_eq!(logs(&[]).matches("---- triscore: starting service 'page'").count(), 2);
+    assert_eq!(logs(&["-i"]).matches("---- triscore: starting service 'page'").count(), 1);
+    assert!(logs(&["--init"]).contains("HTML") && logs(&["-l", "1"]).lines().count() == 1);
     // A good version over the broken one mends it.
     home.ok(&["model", "register", "-n", "page", "-p", &models("digits_cnn/model.onnx")]);
     home.ok(&["model", "deploy", "-n", "page", "-m", "page", "--dc", &config, "--port", "0"]);
