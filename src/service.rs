@@ -20,6 +20,7 @@
 //! | `logs` | the end of a service's log, and the traceback of what failed first |
 //! | `secrets` | keys and tokens of a service that runs |
 //! | `client` | the few HTTP requests that commands make to a service |
+//! | `tls` | trusting exactly the certificate that a service was deployed with |
 //!
 //! A service's states are those of the registry's [`ServiceState`](crate::registry::ServiceState). Who
 //! sets which: `launch` Transitioning; the host Healthy, Unschedulable and Failed; the supervisor
@@ -37,16 +38,17 @@ mod logs;
 mod observe;
 mod secrets;
 mod supervise;
+mod tls;
 mod update;
 
-pub use client::{Answer, post_score};
+pub use client::{Answer, Endpoint, post_score};
 pub use end::{delete, stop};
 pub use host::{Event, Host, KeySource, Listen, OnRetired};
 pub use hosted::{Inherited, host_for_supervisor};
 pub use launch::{Deployment, deploy, start};
 pub use layout::log_path;
 pub use logs::logs;
-pub use observe::{address, list, scoring_uri, show, swagger_uri, wait};
+pub use observe::{address, endpoint, list, scoring_uri, show, swagger_uri, wait};
 pub use secrets::{AccessToken, access_token, credential, regenerate_key};
 pub use supervise::supervise;
 pub use update::{ConfigChange, Update, Updated, update, wait_update};

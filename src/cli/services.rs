@@ -315,14 +315,14 @@ fn call(args: &Run, workspace: &Workspace, out: &Output) -> Result<()> {
     let record = service::show(workspace, &args.name)?;
     let at = format!("service '{}'", args.name);
     let alive = record.status.process.is_some_and(|p| p.is_alive());
-    let Some(address) = service::address(&record).filter(|_| alive) else {
+    let Some(endpoint) = service::endpoint(&record)?.filter(|_| alive) else {
         let why = record.status.reason.unwrap_or_default();
         let text = format!("Cannot call run() when service is {}. {why}", record.status.state);
         return Err(ScoreError::new(ErrorKind::NotReady, text).with_at(at));
     };
     let credential = service::credential(workspace, &record)?;
     let timeout = Duration::from_millis(args.timeout_ms.max(1));
-    let answer = service::post_score(address, Some(&credential), &body, timeout)?;
+    let answer = service::post_score(&endpoint, Some(&credential), &body, timeout)?;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     if answer.status != 200 {
         // Several kinds share a status: these are the ones that a server answers so.

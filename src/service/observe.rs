@@ -159,7 +159,11 @@ fn died(workspace: &Workspace, name: &str, pid: u32) -> String {
 
 /// Why a service that says it is healthy is not.
 fn unwell(record: &ServiceRecord) -> Option<String> {
-    match client::health(address(record)?, PROBE) {
+    let to = match endpoint(record) {
+        Ok(to) => to?,
+        Err(e) => return Some(e.to_string()),
+    };
+    match client::health(&to, PROBE) {
         Ok(answer) if answer.status == 200 => None,
         Ok(answer) => {
             Some(format!("GET / answers {}: {}", answer.status, String::from_utf8_lossy(&answer.body)))
@@ -180,10 +184,24 @@ pub fn address(record: &ServiceRecord) -> Option<SocketAddr> {
     record.status.port.map(|port| SocketAddr::new(ip, port))
 }
 
+/// Where a service is reached from this machine and how it is spoken to there, once it has a port.
+///
+/// # Errors
+/// `NotFound` or `BadConfig` when the certificate cannot be read that it was deployed with.
+pub fn endpoint(record: &ServiceRecord) -> Result<Option<client::Endpoint>> {
+    let Some(address) = address(record) else { return Ok(None) };
+    let certificate = || folder(record).join(layout::CERTIFICATE);
+    let tls = speaks_tls(record).then(|| super::tls::trusting(&certificate())).transpose()?;
+    Ok(Some(client::Endpoint { address, tls }))
+}
+
+fn folder(record: &ServiceRecord) -> std::path::PathBuf {
+    record.spec.source_dir.join(record.generation.to_string())
+}
+
 /// The address that the service was deployed to listen on; this machine's own where that cannot be read.
 fn listens_on(record: &ServiceRecord) -> IpAddr {
-    let folder = record.spec.source_dir.join(record.generation.to_string());
-    layout::settings(&folder).map_or(Ipv4Addr::LOCALHOST.into(), |s| s.address)
+    layout::settings(&folder(record)).map_or(Ipv4Addr::LOCALHOST.into(), |s| s.address)
 }
 
 /// Whether a service was deployed to speak TLS.

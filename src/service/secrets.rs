@@ -86,13 +86,13 @@ fn is_let_in(workspace: &Workspace, name: &str, key: &Secret) -> Result<bool> {
     let record = workspace.show_service(name)?;
     let serves = matches!(record.status.state, ServiceState::Healthy | ServiceState::Unhealthy);
     let alive = record.status.process.is_some_and(|p| p.is_alive());
-    let Some(address) = observe::address(&record).filter(|_| serves && alive) else { return Ok(true) };
+    let Some(to) = observe::endpoint(&record)?.filter(|_| serves && alive) else { return Ok(true) };
     let shown = match takes_tokens(workspace, &record) {
         // Made of the primary key: the secondary one makes none, and opens nothing.
         true => token_of(&workspace.service_keys(name)?.primary, name).access_token,
         false => key.expose().to_owned(),
     };
-    Ok(client::swagger(address, &shown, Duration::from_secs(2)).is_ok_and(|answer| answer.status == 200))
+    Ok(client::swagger(&to, &shown, Duration::from_secs(2)).is_ok_and(|answer| answer.status == 200))
 }
 
 /// What a caller of the service must show: a key, or a token made of it.
