@@ -148,7 +148,8 @@ impl Shared {
 
     /// Why the service is not ready, or `None` when it is.
     pub(super) fn not_ready(&self) -> Option<String> {
-        if self.is_past(Stage::Drain) {
+        // Where another process goes on with it the service is well, and those who ask are to stay.
+        if self.is_past(Stage::Drain) && *self.accepting.borrow() == Accepting::Yes {
             return Some("The service is shutting down.".to_owned());
         }
         self.check_health();

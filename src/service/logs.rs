@@ -17,10 +17,12 @@ const BLOCK_BYTES: u64 = 64 << 10;
 const MOST_BYTES: usize = 64 << 20;
 /// How an entry script's failed start is told; what follows is its traceback.
 const INIT_FAILED: &str = "User's init function failed";
+/// So many lines at least are looked at for one.
+const LOOKED_AT: usize = 5000;
 /// The longest traceback that is shown first.
 const TRACEBACK_LINES: usize = 200;
 
-/// The last lines of a service's log; with `init`, only those from its last start on. Where the service has
+/// The last lines of a service's log; with `init`, the first ones from its last start on. Where the service has
 /// failed because its script's init() did, the traceback comes first.
 ///
 /// # Errors
@@ -32,18 +34,32 @@ pub fn logs(workspace: &Workspace, name: &str, lines: usize, init: bool) -> Resu
         let text = "it has no log: no process of it has begun yet";
         return Err(ScoreError::not_found(text).with_at(format!("service '{name}'")));
     }
-    let mut tail = tail(&path, lines).map_err(|e| ScoreError::io("read the log", &path, e))?;
-    if init && let Some(start) = tail.iter().rposition(|line| line.starts_with(START_MARK)) {
-        tail.drain(..start);
-    }
+    let io = |e| ScoreError::io("read the log", &path, e);
+    let shown = match init {
+        true => last_start(&path, lines).map_err(io)?,
+        false => tail(&path, lines).map_err(io)?,
+    };
     let failed = record.status.state == ServiceState::Failed || record.failed_update.is_some();
     let mut text = String::new();
-    if failed && let Some(traceback) = traceback(&tail) {
+    // It is looked for where it may be, however few lines are asked for.
+    if failed && let Some(traceback) = traceback(&tail(&path, lines.max(LOOKED_AT)).map_err(io)?) {
         text.push_str(&traceback.join("\n"));
         text.push_str("\n\n---- the log:\n");
     }
-    text.push_str(&tail.join("\n"));
+    text.push_str(&shown.join("\n"));
     Ok(text)
+}
+
+/// The first lines of the last start, as far as the log goes back; the last lines where that is not told.
+fn last_start(path: &Path, lines: usize) -> std::io::Result<Vec<String>> {
+    let mut all = last_lines(path, usize::MAX)?;
+    if !all.iter().any(|line| line.starts_with(START_MARK)) {
+        all = tail(path, usize::MAX)?;
+    }
+    match all.iter().rposition(|line| line.starts_with(START_MARK)) {
+        Some(start) => Ok(all.split_off(start).into_iter().take(lines).collect()),
+        None => tail(path, lines),
+    }
 }
 
 /// The last lines of a log and of the one before it, in order.
@@ -135,6 +151,22 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert_eq!(tail(&path, 1).unwrap(), ["line 199"]);
         assert!(tail(&dir.path().join("none"), 1).is_err());
+    }
+
+    #[test]
+    fn the_last_start_is_found_however_long_ago() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("service.log");
+        let many = "line\n".repeat(30_000);
+        std::fs::write(&path, format!("{START_MARK}1\nold\n{START_MARK}2\nnew\n{many}")).unwrap();
+        assert_eq!(last_start(&path, 2).unwrap(), [format!("{START_MARK}2"), "new".to_owned()]);
+        assert_eq!(last_start(&path, usize::MAX).unwrap().len(), 30_002);
+        std::fs::rename(&path, dir.path().join("service.log.1")).unwrap();
+        std::fs::write(&path, "after\n").unwrap();
+        let found = last_start(&path, usize::MAX).unwrap();
+        assert_eq!((found.len(), &*found[1], &**found.last().unwrap()), (30_003, "new", "after"));
+        std::fs::remove_file(dir.path().join("service.log.1")).unwrap();
+        assert_eq!(last_start(&path, 5).unwrap(), ["after"]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Changing a service that serves: no request is lost, and whoever is killed, a version serves.
 
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
 use super::home::{Home, is_alive, models, signal, until};
-use super::http::{digit, digit_of, knows_the_digit, post, request};
+use super::http::{connect, digit, digit_of, knows_the_digit, post, request};
 
 /// A home with two versions of the digits model, and a third that is none.
 fn home() -> Home {
@@ -230,4 +231,84 @@ fn a_crash_of_the_host_refuses_nobody() {
         assert!(statuses.iter().all(|s| [200, 503].contains(s)), "{statuses:?}");
     }
     assert_eq!(post(port, b"{").status, 400);
+}
+
+/// A caller that keeps its connection is told to connect anew, and loses no request either; nor does a probe
+/// see a service that is unwell.
+#[test]
+fn a_connection_that_is_kept_loses_nothing_in_an_update() {
+    let home = home();
+    let port = deploy_first(&home, "digits");
+    let old = home.host("digits");
+    let (body, label) = digit();
+    let done = AtomicBool::new(false);
+    let ask = |stream: &mut std::net::TcpStream, head: &str, body: &[u8]| {
+        let head = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let mut bytes = Vec::new();
+        loop {
+            let mut piece = [0; 4096];
+            let count = stream.read(&mut piece).unwrap();
+            assert_ne!(count, 0, "closed without an answer: {}", String::from_utf8_lossy(&bytes));
+            bytes.extend_from_slice(&piece[..count]);
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let head = head.to_ascii_lowercase();
+            let length = head.split("content-length: ").nth(1).unwrap().lines().next().unwrap();
+            if body.len() == length.parse::<usize>().unwrap() {
+                assert!(head.starts_with("http/1.1 200"), "{text}");
+                return (body.to_owned(), head.contains("connection: close"));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for head in ["POST /score", "GET /"] {
+            let (done, body, ask) = (&done, &body, &ask);
+            scope.spawn(move || {
+                let mut closings = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let mut stream = connect(port).unwrap();
+                    loop {
+                        let body = if head.starts_with("POST") { &body[..] } else { b"" };
+                        let (answer, closes) = ask(&mut stream, head, body);
+                        if head.starts_with("POST") {
+                            assert_eq!(digit_of(&serde_json::from_str(&answer).unwrap()), label);
+                        }
+                        closings += usize::from(closes);
+                        if closes || done.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                }
+                assert_eq!(closings, 1, "{head}: only the old version hands its callers on");
+            });
+        }
+        let ran = home.run(&["service", "update", "-n", "digits", "-m", "digits:2"]);
+        let since = std::time::Instant::now();
+        while is_alive(old) && since.elapsed() < super::home::DEADLINE {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(ran.code, 0, "{ran:#?}");
+    });
+}
+
+#[test]
+fn a_service_is_stopped_in_the_middle_of_an_update() {
+    let home = home();
+    let port = deploy_first(&home, "digits");
+    home.ok(&["model", "register", "-n", "slow", "-p", &models("tiny/slow.onnx")]);
+    let shown = home.json(&["service", "update", "-n", "digits", "-m", "slow", "--no-wait"]);
+    assert_eq!((&shown["updating"], &shown["state"]), (&json!(true), &json!("running")), "{shown:#}");
+    home.ok(&["service", "stop", "-n", "digits"]);
+    assert_eq!(home.processes(), []);
+    home.ok(&["service", "start", "-n", "digits"]);
+    assert_eq!((home.port("digits"), &home.show("digits")["models"]), (port, &json!(["digits:1"])));
+    knows_the_digit(port);
+    assert_eq!(generations(&home, "digits").len(), 1);
+    home.ok(&["service", "update", "-n", "digits", "-m", "slow", "--no-wait"]);
+    home.ok(&["service", "delete", "-n", "digits"]);
+    assert_eq!(home.processes(), []);
+    home.ok(&["model", "delete", "-i", "slow:1"]);
 }
