@@ -259,7 +259,7 @@ mod tests {
             --id --ts --st --ft --namespace --po --port --lo --dn --se --sc --sp --sk --pi --profile-input --tag \
             --property --description --vault-base-url --key-name --key-version --vnet-name --subnet-name --vn --tp",
         ),
-        ("service list", "-c --compute-type --model-id --model-name --tag --property"),
+        ("service list", "-c --compute-type --model-id --model-name --image-digest --tag --property"),
         ("service show", "-n --name"),
         ("service run", "-n -d --input-data"),
         ("service get-logs", "-n -l --num_lines -i --init"),

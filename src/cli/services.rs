@@ -52,6 +52,9 @@ pub(super) struct List {
     /// Only services of any version of this model.
     #[arg(long, value_name = "NAME")]
     model_name: Option<String>,
+    /// Refused: services have no images here.
+    #[arg(long, value_name = "DIGEST")]
+    image_digest: Option<String>,
     /// Only services with this tag: a key, or key=value.
     #[arg(long, value_name = "KEY[=VALUE]")]
     tag: Vec<String>,
@@ -276,6 +279,10 @@ fn list(args: &List, workspace: &Workspace, out: &Output) -> Result<()> {
     if let Some(kind) = args.compute_type.as_deref().filter(|k| !kinds.contains(&&*k.to_ascii_lowercase())) {
         let text = format!("expected one of {}, got '{}'", kinds.join(", "), kind.escape_debug());
         return Err(ScoreError::bad_input(text).with_at("--compute-type"));
+    }
+    if args.image_digest.is_some() {
+        let text = "services have no images here: choose them by --model-id or --model-name";
+        return Err(ScoreError::unsupported(text).with_at("--image-digest"));
     }
     let filter = ServiceFilter {
         compute_type: args.compute_type.clone(),

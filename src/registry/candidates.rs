@@ -184,13 +184,19 @@ impl Workspace {
         })
     }
 
-    /// Drops a candidate whose owner is gone, without a word: nobody waits for it.
+    /// Drops a candidate whose owner is gone, without a word: nobody waits for it. Gives whether it was there, and
+    /// no further than it was seen to be.
     ///
     /// # Errors
     /// `Conflict` when another process held the workspace for too long.
-    pub fn drop_candidate(&self, name: &str, generation: i64) -> Result<()> {
-        let sql = "DELETE FROM service_candidates WHERE service = ? AND generation = ?";
-        self.db.write(|tx| Ok(tx.execute(sql, (name, generation)).map(drop)?))
+    pub fn drop_candidate(&self, name: &str, seen: CandidateMark) -> Result<bool> {
+        self.db.write(|tx| {
+            let dropped = tx.execute(
+                "DELETE FROM service_candidates WHERE service = ? AND generation = ? AND stage = ?",
+                (name, seen.generation, seen.stage.name()),
+            )?;
+            Ok(dropped == 1)
+        })
     }
 
     /// The keys of one version of a service: its candidate may bring some of its own.

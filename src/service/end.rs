@@ -49,18 +49,16 @@ pub fn delete(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
 /// `Conflict` when the supervisor is at work on it.
 pub(super) fn abandon(workspace: &Workspace, record: &ServiceRecord) -> Result<()> {
     let name = &record.spec.name;
+    let Some(candidate) = record.candidate else { return Ok(()) };
     let alive = record.status.process.is_some_and(|p| p.is_alive());
-    match record.candidate {
-        Some(candidate) if candidate.stage == CandidateStage::Starting && alive => Err(ScoreError::conflict(
-            format!("service '{name}' is being updated; try again when that is done, or stop it"),
-        )),
-        Some(candidate) => {
-            workspace.drop_candidate(name, candidate.generation)?;
-            layout::remove(&layout::folder(workspace, name, candidate.generation)?);
-            Ok(())
-        }
-        None => Ok(()),
+    let is_worked_on = candidate.stage == CandidateStage::Starting && alive;
+    // The supervisor may take it on at this very moment: then it is the supervisor's.
+    if is_worked_on || !workspace.drop_candidate(name, candidate)? {
+        let text = format!("service '{name}' is being updated; try again when that is done, or stop it");
+        return Err(ScoreError::conflict(text));
     }
+    layout::remove(&layout::folder(workspace, name, candidate.generation)?);
+    Ok(())
 }
 
 /// Ends a service's processes: asks, waits, and at last insists.

@@ -11,8 +11,8 @@ use super::{end, observe};
 use crate::deploy::{ComputeType, DeploymentConfig};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::registry::{
-    Keys, Labels, ModelRecord, ModelRef, Operation, ProcessStamp, Secret, ServiceKeys, ServiceRecord,
-    ServiceSpec, ServiceState, ServiceStatus, Workspace,
+    CandidateMark, CandidateStage, Keys, Labels, ModelRecord, ModelRef, Operation, ProcessStamp, Secret,
+    ServiceKeys, ServiceRecord, ServiceSpec, ServiceState, ServiceStatus, Workspace,
 };
 
 /// What is to be deployed, and how.
@@ -145,7 +145,8 @@ impl Version<'_> {
         let generation = workspace.put_candidate(spec, keys)?.generation;
         let folder = layout::folder(workspace, name, generation)?;
         if let Err(e) = self.lay_out_in(workspace, &folder) {
-            if let Err(e) = workspace.drop_candidate(name, generation) {
+            let mark = CandidateMark { generation, stage: CandidateStage::Preparing };
+            if let Err(e) = workspace.drop_candidate(name, mark) {
                 tracing::warn!("cannot strike the update out that could not be laid out: {e}");
             }
             layout::remove(&folder);

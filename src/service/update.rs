@@ -150,12 +150,8 @@ fn taken_on(workspace: &Workspace, name: &str, generation: i64, supervisor: Proc
     let since = Instant::now();
     loop {
         let mark = workspace.show_service(name)?.candidate.filter(|c| c.generation == generation);
-        let waiting = mark.is_some_and(|c| c.stage != CandidateStage::Starting);
-        if !waiting {
-            return Ok(());
-        }
-        if !supervisor.is_alive() || since.elapsed() > PATIENCE {
-            workspace.drop_candidate(name, generation)?;
+        let Some(mark) = mark.filter(|c| c.stage != CandidateStage::Starting) else { return Ok(()) };
+        if (!supervisor.is_alive() || since.elapsed() > PATIENCE) && workspace.drop_candidate(name, mark)? {
             layout::remove(&layout::folder(workspace, name, generation)?);
             let text = format!("the service's process {} does not take the new version on", supervisor.pid);
             return Err(ScoreError::unavailable(text).with_at(format!("service '{name}'")));

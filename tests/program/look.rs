@@ -168,6 +168,7 @@ fn the_flags_of_az_are_taken_and_told() {
     }
     assert!(home.ok(&["service", "list", "-o", "table"]).out.contains("no services"));
     home.fails(&["service", "list", "-o", "tsv"], 65, &["--output", "jq"]);
+    home.fails(&["service", "list", "--image-digest", "x"], 69, &["--image-digest", "--model-id"]);
     home.fails(&["service", "list", "-o", "xml"], 2, &["json", "table"]);
     let help = home.ok(&["model", "deploy", "--help"]).out;
     for words in ["--cpu-cores", "[alias: --cc]", "--location", "No effect: there is no Azure region here"] {

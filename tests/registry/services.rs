@@ -267,7 +267,12 @@ fn a_candidate_takes_its_services_place_or_leaves_it_alone() {
 
     // Dropped without a word; and gone with its service.
     let generation = workspace.put_candidate(&next, Keys::default()).unwrap().generation;
-    workspace.drop_candidate("abc", generation).unwrap();
+    let seen = |stage| CandidateMark { generation, stage };
+    assert!(
+        !workspace.drop_candidate("abc", seen(CandidateStage::Waiting)).unwrap(),
+        "it was taken on since"
+    );
+    assert!(workspace.drop_candidate("abc", seen(CandidateStage::Preparing)).unwrap());
     assert_eq!(workspace.show_service("abc").unwrap().candidate, None);
     workspace.put_candidate(&next, Keys::default()).unwrap();
     workspace.delete_service("abc").unwrap();
