@@ -29,7 +29,11 @@ mod races;
 mod requests;
 #[path = "program/score.rs"]
 mod score;
+#[path = "program/secrets.rs"]
+mod secrets;
 #[path = "program/serve.rs"]
 mod serve;
 #[path = "program/states.rs"]
 mod states;
+#[path = "program/update.rs"]
+mod update;

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use triscore::Result;
 use triscore::deploy::{InferenceConfig, InferenceOverrides};
+use triscore::{Result, ScoreError};
 
 use super::output::Output;
 
@@ -49,8 +49,8 @@ pub(super) struct Inference {
     extra_dockerfile_steps: Option<String>,
 
     /// The image is to bring CUDA along.
-    #[arg(long = "eg", visible_alias = "enable-gpu")]
-    enable_gpu: bool,
+    #[arg(long = "eg", visible_alias = "enable-gpu", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    enable_gpu: Option<bool>,
 
     /// Which CUDA.
     #[arg(long = "cv", visible_alias = "cuda-version", value_name = "VERSION")]
@@ -66,6 +66,16 @@ pub(super) struct Inference {
 }
 
 impl Inference {
+    /// Refuses them: what is asked for and not done is not ignored.
+    pub(super) fn refuse(&self, out: &Output) -> Result<()> {
+        match self.resolve(out)? {
+            Some(_) => Err(ScoreError::unsupported(
+                "entry scripts are not served: leave it out to serve the model itself",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The configuration, its warnings printed; `None` where no argument says anything.
     ///
     /// # Errors
@@ -105,7 +115,7 @@ impl Inference {
             conda_file,
             runtime,
             extra_dockerfile_steps,
-            enable_gpu: enable_gpu.then_some(true),
+            enable_gpu,
             cuda_version,
             base_image,
             base_image_registry,

@@ -89,8 +89,29 @@ impl DeploymentConfig {
         Self::checked(&bytes, true).map_err(|e| e.with_at(path.display().to_string()))
     }
 
+    /// Reads a file without checking what it says, for [`from_value`](Self::from_value).
+    ///
+    /// # Errors
+    /// `BadConfig` with the path when it is neither JSON nor YAML; `TooLarge`, `NotFound` or `Io`.
+    pub fn value(path: impl AsRef<Path>) -> Result<Value> {
+        let path = path.as_ref();
+        let bytes = text::read(path, "read the deployment configuration")?;
+        text::parse(&bytes).map_err(|e| e.with_at(path.display().to_string()))
+    }
+
+    /// Checks what a file holds, or what was made of it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), without the path.
+    pub fn from_value(root: Value) -> Result<Self> {
+        Self::checked_value(root, true)
+    }
+
     fn checked(bytes: &[u8], look_for_files: bool) -> Result<Self> {
-        let root = text::parse(bytes)?;
+        Self::checked_value(text::parse(bytes)?, look_for_files)
+    }
+
+    fn checked_value(root: Value, look_for_files: bool) -> Result<Self> {
         if !root.is_object() {
             let got = describe(&root, true);
             return Err(ScoreError::bad_config(format!("expected an object of keys and values, got {got}")));
