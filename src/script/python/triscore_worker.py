@@ -1,0 +1,44 @@
+"""A worker: one process that runs one entry script, for the host that started it.
+
+The host starts `python -u triscore_worker.py` with one end of a socket pair, named by TRISCORE_WORKER_FD, and
+everything else in environment variables. The worker loads the entry script, calls its init() once, says what
+it found, and then answers requests in their order, one at a time, until the host closes its end.
+
+Exit codes: 0 when the host has closed, 3 when the script could not be made ready (the host has been told
+why), the script's own code when the script called sys.exit().
+"""
+
+import faulthandler
+import os
+import signal
+import sys
+
+EXIT_NOT_READY = 3
+
+
+def main():
+    # type: () -> int
+    from triscore_runtime import logs, openapi, script, serving, wire
+
+    # Ctrl-C reaches the whole process group. The host decides what it means; a request is not cut short by it.
+    # A function and not SIG_IGN: processes that the script starts do not inherit a function.
+    signal.signal(signal.SIGINT, lambda _signal, _frame: None)
+    faulthandler.enable()
+
+    channel = wire.Channel(int(os.environ.pop("TRISCORE_WORKER_FD")))
+    app_root = os.path.abspath(os.environ.get("AML_APP_ROOT", "."))
+    logs.set_up()
+    try:
+        entry = script.load(app_root, os.environ.get("AZUREML_ENTRY_SCRIPT") or None)
+        entry.initialise()
+        swagger = openapi.documents(app_root, entry)
+    except script.NotReady as reason:
+        channel.failed(reason.stage, str(reason), reason.traceback)
+        # Not sys.exit: threads that init() left behind would keep a process alive that serves nothing.
+        logs.flush()
+        os._exit(EXIT_NOT_READY)
+    return serving.Server(channel, entry, swagger).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
