@@ -71,8 +71,8 @@ class Bridge:
         finally:
             if hasattr(content, "close"):
                 content.close()
-        if not 200 <= response.status_code <= 999:
-            raise ValueError(f"the status of the response is {response.status_code}: expected 200 to 999")
+        if not 200 <= response.status_code <= 599:
+            raise ValueError(f"the status of the response is {response.status_code}: expected 200 to 599")
         flags, kept = _judged(headers)
         return response.status_code, flags, json.dumps(kept).encode(), body
 
