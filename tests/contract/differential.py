@@ -2,7 +2,7 @@
 """Compares triscore with the Azure ML inference server: the same entry scripts, the same requests.
 
     scripts/setup-python.sh contract
-    .venv-contract/bin/python tests/contract/differential.py \\
+    .venv/bin/python tests/contract/differential.py \\
         --triscore 'target/debug/triscore serve --ic {ic} --dc {dc} --port {port}'
 
 Status, headers and body have to be equal, byte for byte; what belongs to one server or one moment is left out (see
