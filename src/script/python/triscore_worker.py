@@ -25,6 +25,9 @@ def main():
     signal.signal(signal.SIGINT, lambda _signal, _frame: None)
     faulthandler.enable()
 
+    if "TRISCORE_WORKER_FD" not in os.environ:
+        print("TRISCORE_WORKER_FD is not set: workers are started by triscore, not by hand", file=sys.stderr)
+        return 1
     channel = wire.Channel(int(os.environ.pop("TRISCORE_WORKER_FD")))
     app_root = os.path.abspath(os.environ.get("AML_APP_ROOT", "."))
     logs.set_up()

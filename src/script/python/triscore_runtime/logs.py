@@ -15,6 +15,8 @@ import sys
 import time
 from typing import Any, Iterator
 
+from .wire import high_copy
+
 LOGGER = logging.getLogger("azmlinfsrv")
 _PRINT_LOGGER = logging.getLogger("azmlinfsrv.print")
 _TREE_LINES = 200
@@ -48,7 +50,7 @@ def set_up() -> None:
     for stream in (sys.stdout, sys.stderr):
         # Whatever the locale is: the log is UTF-8, and no text fails to be written.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-    out = open(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
+    out = open(high_copy(1), "w", encoding="utf-8", errors="backslashreplace")
     handler = _Handler(out)
     handler.setFormatter(Formatter())
     LOGGER.setLevel(logging.INFO)

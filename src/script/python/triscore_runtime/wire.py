@@ -54,7 +54,8 @@ class Channel:
     """The worker's end of the socket pair."""
 
     def __init__(self, fd: int):
-        self._socket = socket.socket(fileno=_lifted(fd))
+        self._socket = socket.socket(fileno=high_copy(fd))
+        os.close(fd)
         self._socket.setblocking(True)
         self._is_child = False
         # A child that the script forks must not hold the connection open, and must never answer on it.
@@ -162,14 +163,8 @@ class Channel:
             raise
 
 
-def _lifted(fd: int) -> int:
-    """The same socket on a high descriptor that is closed on exec; scripts close low ones by range."""
+def high_copy(fd: int) -> int:
+    """A copy of the descriptor that is closed on exec and sits high: scripts close low ones by range."""
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 900 if open_files == resource.RLIM_INFINITY or open_files > 1000 else max(64, open_files // 2)
-    try:
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, wanted)
-    except OSError:  # a very low limit; what we were given works as well
-        os.set_inheritable(fd, False)
-        return fd
-    os.close(fd)
-    return high
+    wanted = 900 if open_files == resource.RLIM_INFINITY or open_files > 1000 else open_files // 2
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, wanted)
