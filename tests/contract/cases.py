@@ -61,8 +61,8 @@ def _message(status: int, message: str, reason: str, failed: Union[str, None] = 
 TIMED_OUT = _message(
     504,
     "Scoring timeout after 500 ms",
-    "The front end of AKS and ACI answers 504 for a scoring timeout, and triscore is front end and worker in one; "
-    "the worker alone says 500.",
+    "The front end of AKS and ACI answers 504 for a scoring timeout, and triscore is front end and worker in "
+    "one; the worker alone says 500.",
     "True",
 )
 EXITED = _message(
@@ -262,6 +262,10 @@ def _answer(name: str, **what: Any) -> Row:
     return _post(name, what)
 
 
+def _aml(name: str, headers: Dict[str, Any], message: Any = "x", **more: Any) -> Row:
+    return _answer(name, message=message, status_code=200, response_headers=headers, **more)
+
+
 RESPONSES = [
     _answer("text", message="hi", status_code=200),
     _answer("JSON", message={"a": [1, "ü"]}, status_code=201, json_str=True),
@@ -273,20 +277,20 @@ RESPONSES = [
     _answer("500", message="broken", status_code=500),
     _answer("said to have failed", message="x", status_code=200, run_function_failed=True),
     _answer("failed in other words", message="x", status_code=200, run_function_failed="perhaps"),
-    _answer("own failed header", message="x", status_code=200, response_headers={"x-ms-run-function-failed": "True"}),
-    _answer("commas", message="x", status_code=200, response_headers={"X-List": "a, b,c", "X-One": "d"}),
-    _answer("content type", message="{}", status_code=200, response_headers={"Content-Type": "text/csv"}),
-    _answer("lower content type", message="{}", status_code=200, response_headers={"content-type": "text/csv"}),
-    _answer("type and JSON", message=1, status_code=200, json_str=True, response_headers={"Content-Type": "a/b"}),
-    _answer("date type", message="", status_code=200, response_headers={"Expires": "Wed, 21 Oct 2015 07:28:00 GMT"}),
-    _answer("own ids", message="x", status_code=200, response_headers={"x-request-id": "mine", "X-Ms-Request-Id": "m"}),
-    _answer("latin header", message="x", status_code=200, response_headers={"X-L": "größer"}),
-    _answer("non-string header", message="x", status_code=200, response_headers={"X-N": 1}),
+    _aml("own failed header", {"x-ms-run-function-failed": "True"}),
+    _aml("commas", {"X-List": "a, b,c", "X-One": "d"}),
+    _aml("content type", {"Content-Type": "text/csv"}),
+    _aml("lower content type", {"content-type": "text/csv"}),
+    _aml("type and JSON", {"Content-Type": "a/b"}, message=1, json_str=True),
+    _aml("a date, cut at its comma", {"Expires": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    _aml("own ids", {"x-request-id": "mine", "X-Ms-Request-Id": "m"}),
+    _aml("Latin-1 header", {"X-L": "größer"}),
+    _aml("header that is no text", {"X-N": 1}),
     _answer("a dict for a message", message={"a": 1}, status_code=200),
     _answer("a number for a message", message=5, status_code=200)._replace(differs=_message(
         500, INTERNAL,
-        "A body that is no text, bytes or iterable gets gunicorn's own HTML page there; here it is the internal "
-        "error in JSON.",
+        "A body that is no text, bytes or iterable gets gunicorn's own HTML page there; here it is the "
+        "internal error in JSON.",
     )),
     _answer("bytes", kind="bytes"),
     _answer("flask", kind="flask", response="plain", status=200),
@@ -300,14 +304,14 @@ RESPONSES = [
     _answer("after_this_request", kind="later"),
     _post("context", {"kind": "context"}, headers=(JSON, ("X-Who", "me"))),
     _answer("unknown", kind="?"),
-    _answer(
-        "header beyond Latin-1", message="x", status_code=200, response_headers={"X-U": "日"},
-    )._replace(differs=_message(
+    _aml("header beyond Latin-1", {"X-U": "日"})._replace(differs=_message(
         500, INTERNAL,
-        "A header that HTTP cannot carry gets gunicorn's own HTML page there; here it is the internal error in JSON.",
+        "A header that HTTP cannot carry gets gunicorn's own HTML page there; here it is the internal error "
+        "in JSON.",
     )),
     _answer("status 999", message="x", status_code=999)._replace(differs=_message(
-        500, INTERNAL, "HTTP knows no status above 599, and front ends refuse it; the worker alone sends it on.",
+        500, INTERNAL,
+        "HTTP knows no status above 599, and front ends refuse it; the worker alone sends it on.",
     )),
 ]  # fmt: skip
 

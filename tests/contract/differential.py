@@ -5,11 +5,12 @@
     .venv/bin/python tests/contract/differential.py \\
         --triscore 'target/debug/triscore serve --ic {ic} --dc {dc} --port {port}'
 
-Status, headers and body have to be equal, byte for byte; what belongs to one server or one moment is left out (see
-IGNORED). Prints a line a request and exits 1 if there is a difference that cases.py does not explain.
+Status, headers and body have to be equal, byte for byte; what belongs to one server or one moment is left out
+(see IGNORED). Prints a line a request and exits 1 if there is a difference that cases.py does not explain.
 
-The command is started once a script, in a folder that holds inferenceconfig.json ({ic}), deploymentconfig.json
-({dc}) and scripts/; {port} and {timeout_ms} are there too. Paths in the command are relative to where you are.
+The command is started once a script, in a folder that holds inferenceconfig.json ({ic}),
+deploymentconfig.json ({dc}) and scripts/; {port} and {timeout_ms} are there too. The program's own path is
+relative to where you are.
 """
 
 import argparse
@@ -33,12 +34,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 START_SECONDS = 120
 ANSWER_SECONDS = 30
 
-# Whose server it is, when it answered, and how the connection is kept. How long a body is, is seen from the body.
+# Whose server it is, when it answered, how the connection is kept, and how the body is framed on it.
 IGNORED = {
-    "connection", "content-length", "date", "keep-alive", "server", "transfer-encoding", "x-ms-server-version",
-    "x-triscore-device",
+    "connection", "content-length", "date", "keep-alive", "server", "transfer-encoding",
+    "x-ms-server-version", "x-triscore-device",
 }  # fmt: skip
-# Fresh ids differ; that they are there and what they look like does not. An id is fresh when none of these is sent.
+# Fresh ids differ; that they are there and what they look like does not. An id is fresh when none of these
+# is sent.
 FRESH = {
     "x-request-id": {"x-request-id"},
     "x-ms-request-id": {"x-request-id", "x-ms-request-id", "x-ms-client-request-id"},
@@ -165,7 +167,7 @@ def _shown(body: bytes) -> str:
 
 
 def verdict(row: Row, reference: Reply, ours: Reply) -> Tuple[str, List[str]]:
-    """"equal", "intended" or "DIFFERS", and the differences."""
+    """ "equal", "intended" or "DIFFERS", and the differences."""
     found = differences(comparable(reference, row), comparable(ours, row))
     if row.differs is None:
         return ("DIFFERS", found) if found else ("equal", [])
@@ -194,7 +196,11 @@ def laid_out(folder: str, script: Script, python: str) -> Tuple[str, str]:
         "environmentVariables": {"SCORING_TIMEOUT_MS": str(script.timeout_ms)},
     }
     with open(ic, "w") as file:
-        about = {"entryScript": f"{script.name}.py", "sourceDirectory": "./scripts", "environment": environment}
+        about = {
+            "entryScript": f"{script.name}.py",
+            "sourceDirectory": "./scripts",
+            "environment": environment,
+        }
         json.dump(about, file)
     with open(dc, "w") as file:
         json.dump({"computeType": "local"}, file)
@@ -250,9 +256,13 @@ def _record(script: Script, row: Row, reference: Server, ours: Server) -> Dict[s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--triscore", required=True, metavar="COMMAND", help="how triscore is started")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter of both (default: this one)")
+    parser.add_argument(
+        "--python", default=sys.executable, help="the interpreter of both (default: this one)"
+    )
     parser.add_argument("--script", action="append", help="only this script; may be given more than once")
     parser.add_argument("--request", help="only requests with this in their name")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

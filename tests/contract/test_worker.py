@@ -2,75 +2,17 @@
 
     .venv/bin/python -m unittest discover -s tests/contract
 
-Tests of flask and inference-schema need `scripts/setup-python.sh contract`; all others run on any Python from 3.8.
+Tests of flask and inference-schema need `scripts/setup-python.sh contract`; all others run on any Python from
+3.8 on.
 """
 
-import importlib.util
 import json
 import os
-import re
-import signal
-import tempfile
-import textwrap
 import time
 import unittest
-from typing import Any, Dict, Optional
 
-from worker import (
-    FAILED,
-    HAS_EXEC_MS,
-    NO_RUN_FAILED,
-    READY,
-    RUN_FAILED,
-    TIMED_OUT,
-    WORKER_ENDS,
-    Worker,
-    head,
-    request,
-)
-
-ECHO = "def init(): pass\ndef run(data): return data"
-HAS_FLASK = importlib.util.find_spec("flask") is not None
-HAS_SCHEMA = importlib.util.find_spec("inference_schema") is not None
-JSON = ("Content-Type", "application/json")
-SCRIPT_FAILED = "An unexpected error occurred in scoring script. Check the logs for more info."
-INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
-
-
-class WorkerTest(unittest.TestCase):
-    """A folder for the application, and workers on it."""
-
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="worker-")
-        self.addCleanup(folder.cleanup)
-        self.root = os.path.realpath(folder.name)
-
-    def write(self, path: str, text: str) -> str:
-        path = os.path.join(self.root, path)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(textwrap.dedent(text))
-        return path
-
-    def start(self, script: str, environment: Optional[Dict[str, str]] = None) -> Worker:
-        """A worker on that script, without having heard from it."""
-        self.write("score.py", script)
-        worker = Worker(self.root, "score.py", environment)
-        self.addCleanup(worker.__exit__)
-        return worker
-
-    def ready(self, script: str, environment: Optional[Dict[str, str]] = None) -> Worker:
-        """A worker that is ready, with `about` of its ready frame."""
-        worker = self.start(script, environment)
-        worker.about = worker.message(READY)  # type: ignore[attr-defined]
-        return worker
-
-    def failed(self, script: str, environment: Optional[Dict[str, str]] = None) -> Any:
-        """What a worker says that cannot be ready; its log besides."""
-        worker = self.start(script, environment)
-        about = worker.message(FAILED)
-        self.assertEqual(worker.process.wait(10), 3)
-        return {**about, "log": worker.log}
+from case import ECHO, HAS_FLASK, HAS_SCHEMA, INTERNAL, JSON, SCRIPT_FAILED, WorkerTest
+from worker import FAILED, HAS_EXEC_MS, NO_RUN_FAILED, READY, RUN_FAILED, TIMED_OUT, Worker, head
 
 
 class Ready(WorkerTest):
@@ -78,9 +20,11 @@ class Ready(WorkerTest):
         raw = "from azureml.contrib.services.aml_request import rawhttp\n"
         schema = """
             from inference_schema.schema_decorators import input_schema
-            from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
+            from inference_schema.parameter_types.standard_py_parameter_type import (
+                StandardPythonParameterType as Std,
+            )
             def init(): pass
-            @input_schema("data", StandardPythonParameterType("x"))
+            @input_schema("data", Std("x"))
             def run(data): return data
         """
         rows = [
@@ -116,7 +60,9 @@ class Ready(WorkerTest):
 
     def test_source_folder(self) -> None:
         self.write("source_dir/helper.py", "NAME = 'helped'")
-        self.write("source_dir/deep/score.py", "import helper\ndef init(): pass\ndef run(data): return helper.NAME")
+        self.write(
+            "source_dir/deep/score.py", "import helper\ndef init(): pass\ndef run(data): return helper.NAME"
+        )
         environment = {"AZUREML_SOURCE_DIRECTORY": "source_dir"}
         with Worker(self.root, "source_dir/deep/score.py", environment) as worker:
             worker.message(READY)
@@ -165,14 +111,18 @@ class NotReady(WorkerTest):
             both = """
                 from azureml.contrib.services.aml_request import rawhttp
                 from inference_schema.schema_decorators import input_schema
-                from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
+                from inference_schema.parameter_types.standard_py_parameter_type import (
+                    StandardPythonParameterType as Std,
+                )
                 def init(): pass
                 @rawhttp
-                @input_schema("data", StandardPythonParameterType("x"))
+                @input_schema("data", Std("x"))
                 def run(data): return data
             """
             rows.append((both, "check", "cannot be decorated with both"))
-        rows.append((raw, "check", "does not have a init") if HAS_FLASK else (raw, "import", "rawhttp needs flask"))
+        rows.append(
+            (raw, "check", "does not have a init") if HAS_FLASK else (raw, "import", "rawhttp needs flask")
+        )
         for script, stage, message in rows:
             with self.subTest(script=script):
                 about = self.failed(script)
@@ -199,7 +149,10 @@ class NotReady(WorkerTest):
             self.assertRegex(about["message"], "there is no entry script .*score.py; in its folder: other.py")
 
     def test_unusable_files(self) -> None:
-        for name, message in [("swagger.json", "cannot be served"), ("logging.json", "no logging configuration")]:
+        for name, message in [
+            ("swagger.json", "cannot be served"),
+            ("logging.json", "no logging configuration"),
+        ]:
             with self.subTest(name=name):
                 path = self.write(name, "{'")
                 self.assertRegex(self.failed(ECHO)["message"], f"{name} .*{message}|{name} is {message}")
@@ -239,7 +192,12 @@ class Answers(WorkerTest):
         rows = [
             ("größer 🦊".encode(), None, 200, b'"gr\\u00f6\\u00dfer \\ud83e\\udd8a"'),
             (b"", None, 200, b'""'),
-            (b"", head("GET", "a=1&b=[2]&b=x&c"), 200, b'"{\\"a\\": 1, \\"b\\": [[2], \\"x\\"], \\"c\\": \\"\\"}"'),
+            (
+                b"",
+                head("GET", "a=1&b=[2]&b=x&c"),
+                200,
+                b'"{\\"a\\": 1, \\"b\\": [[2], \\"x\\"], \\"c\\": \\"\\"}"',
+            ),
             (b"", head("OPTIONS"), 200, b""),
             (b"", head("PUT"), 405, b'{"message": "Method not allowed"}'),
         ]
@@ -276,7 +234,9 @@ class Answers(WorkerTest):
         for body in (b"ValueError('secret')", b"StopIteration", b"MemoryError", b"RecursionError", b"1"):
             with self.subTest(body=body):
                 answer = worker.ask(body)
-                self.assertEqual((answer.status, answer.flags, answer.message), (500, RUN_FAILED, SCRIPT_FAILED))
+                self.assertEqual(
+                    (answer.status, answer.flags, answer.message), (500, RUN_FAILED, SCRIPT_FAILED)
+                )
         self.assertIn("ValueError: secret", worker.log)
         self.assertIn('score.py", line 2, in run', worker.log)
         self.assertNotIn("triscore_runtime", worker.log)
@@ -291,9 +251,11 @@ class Answers(WorkerTest):
     def test_schema(self) -> None:
         worker = self.ready("""
             from inference_schema.schema_decorators import input_schema
-            from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
+            from inference_schema.parameter_types.standard_py_parameter_type import (
+                StandardPythonParameterType as Std,
+            )
             def init(): pass
-            @input_schema("data", StandardPythonParameterType([1]))
+            @input_schema("data", Std([1]))
             def run(data, other=5): return [data, other]
         """)
         rows = [
@@ -310,7 +272,9 @@ class Answers(WorkerTest):
             with self.subTest(body=body):
                 answer = worker.ask(body, head(headers=headers))
                 got = json.loads(answer.body)
-                self.assertEqual((answer.status, got if status == 200 else got["message"]), (status, expected))
+                self.assertEqual(
+                    (answer.status, got if status == 200 else got["message"]), (status, expected)
+                )
 
     @unittest.skipUnless(HAS_FLASK, "flask is not installed")
     def test_responses(self) -> None:
@@ -343,7 +307,11 @@ class Answers(WorkerTest):
                 answer = worker.ask(body, head())
                 self.assertEqual((answer.status, answer.flags, answer.body), (status, flags, expected))
                 self.assertEqual(sorted(answer.headers), sorted(headers))
-        for body in (b"AMLResponse('x', 99)", b"AMLResponse('x', 200, {'A': '\xe6\x97\xa5'})", b"AMLResponse(5, 200)"):
+        for body in (
+            b"AMLResponse('x', 99)",
+            b"AMLResponse('x', 200, {'A': '\xe6\x97\xa5'})",
+            b"AMLResponse(5, 200)",
+        ):
             answer = worker.ask(body, head())
             self.assertEqual((answer.status, answer.flags, answer.message), (500, 0, INTERNAL))
         failing = b"flask.Response((1 / 0 for _ in [1]))"
@@ -412,249 +380,6 @@ class Timeouts(WorkerTest):
         for number in range(300):
             answer = worker.ask(str(900 + number).encode(), timeout_ms=1)
             self.assertIn(answer.flags, (HAS_EXEC_MS, RUN_FAILED | TIMED_OUT))
-
-
-class Stream(WorkerTest):
-    def test_pipelined(self) -> None:
-        worker = self.ready(ECHO)
-        # Sizes on both sides of the worker's buffers, and frames that lie across their ends.
-        sizes = [0, 1, 7, 1000, 65_535, 65_536, 65_537, 262_100, 262_123, 262_124, 262_144, 262_145, 300_000] * 4
-        worker.socket.setblocking(True)
-        stream = b"".join(request(n, b"x" * size) for n, size in enumerate(sizes))
-        if os.fork() == 0:  # writes while we read, or both sides would wait for each other
-            worker.socket.sendall(stream)
-            os._exit(0)
-        for number, size in enumerate(sizes):
-            answer = worker.answer()
-            self.assertEqual((answer.id, len(answer.body)), (number, size + 2))
-        os.wait()
-
-    def test_byte_by_byte(self) -> None:
-        worker = self.ready(ECHO)
-        for byte in request(5, b"abc", head()) + request(6, b"def"):
-            worker.socket.sendall(bytes((byte,)))
-        self.assertEqual([worker.answer().body for _ in range(2)], [b'"abc"', b'"def"'])
-
-    def test_many_small_ones(self) -> None:
-        worker = self.ready(ECHO)
-        for _ in range(20):
-            worker.socket.sendall(b"".join(request(n, b"%d" % n) for n in range(500)))
-            for number in range(500):
-                answer = worker.answer()
-                self.assertEqual((answer.id, answer.body), (number, b'"%d"' % number))
-
-    def test_64_megabytes(self) -> None:
-        worker = self.ready("def init(): pass\ndef run(data): return 'y' * len(data)")
-        for size in (64 << 20, 3):
-            self.assertEqual(worker.ask(b"x" * size).body, b'"' + b"y" * size + b'"')
-
-    def test_the_host_closes(self) -> None:
-        worker = self.ready(ECHO)
-        worker.socket.sendall(request(1, b"a") + request(2, b"b") + request(3, b"cut short")[:-1])
-        worker.socket.shutdown(1)
-        self.assertEqual([worker.answer().id for _ in range(2)], [1, 2])
-        self.assertEqual(worker.process.wait(10), 0)
-
-    def test_the_host_is_gone(self) -> None:
-        worker = self.ready("import time\ndef init(): pass\ndef run(data): time.sleep(0.3); return 'x' * 10**7")
-        worker.socket.sendall(request(1, b"a") * 3)
-        worker.socket.close()
-        self.assertEqual(worker.process.wait(10), 0)
-
-    def test_no_frame(self) -> None:
-        worker = self.ready(ECHO)
-        worker.socket.sendall(b"\x20\0\0\0\x09" + b"x" * 100)
-        self.assertEqual(worker.process.wait(10), 1)
-        self.assertIn("ProtocolError: kind 9", worker.log)
-
-
-class Hostile(WorkerTest):
-    def test_sys_exit(self) -> None:
-        for code, expected in [("3", 3), ("", 0), ("'words'", 1)]:
-            with self.subTest(code=code):
-                worker = self.ready(f"import sys\ndef init(): pass\ndef run(data): sys.exit({code})")
-                worker.socket.sendall(request(1, b"") + request(2, b""))
-                answer = worker.answer()
-                self.assertEqual((answer.id, answer.status), (1, 500))
-                self.assertEqual((answer.flags, answer.message), (RUN_FAILED | WORKER_ENDS, SCRIPT_FAILED))
-                self.assertEqual(worker.process.wait(10), expected)
-                with self.assertRaises((EOFError, ConnectionError)):
-                    worker.answer()
-
-    def test_what_scripts_do(self) -> None:
-        # Each line runs in run(); the next request must be answered as if nothing had been.
-        lines = [
-            "os.closerange(3, 256)",
-            "os.close(0), os.close(1), os.close(2)",
-            "sys.stdout.close(), sys.stderr.close()",
-            "setattr(sys, 'stdout', None)",
-            "os.chdir('/')",
-            "os.environ.clear()",
-            "os.write(1, bytes(range(256)))",
-            "print(chr(0xd800), b'\\xff', 'ü')",
-            "threading.Thread(target=time.sleep, args=(0.5,)).start()",
-            "signal.signal(signal.SIGINT, signal.SIG_DFL)",
-            "os.kill(os.getpid(), signal.SIGINT)",
-            "sys.modules.clear()",
-            "socket.setdefaulttimeout(0.001)",
-            "logging.disable()",
-            "setattr(json, 'loads', None)",
-            "gc.disable()",
-            "subprocess.Popen(['sleep', '20'])",
-        ]
-        script = """
-            import gc, json, logging, os, signal, socket, subprocess, sys, threading, time
-            def init(): pass
-            def run(data):
-                eval(data)
-                return "done"
-        """
-        for line in lines:
-            with self.subTest(line=line):
-                worker = self.ready(script)
-                answers = [worker.ask(body, timeout_ms=60_000) for body in (line.encode(), b"1", b"\xff")]
-                if line != "os.kill(os.getpid(), signal.SIGINT)":
-                    self.assertEqual(answers[0].body, b'"done"')
-                self.assertEqual((answers[1].body, answers[2].status), (b'"done"', 400))
-                worker.socket.shutdown(1)
-                self.assertEqual(worker.process.wait(10), 0)
-
-    def test_fork(self) -> None:
-        worker = self.ready("""
-            import os
-            def init(): pass
-            def run(data):
-                child = os.fork()  # the child comes back from run() as well
-                return "child" if child == 0 else "parent"
-        """)
-        for number in range(3):
-            self.assertEqual(worker.ask(b"").body, b'"parent"')
-        worker.socket.shutdown(1)
-        self.assertEqual(worker.process.wait(10), 0)
-        with self.assertRaises(EOFError):
-            worker.answer()
-
-    def test_a_forked_child_does_not_hold_the_connection(self) -> None:
-        worker = self.ready("""
-            import os, time
-            def init():
-                if os.fork() == 0:
-                    time.sleep(20)
-                    os._exit(0)
-            def run(data): os._exit(9)
-        """)
-        begin = time.monotonic()
-        worker.socket.sendall(request(1, b""))
-        with self.assertRaises(EOFError):
-            worker.answer()
-        self.assertLess(time.monotonic() - begin, 10)
-
-    def test_interrupts_are_the_hosts(self) -> None:
-        worker = self.ready("import time\ndef init(): pass\ndef run(data): time.sleep(0.5); return 'slept'")
-        worker.socket.sendall(request(1, b""))
-        time.sleep(0.2)
-        worker.process.send_signal(signal.SIGINT)
-        self.assertEqual(worker.answer().body, b'"slept"')
-
-
-class Log(WorkerTest):
-    def test_print(self) -> None:
-        worker = self.ready("""
-            import sys
-            def init(): print("one", 2, sep="-", end="!", flush=True)
-            def run(data):
-                print("in run")
-                print("elsewhere", file=sys.stderr)
-                print("two\\nlines")
-        """)
-        worker.ask(b"")
-        line = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} I \[%d\] azmlinfsrv\.print - " % worker.process.pid
-        for text in ("one-2$", "in run$", "two\nlines$"):
-            self.assertRegex(worker.log, re.compile(line + text, re.MULTILINE))
-        self.assertRegex(worker.log, re.compile("^elsewhere$", re.MULTILINE))
-
-    def test_logging_json(self) -> None:
-        self.write("logging.json", json.dumps({
-            "version": 1,
-            "formatters": {"own": {
-                "class": "azureml_inference_server_http.log_config.AMLLogFormatter", "format": "OWN %(message)s",
-            }},
-            "filters": {"root": {"()": "azureml_inference_server_http.log_config.RootAccessFilter"}},
-            "handlers": {"out": {
-                "class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "own",
-                "filters": ["root"],
-            }},
-            "loggers": {"azmlinfsrv": {"level": "INFO", "handlers": ["out"], "propagate": False}},
-        }))  # fmt: skip
-        worker = self.ready("def init(): pass\ndef run(data): print('said')")
-        worker.ask(b"")
-        self.assertIn("OWN said\n", worker.log)
-
-
-class Shims(WorkerTest):
-    MODEL = "from azureml.core.model import Model\nimport os\ndef init(): pass\ndef run(data): return eval(data)"
-
-    def test_get_model_path(self) -> None:
-        self.write("azureml-models/m/2/old.bin", "")
-        self.write("azureml-models/m/10/new/part.bin", "")
-        self.write("azureml-models/many/1/a", "")
-        self.write("azureml-models/many/1/b", "")
-        self.write("local/x", "")
-        worker = self.ready(self.MODEL)
-        rows = [
-            ("'m'", "azureml-models/m/10/new"),
-            ("'m', 2", "azureml-models/m/2/old.bin"),
-            ("model_name='m', version=2, _workspace=None", "azureml-models/m/2/old.bin"),
-            ("'local'", "local"),
-        ]
-        for arguments, expected in rows:
-            answer = worker.ask(f"Model.get_model_path({arguments})".encode())
-            path = os.path.join(self.root, json.loads(answer.body))
-            self.assertEqual(os.path.relpath(path, self.root), expected)
-        for arguments, words in [
-            ("'none'", "looked for .*azureml-models/none/<any> and for .*/none. Deployed are: m, many"),
-            ("'m', 3", "looked for .*azureml-models/m/3"),
-            ("'many'", r"exactly one file or folder to be a model's path; it holds \['a', 'b'\]"),
-            ("'m', '2'", "version is '2': expected a whole number"),
-        ]:
-            self.assertEqual(worker.ask(f"Model.get_model_path({arguments})".encode()).flags, RUN_FAILED)
-            self.assertRegex(worker.log, words)
-
-    def test_no_workspace(self) -> None:
-        for line in (
-            "from azureml.core import Workspace",
-            "import azureml.core; azureml.core.Workspace",
-            "from azureml.core.model import Model; Model.list",
-            "from azureml.core import Model; Model(None, 'm')",
-        ):
-            with self.subTest(line=line):
-                self.assertIn("triscore has no cloud workspace", self.failed(line)["message"])
-
-    def test_real_packages_beside(self) -> None:
-        # An environment with packages of the Azure ML SDK, which declare `azureml` a pkgutil-style namespace.
-        namespace = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)"
-        for folder in ("azureml", "azureml/contrib"):
-            self.write(f"site/{folder}/__init__.py", namespace)
-        for package in ("train", "contrib/other", "contrib/services"):
-            self.write(f"site/azureml/{package}/__init__.py", "REAL = True")
-        script = """
-            import azureml.train, azureml.contrib.other, azureml.contrib.services
-            def init(): pass
-            def run(data):
-                import azureml.core
-                return [azureml.train.REAL, azureml.contrib.other.REAL, hasattr(azureml.contrib.services, "REAL"),
-                        getattr(azureml.core, "__file__").count("_offline")]
-        """
-        if not HAS_FLASK:
-            script = script.replace(", azureml.contrib.services", "").replace("services", "other")
-        shims = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../src/script/python/shims")
-        environment = {"PYTHONPATH": os.pathsep.join((shims, os.path.join(self.root, "site")))}
-        expected = [True, True, not HAS_FLASK, 1]
-        self.assertEqual(json.loads(self.ready(script, environment).ask(b"", head()).body), expected)
-        # With azureml-core in the environment, that is what azureml.core is.
-        self.write("site/azureml/core/__init__.py", "REAL = True")
-        script = "import azureml.core\ndef init(): pass\ndef run(data): return azureml.core.REAL"
-        self.assertEqual(self.ready(script, environment).ask(b"").body, b"true")
 
 
 if __name__ == "__main__":

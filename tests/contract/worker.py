@@ -42,7 +42,9 @@ def head(method: str = "POST", query: str = "", headers: Any = (), path: str = "
     }
 
 
-def request(request_id: int, body: bytes, about: Optional[Dict[str, Any]] = None, timeout_ms: int = 0) -> bytes:
+def request(
+    request_id: int, body: bytes, about: Optional[Dict[str, Any]] = None, timeout_ms: int = 0
+) -> bytes:
     """A request frame."""
     about_bytes = json.dumps(about).encode() if about else b""
     rest = struct.pack("<BQII", 1, request_id, timeout_ms, len(about_bytes)) + about_bytes + body
@@ -120,8 +122,12 @@ class Worker:
             raise AssertionError(f"expected an answer, got a frame of kind {kind}: {rest!r}")
         request_id, status, flags, exec_ms, head_bytes = struct.unpack_from("<QHBdI", rest)
         at = struct.calcsize("<QHBdI")
-        headers = json.loads(rest[at : at + head_bytes]) if head_bytes else [["Content-Type", "application/json"]]
-        return Answer(request_id, status, flags, exec_ms, [tuple(h) for h in headers], rest[at + head_bytes :])
+        headers = (
+            json.loads(rest[at : at + head_bytes]) if head_bytes else [["Content-Type", "application/json"]]
+        )
+        return Answer(
+            request_id, status, flags, exec_ms, [tuple(h) for h in headers], rest[at + head_bytes :]
+        )
 
     def ask(self, body: bytes, about: Optional[Dict[str, Any]] = None, timeout_ms: int = 0) -> Answer:
         """One request, one answer."""

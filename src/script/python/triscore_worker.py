@@ -20,7 +20,7 @@ def main():
     # type: () -> int
     from triscore_runtime import logs, openapi, script, serving, wire
 
-    # Ctrl-C reaches the whole process group. The host decides what it means; a request is not cut short by it.
+    # Ctrl-C may reach the whole process group. The host decides what it means; no request is cut short by it.
     # A function and not SIG_IGN: processes that the script starts do not inherit a function.
     signal.signal(signal.SIGINT, lambda _signal, _frame: None)
     faulthandler.enable()

@@ -24,7 +24,11 @@ def run(data):
     if kind == "make_response":
         return flask.make_response((what, 202, {"X-Made": "yes"}))
     if kind == "context":
-        return [flask.request.method, flask.request.headers.get("X-Who"), flask.request.get_data(as_text=True)]
+        return [
+            flask.request.method,
+            flask.request.headers.get("X-Who"),
+            flask.request.get_data(as_text=True),
+        ]
     if kind == "later":
         flask.after_this_request(_mark)
         return flask.Response("later")

@@ -1,6 +1,8 @@
 """inference-schema: nested standard types, one optional parameter, one default, and the headers."""
 
-from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType as Standard
+from inference_schema.parameter_types.standard_py_parameter_type import (
+    StandardPythonParameterType as Standard,
+)
 from inference_schema.schema_decorators import input_schema, output_schema
 
 

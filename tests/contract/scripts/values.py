@@ -23,7 +23,7 @@ def init():
         "unicode": "größer – 日本 🦊 \u2028",
         "surrogate": "\ud800",
         "dict": {"b": [1, 2.0, None], "a": {"ü": ()}},
-        "keys": {1: "int", None: "none", True: "bool", 1.5: "float"},
+        "keys": {2: "int", None: "none", True: "bool", 1.5: "float"},
         "tuple": (1, (2,)),
         "list": [],
         "bytes": b"abc",

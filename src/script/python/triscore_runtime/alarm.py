@@ -1,9 +1,9 @@
 """The scoring timeout: an exception raised within run().
 
 One timer a request, armed before run() and disarmed after it, costs about a microsecond and never interrupts
-a run that is in time. As in the Azure ML inference server it is SIGALRM and a TimeoutError, so it strikes only
-between two steps of Python code: a long call into a library ends first, and a script may catch it. The host
-keeps the deadline whatever happens here.
+a run that is in time. As in the Azure ML inference server it is SIGALRM and a TimeoutError, so it strikes
+only between two steps of Python code: a long call into a library ends first, and a script may catch it. The
+host keeps the deadline whatever happens here.
 """
 
 import signal

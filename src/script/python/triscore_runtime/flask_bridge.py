@@ -1,7 +1,8 @@
 """Flask for the scripts that use it: raw HTTP requests, flask responses, and the application context.
 
-Imported only when a script has imported flask itself; the standard path never touches it. The Azure ML inference
-server runs scripts inside a Flask application, so flask.request, flask.jsonify and the like work there, and here.
+Imported only when a script has imported flask itself; the standard path never touches it. The Azure ML
+inference server runs scripts inside a Flask application, so flask.request, flask.jsonify and the like work
+there, and here.
 """
 
 import io
@@ -23,8 +24,8 @@ RUN_FAILED_HEADER = "x-ms-run-function-failed"
 
 # What belongs to the connection or to the server is the host's to say, whatever a script sets.
 _HOST_HEADERS = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization te trailers transfer-encoding upgrade server "
-    "date content-length".split()
+    "connection keep-alive proxy-authenticate proxy-authorization te trailers transfer-encoding upgrade "
+    "server date content-length".split()
 )
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[ \t\x21-\x7e\x80-\xff]*")

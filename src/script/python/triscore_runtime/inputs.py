@@ -1,4 +1,6 @@
-"""From a request to the arguments of run(), with the words of the Azure ML inference server for what is wrong.
+"""From a request to the arguments of run().
+
+What is wrong with a request is said in the words of the Azure ML inference server.
 
 A head is what the host knows of a request: method, path, query and headers. Header values are Latin-1, as in
 WSGI: one character a byte.
@@ -29,7 +31,7 @@ def headers(head: Dict[str, Any]) -> Dict[str, str]:
     found: Dict[str, str] = {}
     for name, value in head.get("headers", ()):
         if "_" in name:
-            # WSGI could not tell it from the same name with dashes, which may be one that a proxy vouches for.
+            # WSGI could not tell it from the same name with dashes, which a proxy may vouch for.
             continue
         name = name.title()
         if name in ("Content-Type", "Content-Length"):
@@ -48,7 +50,7 @@ def text_of(body: Bytes) -> str:
 
 
 def is_form(head: Dict[str, Any]) -> bool:
-    """The body is an HTML form's, which werkzeug takes for itself: there is nothing left of it to be input."""
+    """The body is an HTML form's, which werkzeug takes for itself: nothing is left of it to be input."""
     return _media_type(head) in _FORMS
 
 

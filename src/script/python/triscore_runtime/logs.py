@@ -27,7 +27,7 @@ _builtin_print = builtins.print
 class Formatter(logging.Formatter):
     """The line format above; times are UTC."""
 
-    converter = time.gmtime
+    converter = time.gmtime  # type: ignore[assignment]
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The service described in OpenAPI 2.0, 3.0.3 and 3.1.0, word for word as the Azure ML inference server does.
 
-Clients are generated from these documents, so their names and their words are an interface. What run() takes and
-gives comes from inference-schema when the script is decorated with it; a file in the application's root
+Clients are generated from these documents, so their names and their words are an interface. What run() takes
+and gives comes from inference-schema when the script is decorated with it; a file in the application's root
 (swagger.json or swagger2.json, swagger3.json, swagger3.1.json) takes the place of a document.
 """
 
@@ -28,7 +28,9 @@ def documents(app_root: str, script: Script) -> Dict[str, str]:
     for version in _VERSIONS:
         document = _users(app_root, version) or _generated(script, version)
         if document is None:
-            logs.LOGGER.info("No swagger of version %s: a type in the script's schema has no place in it", version)
+            logs.LOGGER.info(
+                "No swagger of version %s: a type in the script's schema has no place in it", version
+            )
             continue
         try:
             found[version] = json.dumps(document)
@@ -122,7 +124,9 @@ def _version_2(_version: str, takes: Any, gives: Any) -> Dict[str, Any]:
         return {"$ref": f"#/definitions/{name}"}
 
     def responses(good: Dict[str, Any]) -> Dict[str, Any]:
-        return {"responses": {"200": good, "default": {"description": _FAILED, "schema": refer("ErrorResponse")}}}
+        return {
+            "responses": {"200": good, "default": {"description": _FAILED, "schema": refer("ErrorResponse")}}
+        }
 
     string = {"type": "string"}
     health = responses({"description": _HEALTHY, "schema": string, "examples": {_JSON: "Healthy"}})

@@ -61,7 +61,7 @@ class Script:
         names = ", ".join(parameter.name for parameter in self.parameters)
         if self.mode == SCHEMA:
             return f"run() is decorated with @input_schema: it is given {names}."
-        return f"run() is not decorated: it is given the request's body as a string, as {self.parameters[0].name}."
+        return f"run() is not decorated: it is given the request's body as the string {names.split(',')[0]}."
 
     def initialise(self) -> None:
         """Calls init(). What goes wrong is logged, with what the model directory holds."""
@@ -101,9 +101,7 @@ def load(app_root: str, entry_script: Optional[str]) -> Script:
     where = getattr(module, "__file__", path)
     for function in ("init", "run"):
         if not hasattr(module, function):
-            raise NotReady(
-                "check", f"User script at {where} does not have a {function}() function defined."
-            )
+            raise NotReady("check", f"User script at {where} does not have a {function}() function defined.")
     # Generated driver scripts wrap the real one: they add to init(), but pass arguments on to run() wrongly
     # when that is decorated. So init() is the driver's, and run() the real script's.
     run = module.run
@@ -134,7 +132,9 @@ def user_traceback(error: BaseException) -> str:
 def _imported(path: str) -> ModuleType:
     if not os.path.isfile(path):
         folder = os.path.dirname(path)
-        there = ", ".join(sorted(os.listdir(folder))[:20]) if os.path.isdir(folder) else "which does not exist"
+        there = (
+            ", ".join(sorted(os.listdir(folder))[:20]) if os.path.isdir(folder) else "which does not exist"
+        )
         _fail(FileNotFoundError(f"there is no entry script {path}; in its folder: {there or 'nothing'}"))
     spec = importlib.util.spec_from_file_location(_MODULE_NAME, path)
     if spec is None or spec.loader is None:

@@ -79,7 +79,9 @@ class Server:
         try:
             if not request.head:
                 if self._bridge is None:
-                    return self._called({self._first: inputs.text_of(request.body)}, request.timeout_ms, "POST")
+                    return self._called(
+                        {self._first: inputs.text_of(request.body)}, request.timeout_ms, "POST"
+                    )
                 return self._with_head(_PLAIN_POST, request)
             return self._with_head(json.loads(bytes(request.head)), request)
         except Refused as refusal:
@@ -115,7 +117,7 @@ class Server:
             return self._called(values, request.timeout_ms, method)
 
     def _beside_form(self, head: Dict[str, Any], body: wire.Bytes) -> wire.Bytes:
-        """What the Azure ML inference server has for a body when that is a form: nothing, if it can be read."""
+        """What the Azure ML inference server takes for the body of a form: nothing, if it can be read."""
         try:
             bridge = self._bridge or self._new_bridge()
         except ImportError:

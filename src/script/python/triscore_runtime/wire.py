@@ -1,8 +1,9 @@
 """Frames to and from the host.
 
-Every frame is `u32 length of what follows`, `u8 kind`, rest; all integers are little-endian. Requests are handed
-out as views into one buffer that the next frame overwrites: who keeps bytes copies them. A script may fork,
-close descriptors and start programs: the socket therefore sits on a high descriptor that nothing inherits.
+Every frame is `u32 length of what follows`, `u8 kind`, rest; all integers are little-endian. Requests are
+handed out as views into one buffer that the next frame overwrites: who keeps bytes copies them. A script may
+fork, close descriptors and start programs: the socket therefore sits on a high descriptor that nothing
+inherits.
 """
 
 import fcntl
@@ -81,7 +82,9 @@ class Channel:
                 if after > end:
                     break
                 body = head + head_bytes
-                yield Request(request_id, timeout_ms, view[head:body] if head_bytes else b"", view[body:after])
+                yield Request(
+                    request_id, timeout_ms, view[head:body] if head_bytes else b"", view[body:after]
+                )
                 begin = after
             have = end - begin
             if have == 0:

@@ -1,7 +1,7 @@
 """Packages of the Azure ML SDK that entry scripts import, for a machine without Azure.
 
-This folder stands before site-packages, and the SDK's packages declare `azureml` a pkgutil-style namespace; so does
-this one, and every other `azureml.*` package of the environment stays importable. Two rules:
+This folder stands before site-packages. The SDK's packages declare `azureml` a pkgutil-style namespace; so
+does this one, and every other `azureml.*` package of the environment stays importable. Two rules:
 
 - `azureml.contrib.services` is always ours, as it is always the Azure ML inference server's own over there;
 - `azureml.core` is ours only when the environment has no azureml-core: what stands in `_offline` comes last.

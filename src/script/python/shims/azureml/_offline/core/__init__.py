@@ -11,8 +11,9 @@ __all__ = ["Model"]
 def __getattr__(name: str) -> object:
     if name.startswith("__"):
         raise AttributeError(name)
-    # Not an AttributeError: `from azureml.core import X` would replace its message by one that explains nothing.
+    # Not an AttributeError: `from azureml.core import X` would replace its message by an empty one.
     raise ImportError(
-        f"azureml.core.{name} does not exist here: triscore has no cloud workspace, and of azureml.core it offers "
-        "Model.get_model_path alone. Add azureml-core to the environment's pip dependencies if the script needs it."
+        f"azureml.core.{name} does not exist here: triscore has no cloud workspace, and of azureml.core it "
+        "offers Model.get_model_path alone. Add azureml-core to the environment's pip dependencies if the "
+        "script needs it."
     )

@@ -12,7 +12,8 @@ class _NoWorkspace(type):
     def __getattr__(cls, name: str) -> Any:
         raise AttributeError(
             f"Model.{name} does not exist here: triscore has no cloud workspace, and of Model it offers "
-            "get_model_path alone. Add azureml-core to the environment's pip dependencies if the script needs it."
+            "get_model_path alone. Add azureml-core to the environment's pip dependencies if the script "
+            "needs it."
         )
 
 
@@ -26,10 +27,11 @@ class Model(metaclass=_NoWorkspace):
 
     @staticmethod
     def get_model_path(model_name: str, version: Optional[int] = None, _workspace: Any = None) -> str:
-        """The path of the model's one file or folder: `azureml-models/<name>/<version>/<it>`, by default of the
-        newest version; `<name>` in the working directory when nothing is deployed under that name.
+        """The path of the model's one file or folder, `azureml-models/<name>/<version>/<it>`.
 
-        Raises ModelNotFoundException, which names the places, and ValueError for a version that is no whole number.
+        By default of the newest version; `<name>` in the working directory when nothing is deployed under
+        that name. Raises ModelNotFoundException, which names the places, and ValueError for a version that is no
+        whole number.
         """
         if version is not None and not isinstance(version, int):
             raise ValueError(f"version is {version!r}: expected a whole number or None")
@@ -49,8 +51,8 @@ class Model(metaclass=_NoWorkspace):
             return model_name
         looked_for = os.path.join(of_name, "<any>" if wanted is None else str(wanted))
         raise ModelNotFoundException(
-            f"There is no model {model_name!r}: looked for {looked_for} and for {os.path.abspath(model_name)}. "
-            f"Deployed are: {', '.join(_entries(root)) or 'none'}."
+            f"There is no model {model_name!r}: looked for {looked_for} and for "
+            f"{os.path.abspath(model_name)}. Deployed are: {', '.join(_entries(root)) or 'none'}."
         )
 
 
