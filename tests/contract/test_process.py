@@ -8,7 +8,7 @@ import time
 import unittest
 
 from case import ECHO, SCRIPT_FAILED, WorkerTest
-from worker import RUN_FAILED, WORKER_ENDS, head, request
+from worker import RUN_FAILED, WORKER_ENDS, Worker, head, request
 
 
 class Stream(WorkerTest):
@@ -58,6 +58,21 @@ class Stream(WorkerTest):
         worker = self.ready("def init(): pass\ndef run(data): return 'y' * len(data)")
         for size in (64 << 20, 3):
             self.assertEqual(worker.ask(b"x" * size).body, b'"' + b"y" * size + b'"')
+
+    def test_large_requests_leave_nothing_behind(self) -> None:
+        worker = self.ready(ECHO)
+        worker.ask(b"x")
+        before = self.resident_bytes(worker)
+        worker.ask(b"x" * (64 << 20))
+        deadline = time.monotonic() + 10
+        while self.resident_bytes(worker) > before + (8 << 20):
+            self.assertLess(time.monotonic(), deadline, "the request is still held")
+            time.sleep(0.05)
+
+    @staticmethod
+    def resident_bytes(worker: Worker) -> int:
+        with open(f"/proc/{worker.process.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def test_the_host_closes(self) -> None:
         worker = self.ready(ECHO)

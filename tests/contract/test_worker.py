@@ -58,6 +58,12 @@ class Ready(WorkerTest):
         self.assertEqual(swagger["2"]["info"]["version"], "7")
         self.assertEqual(list(swagger["2"]["paths"]), [f"/api/v1/{p}" for p in ("", "score", "swagger.json")])
 
+    def test_swagger_too_large(self) -> None:
+        self.write("swagger.json", json.dumps({"swagger": "x" * (2 << 20)}))
+        worker = self.ready(ECHO)
+        self.assertEqual(sorted(worker.about["swagger"]), ["3", "3.1"])
+        self.assertIn("No swagger of version 2: it has 20971", worker.log)
+
     def test_source_folder(self) -> None:
         self.write("source_dir/helper.py", "NAME = 'helped'")
         self.write(

@@ -17,6 +17,9 @@ _VERSIONS = ("2", "3", "3.1")
 _ALIASES = {"2": ("2", "2.0"), "3": ("3", "3.0"), "3.1": ("3.1",)}
 _FILES = {"2": ("swagger.json", "swagger2.json"), "3": ("swagger3.json",), "3.1": ("swagger3.1.json",)}
 
+# The host takes 16 MiB of what a worker says when it is ready; escaped, three documents fit.
+_CHARACTERS = 2 << 20
+
 _FAILED = "The service failed to execute due to an error."
 _JSON = "application/json"
 _TEXT = "text/plain"
@@ -33,9 +36,19 @@ def documents(app_root: str, script: Script) -> Dict[str, str]:
             )
             continue
         try:
-            found[version] = json.dumps(document)
+            text = json.dumps(document)
         except (TypeError, ValueError, RecursionError) as error:
             logs.LOGGER.error("No swagger of version %s: the script's schema is no JSON: %s", version, error)
+            continue
+        if len(text) > _CHARACTERS:
+            logs.LOGGER.error(
+                "No swagger of version %s: it has %d characters, more than %d; shorten the schema's sample",
+                version,
+                len(text),
+                _CHARACTERS,
+            )
+            continue
+        found[version] = text
     return found
 
 

@@ -71,6 +71,8 @@ class Server:
                     send(request.id, status, flags, exec_ms, body, head)
                 if flags & wire.WORKER_ENDS:
                     return self._exit_code
+                # They may be large, and the next request may be long in coming.
+                del request, body, head
         except ConnectionError:
             pass  # the host has left and needs no answers
         return 0

@@ -30,8 +30,8 @@ class Model(metaclass=_NoWorkspace):
         """The path of the model's one file or folder, `azureml-models/<name>/<version>/<it>`.
 
         By default of the newest version; `<name>` in the working directory when nothing is deployed under
-        that name. Raises ModelNotFoundException, which names the places, and ValueError for a version that is no
-        whole number.
+        that name. Raises ModelNotFoundException, which names the places, and ValueError for a version that
+        is no whole number.
         """
         if version is not None and not isinstance(version, int):
             raise ValueError(f"version is {version!r}: expected a whole number or None")
