@@ -1,7 +1,7 @@
 """What is asked of both servers, script by script.
 
 A row whose `differs` is set is an intended difference: the reason in words, and what triscore has to answer
-instead of what the reference answers. Everything else has to be equal, byte for byte.
+instead of what the reference answers, or besides. Everything else has to be equal, byte for byte.
 """
 
 import json
@@ -22,6 +22,14 @@ class Instead(NamedTuple):
     headers: Dict[str, Optional[str]]
 
 
+class Adds(NamedTuple):
+    """Headers that triscore's answer has besides; everything else is equal."""
+
+    reason: str
+    #: What each of them looks like, as a regular expression.
+    headers: Dict[str, str]
+
+
 class Row(NamedTuple):
     """One request."""
 
@@ -30,7 +38,7 @@ class Row(NamedTuple):
     method: str = "POST"
     path: str = "/score"
     headers: Sequence[Header] = (JSON,)
-    differs: Optional[Instead] = None
+    differs: Union[Instead, Adds, None] = None
 
 
 class Script(NamedTuple):
@@ -72,6 +80,9 @@ EXITED = _message(
     "answers like any failure of the script, in JSON, and replaces the worker.",
     "True",
 )
+_ALLOW = "HTTP requires the header Allow of an answer 405 (RFC 9110, 15.5.6)."
+READ_ONLY = Adds(_ALLOW, {"allow": r"GET, HEAD(, OPTIONS)?"})
+SCORED = Adds(_ALLOW, {"allow": r"GET, (HEAD, )?OPTIONS, POST"})
 INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
 
 _FORM = "application/x-www-form-urlencoded"
@@ -86,13 +97,13 @@ _PARTS = (
 SURFACE = [
     _get("health", path="/"),
     Row("health HEAD", b"", "HEAD", "/", ()),
-    Row("health POST", b"", "POST", "/", ()),
+    Row("health POST", b"", "POST", "/", (), READ_ONLY),
     _get("unknown path", path="/nowhere"),
     _get("score with a slash", path="/score/"),
-    Row("PUT score", b"{}", "PUT"),
-    Row("DELETE score", b"", "DELETE"),
-    Row("PATCH score", b"", "PATCH"),
-    Row("HEAD score", b"", "HEAD", "/score", ()),
+    Row("PUT score", b"{}", "PUT", differs=SCORED),
+    Row("DELETE score", b"", "DELETE", differs=SCORED),
+    Row("PATCH score", b"", "PATCH", differs=SCORED),
+    Row("HEAD score", b"", "HEAD", "/score", (), SCORED),
     Row("OPTIONS score", b"", "OPTIONS", "/score", ()),
     _get("swagger", path="/swagger.json"),
     _get("swagger 2", "version=2", "/swagger.json"),
@@ -153,7 +164,7 @@ REQUEST_HEADERS = [
     _post("not UTF-8", b"\xff"),
     Row("GET", b"", "GET", "/score?a=1", (("X-A", "1"),)),
     Row("OPTIONS", b"", "OPTIONS", "/score", ()),
-    Row("HEAD", b"", "HEAD", "/score", ()),
+    Row("HEAD", b"", "HEAD", "/score", (), SCORED),
 ]
 
 _TABLE = [[1, 2, 3], [4, 5, 6]]
@@ -173,7 +184,7 @@ SCHEMA = [
     _post("besides", {"data": _TABLE, "other": 1}),
     _post("too deep", b'{"data": ' + b"[" * 200_000),
     Row("OPTIONS", b"", "OPTIONS", "/score", ()),
-    Row("HEAD", b"", "HEAD", "/score", ()),
+    Row("HEAD", b"", "HEAD", "/score", (), SCORED),
 ]
 
 NUMPY = [
@@ -238,7 +249,7 @@ RAW_HTTP = [
     _post("POST", b"abc"),
     _get("GET"),
     Row("OPTIONS", b"", "OPTIONS", "/score", ()),
-    Row("PUT", b"", "PUT", "/score", ()),
+    Row("PUT", b"", "PUT", "/score", (), SCORED),
     Row("body", bytes(range(256)), path=_RAW + "body", headers=(("Content-Type", "image/jpeg"),)),
     Row("body without type", b"\x00", path=_RAW + "body", headers=()),
     Row("text", "ü".encode(), path=_RAW + "text"),

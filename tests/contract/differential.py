@@ -28,7 +28,7 @@ import tempfile
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from cases import SCRIPTS, Row, Script
+from cases import SCRIPTS, Adds, Instead, Row, Script
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 START_SECONDS = 120
@@ -168,10 +168,23 @@ def _shown(body: bytes) -> str:
 
 def verdict(row: Row, reference: Reply, ours: Reply) -> Tuple[str, List[str]]:
     """ "equal", "intended" or "DIFFERS", and the differences."""
-    found = differences(comparable(reference, row), comparable(ours, row))
+    expected, got = comparable(reference, row), comparable(ours, row)
+    found = differences(expected, got)
     if row.differs is None:
         return ("DIFFERS", found) if found else ("equal", [])
-    instead = row.differs
+    if isinstance(row.differs, Adds):
+        wrong = []
+        for name, pattern in row.differs.headers.items():
+            values = got.headers.pop(name, None)
+            if name in expected.headers or values is None or not re.fullmatch(pattern, ", ".join(values)):
+                wrong.append(f"header {name} {values}, expected it here alone and to be like {pattern}")
+        wrong += differences(expected, got)
+    else:
+        wrong = _compared_instead(row.differs, found, ours)
+    return ("DIFFERS", wrong) if wrong else ("intended", [row.differs.reason])
+
+
+def _compared_instead(instead: Instead, found: List[str], ours: Reply) -> List[str]:
     wrong = []
     if not found:
         wrong.append("no difference where one is intended: is the row out of date?")
@@ -183,7 +196,7 @@ def verdict(row: Row, reference: Reply, ours: Reply) -> Tuple[str, List[str]]:
         got = ours.headers.get(name)
         if got != (None if value is None else [value]):
             wrong.append(f"header {name} {got}, expected {value}")
-    return ("DIFFERS", wrong) if wrong else ("intended", [instead.reason])
+    return wrong
 
 
 def laid_out(folder: str, script: Script, python: str) -> Tuple[str, str]:
