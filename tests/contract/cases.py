@@ -39,6 +39,8 @@ class Row(NamedTuple):
     path: str = "/score"
     headers: Sequence[Header] = (JSON,)
     differs: Union[Instead, Adds, None] = None
+    #: The body is sent in chunks, without its length.
+    chunked: bool = False
 
 
 class Script(NamedTuple):
@@ -133,6 +135,8 @@ ECHO = [
     _post("cut short UTF-8", "日".encode()[:2]),
     _post("zero bytes", b"a\x00b"),
     _post("one megabyte", b"x" * (1 << 20)),
+    _post("in chunks", b"x" * 100_000, chunked=True),
+    _post("empty in chunks", b"", chunked=True),
     _post("a form's body", b"a=1&b=2", headers=(("Content-Type", _FORM),)),
     _post("a form of parts", _PARTS, headers=(("Content-Type", _MULTIPART),)),
     _post("a form without boundary", b"abc", headers=(("Content-Type", "multipart/form-data"),)),
@@ -161,6 +165,7 @@ REQUEST_HEADERS = [
     _post("underscore", ["X-Under", "X_Under"], headers=(("x_under", "hidden"),)),
     _post("Latin-1", ["X-Latin"], headers=(("X-Latin", "gr\u00f6\u00dfer"),)),
     _post("empty", ["X-Empty"], headers=(("X-Empty", ""),)),
+    _post("in chunks", ["Content-Length", "Transfer-Encoding"], chunked=True),
     _post("not UTF-8", b"\xff"),
     Row("GET", b"", "GET", "/score?a=1", (("X-A", "1"),)),
     Row("OPTIONS", b"", "OPTIONS", "/score", ()),
@@ -172,6 +177,7 @@ SCHEMA = [
     _post("text", b"{}", headers=(("Content-Type", "text/plain"),)),
     _post("no type", b"{}", headers=()),
     _post("charset", {"data": _TABLE}, headers=(("Content-Type", "Application/JSON; charset=utf-8"),)),
+    _post("in chunks", {"data": _TABLE}, chunked=True),
     _post("+json", {"data": _TABLE}, headers=(("Content-Type", "application/x.y+json"),)),
     _post("empty", b""),
     _post("not JSON", b"{'data': 1}"),

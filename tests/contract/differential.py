@@ -113,9 +113,14 @@ class Server:
             connection.putrequest(row.method, row.path)
             for name, value in row.headers:
                 connection.putheader(name, value.encode("latin-1"))
-            if row.body or row.method == "POST":
-                connection.putheader("Content-Length", str(len(row.body)))
-            connection.endheaders(row.body or None)
+            if row.chunked:
+                connection.putheader("Transfer-Encoding", "chunked")
+                parts = [row.body[at : at + 30_000] for at in range(0, len(row.body), 30_000)]
+                connection.endheaders(iter(parts), encode_chunked=True)
+            else:
+                if row.body or row.method == "POST":
+                    connection.putheader("Content-Length", str(len(row.body)))
+                connection.endheaders(row.body or None)
             response = connection.getresponse()
             headers: Headers = {}
             for name, value in response.getheaders():

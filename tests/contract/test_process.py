@@ -109,6 +109,18 @@ class Hostile(WorkerTest):
                 with self.assertRaises((EOFError, ConnectionError)):
                     worker.answer()
 
+    def test_threads_do_not_hold_the_connection(self) -> None:
+        worker = self.ready("""
+            import sys, threading, time
+            def init(): threading.Thread(target=time.sleep, args=(3,)).start()
+            def run(data): sys.exit()
+        """)
+        begin = time.monotonic()
+        self.assertTrue(worker.ask(b"").flags & WORKER_ENDS)
+        with self.assertRaises(EOFError):
+            worker.answer()
+        self.assertLess(time.monotonic() - begin, 2)
+
     def test_what_scripts_do(self) -> None:
         # Each line runs in run(); the next request must be answered as if nothing had been.
         lines = [

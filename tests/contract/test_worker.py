@@ -12,7 +12,7 @@ import time
 import unittest
 
 from case import ECHO, HAS_FLASK, HAS_SCHEMA, INTERNAL, JSON, SCRIPT_FAILED, WorkerTest
-from worker import FAILED, HAS_EXEC_MS, NO_RUN_FAILED, READY, RUN_FAILED, TIMED_OUT, Worker, head
+from worker import RUNTIME, FAILED, HAS_EXEC_MS, NO_RUN_FAILED, READY, RUN_FAILED, TIMED_OUT, Worker, head
 
 
 class Ready(WorkerTest):
@@ -147,6 +147,19 @@ class NotReady(WorkerTest):
                 raise ValueError
             def run(data): pass
         """)
+
+    def test_old_pythons(self) -> None:
+        # The version is all that is old here: what an old Python would fail to import comes after.
+        self.write("score.py", ECHO)
+        self.write("site/sitecustomize.py", "import sys; sys.version_info = (3, 6, 2, 'final', 0)")
+        shims = os.path.join(RUNTIME, "shims")
+        environment = {"PYTHONPATH": os.pathsep.join((shims, os.path.join(self.root, "site")))}
+        with Worker(self.root, "score.py", environment) as worker:
+            about = worker.message(FAILED)
+            self.assertEqual(
+                about["message"], "the environment's Python is 3.6.2: entry scripts need 3.8 or newer"
+            )
+            self.assertEqual(worker.process.wait(10), 3)
 
     def test_missing_script(self) -> None:
         self.write("other.py", "")

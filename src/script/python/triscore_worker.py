@@ -14,10 +14,14 @@ import signal
 import sys
 
 EXIT_NOT_READY = 3
+OLDEST = (3, 8)
 
 
 def main():
     # type: () -> int
+    # This file alone is written so that older Pythons can read it.
+    if sys.version_info < OLDEST:
+        return too_old()
     from triscore_runtime import logs, openapi, script, serving, wire
 
     # Ctrl-C may reach the whole process group. The host decides what it means; no request is cut short by it.
@@ -41,6 +45,22 @@ def main():
         logs.flush()
         os._exit(EXIT_NOT_READY)
     return serving.Server(channel, entry, swagger).run()
+
+
+def too_old():
+    # type: () -> int
+    """Tells the host, without all that an old Python cannot import."""
+    import json
+    import socket
+    import struct
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    wanted = ".".join(map(str, OLDEST))
+    message = "the environment's Python is %s: entry scripts need %s or newer" % (version, wanted)
+    rest = json.dumps({"stage": "import", "message": message, "traceback": ""}).encode()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, int(os.environ["TRISCORE_WORKER_FD"])) as host:
+        host.sendall(struct.pack("<IB", 1 + len(rest), 2) + rest)
+    return EXIT_NOT_READY
 
 
 if __name__ == "__main__":

@@ -75,6 +75,8 @@ class Server:
                 del request, body, head
         except ConnectionError:
             pass  # the host has left and needs no answers
+        finally:
+            self._channel.close()
         return 0
 
     def _answered(self, request: wire.Request) -> Answer:

@@ -66,6 +66,10 @@ class Channel:
         self._is_child = True
         self._socket.close()
 
+    def close(self) -> None:
+        """Nothing is answered any more. Threads of the script may keep the process; the host need not wait."""
+        self._socket.close()
+
     def requests(self) -> Iterator[Request]:
         """The requests, in order, until the host closes its end."""
         receive, length_at, header_at = self._socket.recv_into, _LENGTH.unpack_from, _REQUEST.unpack_from
