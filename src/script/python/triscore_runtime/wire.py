@@ -67,7 +67,7 @@ class Channel:
         self._socket.close()
 
     def close(self) -> None:
-        """Nothing is answered any more. Threads of the script may keep the process; the host need not wait."""
+        """Nothing is answered any more: the host need not wait for threads that keep the process."""
         self._socket.close()
 
     def requests(self) -> Iterator[Request]:
