@@ -44,7 +44,14 @@ MOVES = [
     ("stepped", "step"),
     ("leapt", "leap"),
 ]
-STAYS = [("slept", "sleep"), ("sat", "sit"), ("stood", "stand"), ("waited", "wait"), ("rested", "rest"), ("hid", "hide")]
+STAYS = [
+    ("slept", "sleep"),
+    ("sat", "sit"),
+    ("stood", "stand"),
+    ("waited", "wait"),
+    ("rested", "rest"),
+    ("hid", "hide"),
+]
 DEEDS = [
     ("bought", "buy"),
     ("found", "find"),
@@ -167,7 +174,14 @@ class Maker:
             + self.rng.choice("a e i o u ai ea oo".split())
             for _ in range(syllables)
         ) + self.rng.choice(("", "n", "r", "t", "l", "x", "nd", "ck"))
-        known = {*COLOURS, *ADJECTIVES, *ANIMALS, *THINGS, *PLACES, *(word for words in UNSEEN.values() for word in words)}
+        known = {
+            *COLOURS,
+            *ADJECTIVES,
+            *ANIMALS,
+            *THINGS,
+            *PLACES,
+            *(word for words in UNSEEN.values() for word in words),
+        }
         if word in known:
             return self._made_up(category)
         return word.capitalize() if category == "name" else word
@@ -350,7 +364,15 @@ class Maker:
 
     def example(self) -> Example:
         """One to three sentences and a question about one of them."""
-        known: list[Callable[[], Sentence]] = [self.move, self.move, self.stay, self.deed, self.deed, self.there, self.be]
+        known: list[Callable[[], Sentence]] = [
+            self.move,
+            self.move,
+            self.stay,
+            self.deed,
+            self.deed,
+            self.there,
+            self.be,
+        ]
         sentences = [self.rng.choice(known)() for _ in range(self.rng.choice((1, 1, 2, 2, 3)))]
         about = self.rng.randrange(len(sentences))
         if self.kind is Kind.WORDINGS:
@@ -400,5 +422,18 @@ def vocabulary() -> list[str]:
     grammar = (
         "the a an and there are were is was who what which where how many did of animal color colour . ? ,"
     ).split()
-    words = [*COLOURS, *ADJECTIVES, *ANIMALS, *THINGS, *plurals, *NAMES, *PLACES, *NUMBERS, *verbs, *OVER, *AT, *grammar]
+    words = [
+        *COLOURS,
+        *ADJECTIVES,
+        *ANIMALS,
+        *THINGS,
+        *plurals,
+        *NAMES,
+        *PLACES,
+        *NUMBERS,
+        *verbs,
+        *OVER,
+        *AT,
+        *grammar,
+    ]
     return sorted({word.lower() for word in words})

@@ -78,14 +78,20 @@ class _Exporter:
     def along_tokens(self, x: str, name: str, output: str, window: int, dilation: int = 1) -> str:
         """x + relu(convolution of x) for rows of tokens."""
         g = self.graph
-        columns = g.node("Unsqueeze", [g.node("Transpose", [x], f"{output}.columns", perm=[1, 0])], f"{output}.in", axes=[0])
+        columns = g.node(
+            "Unsqueeze", [g.node("Transpose", [x], f"{output}.columns", perm=[1, 0])], f"{output}.in", axes=[0]
+        )
         made = self.convolution(columns, name, f"{output}.conv", window, dilation)
-        rows = g.node("Transpose", [g.node("Squeeze", [made], f"{output}.out", axes=[0])], f"{output}.rows", perm=[1, 0])
+        rows = g.node(
+            "Transpose", [g.node("Squeeze", [made], f"{output}.out", axes=[0])], f"{output}.rows", perm=[1, 0]
+        )
         return g.node("Add", [x, g.node("Relu", [rows], f"{output}.relu")], output)
 
     def dense(self, x: str, name: str, output: str) -> str:
         """x @ weight + bias."""
-        return self.graph.node("Add", [self.graph.node("MatMul", [x, name], f"{output}.product"), f"{name}.bias"], output)
+        return self.graph.node(
+            "Add", [self.graph.node("MatMul", [x, name], f"{output}.product"), f"{name}.bias"], output
+        )
 
     def mapped(self, x: str, ids: dict[str, int], other: int) -> str:
         """Strings as numbers; `other` for all that are not listed."""
@@ -102,7 +108,9 @@ class _Exporter:
     def encoded(self, side: str) -> tuple[str, str]:
         """The tokens of one side, "context" or "query", as vectors: alone, and with their neighbours."""
         g = self.graph
-        letters = g.node("Gather", ["letter.vectors", self.mapped(f"{side}_char", LETTER_IDS, OTHER_LETTER)], f"{side}.spelt")
+        letters = g.node(
+            "Gather", ["letter.vectors", self.mapped(f"{side}_char", LETTER_IDS, OTHER_LETTER)], f"{side}.spelt"
+        )
         shape = g.constant(f"{side}.letters.shape", np.array([-1, LETTERS_A_WORD, LETTER], np.int64))
         letters = g.node("Reshape", [letters, shape], f"{side}.letters")
         letters = g.node("Transpose", [letters], f"{side}.letters.columns", perm=[0, 2, 1])
@@ -119,7 +127,9 @@ class _Exporter:
         """From the scores [text, 2] to the best span's first and last token."""
         g = self.graph
         start = g.node("Slice", [both], "start", axes=[1], starts=[0], ends=[1])
-        end = g.node("Transpose", [g.node("Slice", [both], "end.column", axes=[1], starts=[1], ends=[2])], "end", perm=[1, 0])
+        end = g.node(
+            "Transpose", [g.node("Slice", [both], "end.column", axes=[1], starts=[1], ends=[2])], "end", perm=[1, 0]
+        )
         total = g.node("Add", [start, end], "span.total")
         # 0, 1, 2 …: where a vector of ones is not zero. Opset 9 has no Range.
         length = g.node("Slice", [g.node("Shape", [both], "span.shape")], "span.length", axes=[0], starts=[0], ends=[1])
@@ -131,7 +141,9 @@ class _Exporter:
         forward = g.node("Greater", [distance, low], "span.forward")
         short = g.node("Less", [distance, high], "span.short")
         allowed = g.node("And", [forward, short], "span.allowed")
-        never = g.node("ConstantOfShape", [g.node("Shape", [total], "span.square")], "span.never", value=g.scalar_tensor(-1e9))
+        never = g.node(
+            "ConstantOfShape", [g.node("Shape", [total], "span.square")], "span.never", value=g.scalar_tensor(-1e9)
+        )
         chosen = g.node("Where", [allowed, total, never], "span.scores")
         flat = g.node("Reshape", [chosen, g.constant("span.flat.shape", np.array([-1], np.int64))], "span.flat")
         best = g.node("ArgMax", [flat], "span.best", axis=0, keepdims=1)
@@ -155,9 +167,7 @@ class _Exporter:
         focus = g.node("Transpose", [g.node("MatMul", [query, "focus"], "focus.column")], "focus.row", perm=[1, 0])
         question = g.node("MatMul", [g.node("Softmax", [focus], "focus.weight", axis=1), query], "question")
 
-        products = [
-            g.node("Mul", [text, other], f"text.{other}") for other in (attended, matched, question)
-        ]
+        products = [g.node("Mul", [text, other], f"text.{other}") for other in (attended, matched, question)]
         joined = g.node("Concat", [text, attended, *products, best], "joined", axis=1)
         hidden = self.dense(joined, "join.dense", "hidden.text")
         asked = g.node("MatMul", [question, "join.question"], "hidden.question")

@@ -90,7 +90,9 @@ def make_batch(examples: Sequence[Example], rng: np.random.Generator | None = No
         ids = np.zeros((len(sequences), longest), np.int64)
         there = np.zeros(ids.shape, dtype=bool)
         for row, (sequence, gone) in enumerate(zip(sequences, forgotten, strict=True)):
-            ids[row, : len(sequence)] = [tokens.setdefault((word, word.lower() in gone), len(tokens)) for word in sequence]
+            ids[row, : len(sequence)] = [
+                tokens.setdefault((word, word.lower() in gone), len(tokens)) for word in sequence
+            ]
             there[row, : len(sequence)] = True
         return ids, there
 

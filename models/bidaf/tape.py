@@ -32,7 +32,10 @@ class Value:
         shape = self.array.shape
         if gradient.shape != shape:
             extra = gradient.ndim - len(shape)
-            axes = (*range(extra), *(i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1))
+            axes = (
+                *range(extra),
+                *(i + extra for i, n in enumerate(shape) if n == 1 and gradient.shape[i + extra] != 1),
+            )
             gradient = gradient.sum(axis=axes).reshape(shape)
         self.gradient = gradient if self.gradient is None else self.gradient + gradient
 
@@ -123,7 +126,9 @@ class Tape:
         places = []
         for k, shift in enumerate(shifts):
             length = max(n - abs(shift), 0)
-            source, target = slice(max(shift, 0), max(shift, 0) + length), slice(max(-shift, 0), max(-shift, 0) + length)
+            source, target = slice(max(shift, 0), max(shift, 0) + length), slice(
+                max(-shift, 0), max(-shift, 0) + length
+            )
             columns = slice(k * d, (k + 1) * d)
             joined[..., target, columns] = a.array[..., source, :]
             places.append((source, target, columns))
@@ -156,9 +161,7 @@ class Tape:
         scores = np.where(allowed, a.array, NEVER)
         result = np.exp(scores - scores.max(axis=-1, keepdims=True))
         result /= result.sum(axis=-1, keepdims=True)
-        return self._note(
-            result, lambda g: a.receive(result * (g - (g * result).sum(axis=-1, keepdims=True)))
-        )
+        return self._note(result, lambda g: a.receive(result * (g - (g * result).sum(axis=-1, keepdims=True))))
 
     def cross_entropy(self, scores: Value, allowed: NDArray[np.bool_], labels: Indices) -> Value:
         """The mean over rows of -log of the label's softmax among the allowed entries."""
