@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Runs a walk-through as a reader would, and compares what is printed with what the document says.
 
-Every ```console block is run, in order, in one shell: lines that begin with `$ ` are commands, the lines below are the
-output to expect, standard error included. `…` in them stands for anything, of any length. A command must succeed unless its
-expected output holds `error:`, and then it must fail. A block marked `unless=PATH` is left out where PATH exists.
+Every ```console block is run, in order, in one shell: lines that begin with `$ ` are commands, the lines below are
+the output to expect, standard error included. `…` in them stands for anything, of any length. A command must succeed
+unless its expected output holds `error:`, and then it must fail. A block marked `unless=PATH` is left out where PATH
+exists.
 
-    python3 tests/tutorial.py                                  # models/tutorial.md, with `triscore` from the PATH
+    python3 tests/tutorial.py           # models/tutorial.md, with `triscore` from the PATH
     python3 tests/tutorial.py --triscore target/debug/triscore
-    python3 tests/tutorial.py --list                           # only shows what would be run
+    python3 tests/tutorial.py --list    # only shows what would be run
 
 Services and models live in a temporary home, and what was started is deleted, whatever happens. Needs nothing but Python.
 """
@@ -157,7 +158,8 @@ def check(step: Step, got: str, status: int) -> None:
     expected = "\n".join(step.expected)
     should_fail = "error:" in expected
     if (status != 0) != should_fail:
-        raise TutorialError(f"exit status {status}, expected {'another than 0' if should_fail else '0'}; it printed:\n{got}")
+        wanted = "failure" if should_fail else "success"
+        raise TutorialError(f"exit status {status}, expected {wanted}; it printed:\n{got}")
     if not matches(expected, got):
         raise TutorialError(f"expected:\n{expected}\n\ngot:\n{normal(got)}")
 

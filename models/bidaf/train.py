@@ -104,7 +104,7 @@ def main() -> None:
         path = FOLDER / "model.onnx"
         export(weights, path)
         engine = session(path)
-        held_out: dict[str, object] = {}
+        held_out: dict[str, dict[str, float]] = {}
         correct_of_all, differing = 0, 0
         kinds = (Kind.SENTENCES, Kind.WORDS, Kind.WORDINGS)
         for kind in kinds:

@@ -26,9 +26,11 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Attribute) -> str:
-        """Adds a node with one output; returns that output's name. `domain` is not an attribute but the operator's."""
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
+    def node(
+        self, op: str, inputs: Sequence[str], output: str, *, domain: str | None = None, **attributes: Attribute
+    ) -> str:
+        """Adds a node with one output; returns that output's name. `domain` is the operator's, if not ONNX's own."""
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, domain=domain, **attributes))
         return output
 
     def constant(self, name: str, value: NDArray) -> str:
