@@ -36,6 +36,7 @@ fn rig(workers: usize, timeout_ms: u64) -> Rig {
     options.log = Arc::new(move |lines| {
         counter.fetch_add(lines.len(), Ordering::SeqCst);
     });
+    options.memory_limit_bytes = Some(100 << 20);
     let pool = Pool::start(options).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     pool.start(&[runtime.handle().clone()]).unwrap();
@@ -152,4 +153,24 @@ fn a_script_that_does_not_start_says_why() {
     let mut options = options("");
     options.python = "/nowhere/python3".into();
     assert!(Pool::start(options).unwrap_err().to_string().contains("/nowhere/python3"));
+}
+
+#[test]
+fn a_worker_that_leaks_or_is_killed_is_replaced() {
+    let rig = rig(1, 20_000);
+    let first = rig.ask("pid").unwrap();
+    std::thread::sleep(Duration::from_millis(1_500)); // seen once below its limit
+    assert_eq!(rig.ask("grow 200000000"), Ok("grown".to_owned()));
+    let until = Instant::now() + Duration::from_secs(10);
+    while rig.ask("pid").unwrap() == first && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let second = rig.ask("pid").unwrap();
+    assert_ne!(second, first);
+    let killed = std::process::Command::new("kill").args(["-9", &second]).status().unwrap();
+    assert!(killed.success());
+    let since = Instant::now();
+    while rig.ask("pid").map_or(true, |pid| pid == second) {
+        assert!(since.elapsed() < Duration::from_secs(5));
+    }
 }

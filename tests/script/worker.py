@@ -65,6 +65,9 @@ while True:
         sock.sendall(b"\xff" * 64)
     elif word == "pid":
         answer(ident, str(os.getpid()).encode())
+    elif word == "grow":
+        kept = bytearray(b"k" * int(rest))
+        answer(ident, b"grown")
     elif word == "wrong-id":
         answer(ident + 1, b"")
     else:
