@@ -267,6 +267,10 @@ impl Shared {
         for job in conn.in_flight.into_iter().rev().filter_map(|e| e.job) {
             state.waiting.push_front(job);
         }
+        if self.is_closed() {
+            // Nobody takes it up again: dropped, it is answered as when the service shuts down.
+            state.waiting.clear();
+        }
         state.pump();
     }
 
