@@ -24,6 +24,7 @@
 //! | room | what it is | feature |
 //! |---|---|---|
 //! | [`service`] | a deployed service's life: processes, states, restarts | `server` |
+//! | [`script`] | entry scripts in Python: supervised worker processes | `server` |
 //! | [`server`] | HTTP: admission, JSON, keys, metrics, shutdown | `server` |
 //! | [`environment`] | the Python environments of entry scripts, built once and kept | `server` |
 //! | [`registry`] | registered models and services, in one folder | `server` |
@@ -65,6 +66,8 @@ pub mod model;
 #[cfg(feature = "server")]
 pub mod registry;
 pub mod scoring;
+#[cfg(feature = "server")]
+pub mod script;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]
