@@ -18,7 +18,7 @@
 //! # How a request goes
 //! An I/O thread (tokio, hyper) reads the request and puts its body into one bounded queue. A scorer
 //! thread takes it, decodes the JSON straight into tensors, scores, writes the answer, and wakes the I/O
-//! thread. Inference never runs on an I/O thread. Nothing per request needs a timer: one
+//! thread. An [`Application`] takes whole requests instead, and answers from its own threads. Inference never runs on an I/O thread. Nothing per request needs a timer: one
 //! watchdog looks after every bound there is (queue wait, scoring time, slow heads, idle connections).
 //!
 //! # Bounds
@@ -26,6 +26,7 @@
 //! step are all bounded; past a bound the answer is 413, 408, 431, 503 or 504, at once.
 
 mod admission;
+mod app;
 mod application;
 mod body;
 mod connection;
@@ -39,9 +40,11 @@ mod metrics;
 mod options;
 mod queue;
 mod reply;
+mod score;
 mod scorers;
 mod shared;
 mod swagger;
+mod tls;
 pub(crate) mod tokens;
 mod warm;
 
@@ -55,11 +58,12 @@ pub use keys::Keys;
 pub use listen::{Accept, bind_listener};
 pub use options::ServerOptions;
 pub use shared::Phase;
+pub use tls::Tls;
 pub use warm::warm_up;
 
-use crate::error::{ErrorKind, Result, ScoreError};
+use crate::error::{Result, ScoreError};
 use crate::scoring::Scorer;
-use shared::{Accepting, Loaded, Shared, Stage};
+use shared::{Accepting, Hosted, Loaded, Served, Shared, Stage};
 
 /// A running server. Dropped, it ends at once; [`Server::join`] waits for its orderly end.
 pub struct Server {
@@ -72,6 +76,7 @@ pub struct Server {
 #[derive(Clone)]
 pub struct ServerHandle {
     shared: Arc<Shared>,
+    loops: io::Loops,
     scoring: Arc<Mutex<Vec<std::thread::JoinHandle<()>>>>,
 }
 
@@ -105,7 +110,7 @@ impl Server {
         let shared = Arc::new(Shared::new(options));
         let (loops, io_threads) = io::Loops::start(&shared)?;
         // From here on, whatever fails drops the server, and that ends its threads.
-        let handle = ServerHandle { shared: shared.clone(), scoring: Arc::default() };
+        let handle = ServerHandle { shared: shared.clone(), loops: loops.clone(), scoring: Arc::default() };
         let server = Self { handle, local_addr: addr, io_threads };
         let first = loops.first()?.clone();
         let entered = first.enter();
@@ -162,7 +167,7 @@ impl ServerHandle {
     /// blocks for as long as that takes.
     ///
     /// # Errors
-    /// `Conflict` when there is a scorer already; `DeviceLost` when the device is lost in the warm-up;
+    /// `Conflict` when something answers already; `DeviceLost` when the device is lost in the warm-up;
     /// `Internal` when the system refuses threads.
     pub fn ready(&self, scorer: Arc<dyn Scorer>) -> Result<()> {
         let options = &self.shared.options;
@@ -181,13 +186,26 @@ impl ServerHandle {
             slots: (0..threads).map(|_| Arc::default()).collect(),
             scorer,
         };
-        if self.shared.loaded.set(loaded).is_err() {
-            return Err(ScoreError::new(ErrorKind::Conflict, "the server has a scorer already"));
-        }
+        self.shared.serve(Served::Model(loaded))?;
         let started = scorers::start(&self.shared)?;
         self.lock_scoring().extend(started);
         self.shared.phase.send_replace(Phase::Ready);
         tracing::info!(service = options.service_name, devices, threads, "ready");
+        Ok(())
+    }
+
+    /// Hands over an application, in the place of a scorer: from now on the service is ready. Blocks for as
+    /// long as the application takes to start.
+    ///
+    /// # Errors
+    /// `Conflict` when something answers already; what [`Application::start`] says.
+    pub fn ready_with(&self, application: Arc<dyn Application>) -> Result<()> {
+        application.start(self.loops.all())?;
+        let device = application.device();
+        let hosted = Hosted { application, device: headers::printable(&device) };
+        self.shared.serve(Served::Application(hosted))?;
+        self.shared.phase.send_replace(Phase::Ready);
+        tracing::info!(service = self.shared.options.service_name, device, "ready");
         Ok(())
     }
 

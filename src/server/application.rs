@@ -16,10 +16,11 @@ use tokio::sync::oneshot;
 
 use super::admission::Permit;
 use crate::error::Result;
+use crate::scoring::Health;
 
 /// Answers the scoring route. Shared by every thread that speaks HTTP.
 ///
-/// None of its functions may block: they are called on event loops.
+/// None of its functions may block but [`start`](Self::start): they are called on event loops.
 pub trait Application: fmt::Debug + Send + Sync {
     /// Called once, before the first request, with the event loops of the server: tasks may be spawned
     /// there. They end with the server.
@@ -42,8 +43,13 @@ pub trait Application: fmt::Debug + Send + Sync {
     /// Why the application cannot answer now, or `None` when it can.
     fn not_ready(&self) -> Option<String>;
 
-    /// The description of the interface in that version of OpenAPI, as JSON; `None` leaves it to the server's
-    /// own, which takes and gives any object.
+    /// Whether what it scores on is there. A lost device ends the service, as that of a model does.
+    fn health(&self) -> Health {
+        Health::Ready
+    }
+
+    /// The description of the interface in that version of OpenAPI, as JSON; `None` when it cannot be
+    /// said in that version, which is answered 404.
     fn swagger(&self, version: SwaggerVersion) -> Option<Bytes>;
 
     /// What it answers on, for the header `x-triscore-device`.
@@ -126,6 +132,8 @@ pub enum Outcome {
     TimedOut,
     /// What worked on it died: 502 with the reason.
     Died(String),
+    /// The service ends: 503.
+    Stopped,
 }
 
 /// An application's own answer.

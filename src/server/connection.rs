@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 /// After an answer to a body that was not read to its end, so many bytes more are read and dropped, for
 /// so long, before the connection closes: closing at once would take the answer from the client.
@@ -215,16 +214,16 @@ impl Drop for Registered<'_> {
 }
 
 /// A socket whose reads and writes are noted.
-pub(super) struct Watched {
-    stream: TcpStream,
+pub(super) struct Watched<S> {
+    stream: S,
     conn: Arc<Conn>,
     /// Bytes read and dropped after the last answer.
     lingered: usize,
     shut: bool,
 }
 
-impl Watched {
-    pub(super) fn new(stream: TcpStream, conn: Arc<Conn>) -> Self {
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, conn: Arc<Conn>) -> Self {
         Self { stream, conn, lingered: 0, shut: false }
     }
 
@@ -248,7 +247,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -263,7 +262,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -34,15 +34,23 @@ impl Ids {
     /// The ids that the client sent, or a fresh one.
     ///
     /// # Errors
-    /// The message of the refusal, when an id is too long.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, String> {
-        let id = |name: &HeaderName| match headers.get(name) {
-            Some(id) if id.len() > ID_CHARS => Err(format!("{name} must not exceed {ID_CHARS} characters")),
-            id => Ok(id.cloned()),
-        };
-        let request = id(&REQUEST_ID)?.unwrap_or_else(fresh_id);
-        let (ms_request, client) = (id(&MS_REQUEST_ID)?, id(&CLIENT_REQUEST_ID)?);
+    /// The refusal, when an id is too long.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, IdsRefused> {
+        let id = |name: &HeaderName| headers.get(name).filter(|id| !id.is_empty()).cloned();
+        let is_long = |id: &Option<HeaderValue>| id.as_ref().is_some_and(|id| id.len() > ID_CHARS);
+        let request = id(&REQUEST_ID);
+        let (ms_request, client) = (id(&MS_REQUEST_ID), id(&CLIENT_REQUEST_ID));
         let trace = headers.get(&TRACE_ID).cloned();
+        if is_long(&request) {
+            let message = format!("{REQUEST_ID} must not exceed {ID_CHARS} characters");
+            return Err(IdsRefused { message, request: None, trace });
+        }
+        let request = request.unwrap_or_else(fresh_id);
+        if is_long(&ms_request) || is_long(&client) {
+            let message =
+                format!("{MS_REQUEST_ID} and {CLIENT_REQUEST_ID} must not exceed {ID_CHARS} characters");
+            return Err(IdsRefused { message, request: Some(request), trace });
+        }
         Ok(Self {
             client: client.clone().or_else(|| ms_request.clone()),
             ms_request: ms_request.or(client).unwrap_or_else(|| request.clone()),
@@ -56,6 +64,25 @@ impl Ids {
         headers.insert(REQUEST_ID, self.request);
         headers.insert(MS_REQUEST_ID, self.ms_request);
         for (name, value) in [(CLIENT_REQUEST_ID, self.client), (TRACE_ID, self.trace)] {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// Why a request is refused for its ids, and those that its answer carries none the less.
+#[derive(Debug)]
+pub(super) struct IdsRefused {
+    pub(super) message: String,
+    request: Option<HeaderValue>,
+    trace: Option<HeaderValue>,
+}
+
+impl IdsRefused {
+    /// Puts them into the refusal.
+    pub(super) fn put(self, headers: &mut HeaderMap) {
+        for (name, value) in [(REQUEST_ID, self.request), (TRACE_ID, self.trace)] {
             if let Some(value) = value {
                 headers.insert(name, value);
             }
@@ -130,7 +157,18 @@ mod tests {
         long.insert(REQUEST_ID, HeaderValue::from_str(&"i".repeat(100)).unwrap());
         assert!(Ids::of(&long).is_ok());
         long.insert(REQUEST_ID, HeaderValue::from_str(&"i".repeat(101)).unwrap());
-        assert_eq!(Ids::of(&long).unwrap_err(), "x-request-id must not exceed 100 characters");
+        assert_eq!(Ids::of(&long).unwrap_err().message, "x-request-id must not exceed 100 characters");
+        let mut long = HeaderMap::new();
+        long.insert(CLIENT_REQUEST_ID, HeaderValue::from_str(&"i".repeat(101)).unwrap());
+        let refused = Ids::of(&long).unwrap_err();
+        let message = "x-ms-request-id and x-ms-client-request-id must not exceed 100 characters";
+        assert_eq!(refused.message, message);
+        let mut answer = HeaderMap::new();
+        refused.put(&mut answer);
+        assert!(answer.contains_key(REQUEST_ID) && !answer.contains_key(MS_REQUEST_ID));
+        let mut blank = HeaderMap::new();
+        blank.insert(REQUEST_ID, HeaderValue::from_static(""));
+        assert!(!Ids::of(&blank).unwrap().request.is_empty(), "an empty id is none");
     }
 
     #[test]

@@ -7,30 +7,26 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    VARY, WWW_AUTHENTICATE,
+    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
 };
 use axum::http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::oneshot;
 
 use super::connection::Conn;
 use super::headers::{self, Ids};
-use super::reply::{Reply, message_body};
-use super::scorers::Job;
-use super::shared::{Shared, Stage};
-use super::{body, json};
-use crate::scoring::CancelToken;
+use super::reply::message_body;
+use super::shared::{Served, Shared, Stage};
+use super::{score, swagger};
 
 const NOT_FOUND: &str = "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.";
-const NOT_ALLOWED: &str = "The method is not allowed for the requested URL.";
+pub(super) const NOT_ALLOWED: &str = "The method is not allowed for the requested URL.";
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
@@ -50,7 +46,7 @@ pub(super) async fn handle(
     let mut response = match path {
         "/score" => {
             let method = request.method().clone();
-            let response = score_route(&shared, &conn, request, start).await;
+            let response = score::route(&shared, &conn, request, start).await;
             log(&method, "/score", &response, start);
             response
         }
@@ -81,121 +77,6 @@ fn without_prefix<'a>(path: &'a str, prefix: Option<&str>) -> &'a str {
     }
 }
 
-/// `POST /score`, `GET /score?…`, `OPTIONS /score`.
-async fn score_route(
-    shared: &Shared,
-    conn: &Conn,
-    request: Request<Incoming>,
-    start: Instant,
-) -> Response<ReplyBody> {
-    match *request.method() {
-        Method::POST | Method::GET => {}
-        Method::OPTIONS => return empty(),
-        _ => return not_allowed("GET, OPTIONS, POST"),
-    }
-    let ids = match Ids::of(request.headers()) {
-        Ok(ids) => ids,
-        Err(message) => {
-            conn.leaves_unread();
-            return finish(shared, Reply::refused(431, &message), start);
-        }
-    };
-    let reply = match score(shared, request).await {
-        Ok(reply) => reply,
-        Err(reply) => {
-            conn.leaves_unread();
-            reply
-        }
-    };
-    let mut response = finish(shared, reply, start);
-    ids.put(response.headers_mut());
-    response
-}
-
-/// From a request's head to its reply. An error is a reply given before the body was read.
-async fn score(shared: &Shared, request: Request<Incoming>) -> Result<Reply, Reply> {
-    let options = &shared.options;
-    let (head, incoming) = request.into_parts();
-    authorized(shared, &head.headers)?;
-    if let Err(e) = shared.scorer() {
-        return Err(Reply::failure(&e, false));
-    }
-    if let Some(encoding) = head.headers.get(CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        return Err(Reply::refused(415, "Content-Encoding is not supported: send the JSON as it is."));
-    }
-    let declared = usize::try_from(incoming.size_hint().lower()).unwrap_or(usize::MAX);
-    if declared > options.max_body_bytes {
-        return Err(body::too_large(options));
-    }
-    let Some(mut permit) = shared.admission.admit(declared) else {
-        shared.metrics.overloaded();
-        return Err(Reply::overloaded(&options.service_name));
-    };
-    let body = match head.method {
-        Method::GET => json::query_to_json(head.uri.query().unwrap_or_default()).into(),
-        _ => body::read(incoming, declared, &mut permit, options).await?,
-    };
-    let received = Instant::now();
-    let cancel = CancelOnDrop(CancelToken::new());
-    let (reply, answer) = oneshot::channel();
-    let deadline = received.checked_add(Duration::from_millis(options.scoring_timeout_ms));
-    let job = Job { body, received, deadline, cancel: cancel.0.clone(), reply, permit };
-    if shared.queue.push(job).is_err() {
-        shared.metrics.overloaded();
-        return Ok(Reply::overloaded(&options.service_name));
-    }
-    // The sender is dropped unanswered only when the server is torn down around the request.
-    let stopped = |_| Reply::refused(503, "The service is shutting down.");
-    Ok(answer.await.unwrap_or_else(stopped))
-}
-
-/// Cancels the call when the handler is dropped, which is what happens when the client leaves. After the
-/// answer it cancels nothing any more.
-struct CancelOnDrop(CancelToken);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-/// Whether the request shows a key, if keys are asked for.
-fn authorized(shared: &Shared, headers: &HeaderMap) -> Result<(), Reply> {
-    let keys = shared.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let Some(keys) = &*keys else { return Ok(()) };
-    match headers.get(AUTHORIZATION) {
-        Some(shown) if keys.open(shown.as_bytes()) => Ok(()),
-        Some(_) => {
-            Err(Reply::refused(401, "The key is wrong: expected the header 'Authorization: Bearer <key>'."))
-        }
-        None => {
-            Err(Reply::refused(401, "No key was given: expected the header 'Authorization: Bearer <key>'."))
-        }
-    }
-}
-
-/// A reply of the scoring route as HTTP.
-fn finish(shared: &Shared, reply: Reply, start: Instant) -> Response<ReplyBody> {
-    shared.metrics.answered(reply.status, start.elapsed());
-    let mut response = with_body(reply.status, headers::JSON, reply.body);
-    let headers = response.headers_mut();
-    headers.insert(headers::RUN_FAILED, headers::python_bool(reply.run_failed));
-    if let Some(exec) = reply.exec {
-        headers.insert(headers::EXEC_MS, headers::exec_ms(exec));
-    }
-    if (reply.exec.is_some() || reply.run_failed)
-        && let Some(loaded) = shared.loaded.get()
-    {
-        headers.insert(headers::DEVICE, loaded.device.clone());
-    }
-    if reply.status == 401 {
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    response
-}
-
 /// Every route but the scoring one.
 async fn other_route(
     shared: &Shared,
@@ -219,7 +100,7 @@ async fn other_route(
                 Some(reason) => message(503, &reason),
             },
             "/metrics" => with_body(200, PROMETHEUS, shared.metrics_text().into()),
-            _ => swagger(shared, &request),
+            _ => description(shared, &request),
         },
         Method::OPTIONS => empty(),
         // These, and only these, carry no ids: so did the server whose place this one takes.
@@ -227,7 +108,10 @@ async fn other_route(
     };
     match Ids::of(request.headers()) {
         Ok(ids) => ids.put(response.headers_mut()),
-        Err(too_long) => response = message(431, &too_long),
+        Err(refused) => {
+            response = message(431, &refused.message);
+            refused.put(response.headers_mut());
+        }
     }
     // Probes ask every few seconds: they would fill the log.
     if !matches!(&*path, "/" | "/metrics" | "/v2/health/live" | "/v2/health/ready") {
@@ -236,18 +120,27 @@ async fn other_route(
     response
 }
 
-fn swagger(shared: &Shared, request: &Request<Incoming>) -> Response<ReplyBody> {
-    if let Err(reply) = authorized(shared, request.headers()) {
+fn description(shared: &Shared, request: &Request<Incoming>) -> Response<ReplyBody> {
+    if let Err(reply) = score::authorized(shared, request.headers()) {
         let mut response = with_body(reply.status, headers::JSON, reply.body);
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     }
-    match shared.scorer() {
-        Err(e) => message(503, e.message()),
-        Ok(loaded) => match loaded.swagger.of(request.uri().query()) {
-            Ok(document) => with_body(200, headers::JSON, document),
-            Err(unknown) => message(404, &unknown),
-        },
+    let query = request.uri().query();
+    let document = match shared.served() {
+        Err(e) => return message(503, e.message()),
+        Ok(Served::Model(loaded)) => swagger::pick(query, |version| Some(loaded.swagger.of(version))),
+        Ok(Served::Application(hosted)) => {
+            swagger::pick(query, |version| hosted.application.swagger(version))
+        }
+    };
+    match document {
+        Ok(document) => {
+            let mut response = with_body(200, headers::JSON, document);
+            response.headers_mut().insert(headers::RUN_FAILED, headers::python_bool(false));
+            response
+        }
+        Err(unknown) => message(404, &unknown),
     }
 }
 
@@ -297,7 +190,7 @@ fn log(method: &Method, path: &str, response: &Response<ReplyBody>, start: Insta
     }
 }
 
-fn with_body(status: u16, content_type: HeaderValue, body: Bytes) -> Response<ReplyBody> {
+pub(super) fn with_body(status: u16, content_type: HeaderValue, body: Bytes) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::Whole(Some(body)));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     // Room for all that an answer carries, so that the table is made once.
@@ -313,13 +206,17 @@ fn message(status: u16, text: &str) -> Response<ReplyBody> {
     response
 }
 
-fn not_allowed(allowed: &'static str) -> Response<ReplyBody> {
-    let mut response = message(405, NOT_ALLOWED);
+pub(super) fn not_allowed(allowed: &'static str) -> Response<ReplyBody> {
+    with_allow(message(405, NOT_ALLOWED), allowed)
+}
+
+/// With what would be allowed, as an answer 405 must say.
+pub(super) fn with_allow(mut response: Response<ReplyBody>, allowed: &'static str) -> Response<ReplyBody> {
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-fn empty() -> Response<ReplyBody> {
+pub(super) fn empty() -> Response<ReplyBody> {
     with_body(200, HTML, Bytes::new())
 }
 

@@ -54,6 +54,11 @@ impl Loops {
         self.loops.first().ok_or_else(|| ScoreError::internal("a server needs an I/O thread"))
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> &[Handle] {
+        &self.loops
+    }
+
     /// Hands a connection to the loop whose turn it is.
     pub(super) fn deal<F>(&self, stream: TcpStream, serve: impl FnOnce(TcpStream) -> F + Send + 'static)
     where

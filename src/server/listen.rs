@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::connection::{Patience, Registered, Watched};
@@ -129,17 +129,39 @@ fn take_in(stream: TcpStream, loops: &Loops, shared: &Arc<Shared>) {
     let shared = shared.clone();
     loops.deal(stream, move |stream| async move {
         match shared.connections.register() {
-            Some(registered) => converse(stream, &shared, registered).await,
+            Some(registered) => match &shared.options.tls {
+                None => converse(stream, &shared, registered).await,
+                Some(tls) => {
+                    let within = Duration::from_millis(shared.options.header_timeout_ms);
+                    // A client that does not agree has no words in common with us to be told why.
+                    let agreed = tokio::select! {
+                        agreed = tls.accept(stream, within) => agreed,
+                        () = shared.reached(Stage::Finish) => return,
+                    };
+                    match agreed {
+                        // Boxed: where there is no TLS, its state must not make every connection larger.
+                        Ok(stream) => Box::pin(converse(stream, &shared, registered)).await,
+                        Err(e) => tracing::debug!(error = %e, "a client did not agree on TLS"),
+                    }
+                }
+            },
             None => {
                 shared.metrics.refused_connection();
-                refuse(stream, &shared).await;
+                // Before TLS is agreed on there are no words that it would understand.
+                if shared.options.tls.is_none() {
+                    refuse(stream, &shared).await;
+                }
             }
         }
     });
 }
 
 /// Serves one connection to its end.
-async fn converse(stream: TcpStream, shared: &Arc<Shared>, registered: Registered<'_>) {
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    shared: &Arc<Shared>,
+    registered: Registered<'_>,
+) {
     let conn = registered.conn.clone();
     let service = service_fn(|request| http::handle(shared.clone(), conn.clone(), request));
     let io = TokioIo::new(Watched::new(stream, conn.clone()));
@@ -174,7 +196,7 @@ async fn converse(stream: TcpStream, shared: &Arc<Shared>, registered: Registere
 /// Tells a client that there are too many, without reading what it wants.
 async fn refuse(mut stream: TcpStream, shared: &Shared) {
     let body = format!(
-        "{{\"message\":\"Too many connections for service {} (overloaded)\"}}",
+        "{{\"message\": \"Too many connections for service {} (overloaded)\"}}",
         shared.options.service_name.escape_default()
     );
     let head = format!(
@@ -206,6 +228,9 @@ pub(super) async fn watchdog(shared: Arc<Shared>) {
         shared.connections.clock.advance();
         shared.connections.sweep(&patience);
         scorers::expire(&shared);
+        if let Some(hosted) = shared.application() {
+            hosted.application.expire(Instant::now());
+        }
         shared.check_health();
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::keys::Keys;
+use super::tls::Tls;
 use crate::error::{Result, ScoreError};
 
 /// How a server behaves. Make one with [`ServerOptions::new`], change what must be changed;
@@ -50,6 +51,8 @@ pub struct ServerOptions {
     /// The keys that callers of `/score` and `/swagger.json` must show; `None` lets everybody in. Health and
     /// metrics ask for none.
     pub keys: Option<Keys>,
+    /// Speaks TLS, and nothing else, at its port.
+    pub tls: Option<Tls>,
     /// Serves everything under this path as well, as `/api/v1/service/<name>`.
     pub path_prefix: Option<String>,
     /// Origins whose pages may call; `*` is any.
@@ -83,6 +86,7 @@ impl ServerOptions {
             drain_ms: 0,
             grace_ms: 30_000,
             keys: None,
+            tls: None,
             path_prefix: None,
             cors_origins: Vec::new(),
             warm_up: true,

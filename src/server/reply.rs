@@ -43,6 +43,11 @@ impl Reply {
         Self { run_failed: true, ..Self::refused(status, &message) }
     }
 
+    /// What worked on the request died.
+    pub(super) fn died(reason: &str) -> Self {
+        Self { run_failed: true, ..Self::refused(502, reason) }
+    }
+
     /// A failure. What the caller can act on is told; the rest is for the log.
     pub(super) fn failure(e: &ScoreError, in_run: bool) -> Self {
         let status = e.row().http_status;
@@ -59,10 +64,10 @@ impl Reply {
     }
 }
 
-/// `{"message": …}`: the body of every refusal.
+/// `{"message": …}`: the body of every refusal, spaced as Python spaces it.
 pub(super) fn message_body(message: &str) -> Bytes {
     let mut body = Vec::with_capacity(message.len() + 16);
-    body.extend_from_slice(b"{\"message\":");
+    body.extend_from_slice(b"{\"message\": ");
     json::write_text(&mut body, message);
     body.push(b'}');
     body.into()
@@ -82,8 +87,8 @@ mod tests {
             // The place of a bad input is a tensor's name and index, given by the decoder.
             let told = matches!(kind, ErrorKind::BadInput | ErrorKind::TooLarge);
             assert_eq!(body.contains("/srv"), told, "{kind}: {body}");
-            assert!(body.starts_with("{\"message\":\"") && body.ends_with("\"}"), "{body}");
+            assert!(body.starts_with("{\"message\": \"") && body.ends_with("\"}"), "{body}");
         }
-        assert_eq!(message_body("a\"b"), "{\"message\":\"a\\\"b\"}");
+        assert_eq!(message_body("a\"b"), "{\"message\": \"a\\\"b\"}");
     }
 }

@@ -53,7 +53,7 @@ impl Slot {
 /// # Errors
 /// `Internal` when the system refuses one.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<Vec<std::thread::JoinHandle<()>>> {
-    let Some(loaded) = shared.loaded.get() else { return Ok(Vec::new()) };
+    let Some(loaded) = shared.model() else { return Ok(Vec::new()) };
     let spawn = |(i, slot): (usize, &Arc<Slot>)| {
         let (shared, slot) = (shared.clone(), slot.clone());
         std::thread::Builder::new()
@@ -65,7 +65,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<Vec<std::thread::JoinHandle<
 }
 
 fn run(shared: &Shared, slot: &Slot) {
-    let Some(loaded) = shared.loaded.get() else { return };
+    let Some(loaded) = shared.model() else { return };
     while let Some(job) = shared.queue.pop() {
         serve(shared, loaded, slot, job);
     }
@@ -180,7 +180,7 @@ pub(super) fn expire(shared: &Shared) {
             None => shared.metrics.cancelled(1),
         }
     }
-    for slot in shared.loaded.get().iter().flat_map(|loaded| loaded.slots.iter()) {
+    for slot in shared.model().iter().flat_map(|loaded| loaded.slots.iter()) {
         let mut running = slot.lock();
         if running.as_ref().is_some_and(|r| r.deadline.is_some_and(|d| now >= d)) {
             let overdue = running.take();

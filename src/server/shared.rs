@@ -7,6 +7,7 @@ use axum::http::HeaderValue;
 use tokio::sync::watch;
 
 use super::admission::Admission;
+use super::application::Application;
 use super::connection::Connections;
 use super::keys::Keys;
 use super::metrics::{Gauges, Metrics};
@@ -47,6 +48,19 @@ pub(super) enum Stage {
     Ended = 4,
 }
 
+/// What answers the scoring route.
+pub(super) enum Served {
+    Model(Loaded),
+    Application(Hosted),
+}
+
+/// An application and what it says of itself.
+pub(super) struct Hosted {
+    pub(super) application: Arc<dyn Application>,
+    /// The value of `x-triscore-device`.
+    pub(super) device: HeaderValue,
+}
+
 /// A scorer and what was made from it once.
 pub(super) struct Loaded {
     pub(super) scorer: Arc<dyn Scorer>,
@@ -62,7 +76,7 @@ pub(super) struct Shared {
     pub(super) admission: Arc<Admission>,
     pub(super) metrics: Metrics,
     pub(super) connections: Connections,
-    pub(super) loaded: OnceLock<Loaded>,
+    served: OnceLock<Served>,
     pub(super) phase: watch::Sender<Phase>,
     /// The phase is `Lost`: for those who ask at every request, as is `stage_now`.
     lost: AtomicBool,
@@ -92,7 +106,7 @@ impl Shared {
             admission: Admission::new(options.max_in_flight, options.max_in_flight_bytes),
             metrics: Metrics::default(),
             connections: Connections::new(options.max_connections),
-            loaded: OnceLock::new(),
+            served: OnceLock::new(),
             phase: watch::Sender::new(Phase::Loading),
             lost: AtomicBool::new(false),
             stage: watch::Sender::new(Stage::Serve),
@@ -132,17 +146,47 @@ impl Shared {
         });
     }
 
-    /// The scorer, if requests can be scored now.
-    pub(super) fn scorer(&self) -> Result<&Loaded, ScoreError> {
+    /// Notes what answers from now on; says no when something does already.
+    pub(super) fn serve(&self, served: Served) -> Result<(), ScoreError> {
+        let taken = || ScoreError::new(ErrorKind::Conflict, "the server has something that answers already");
+        self.served.set(served).map_err(|_| taken())
+    }
+
+    /// What answers, if requests can be answered now.
+    pub(super) fn served(&self) -> Result<&Served, ScoreError> {
         // The common case without a lock: loaded, and nothing has been noticed to be wrong.
         let refuse = |what: String| Err(ScoreError::new(ErrorKind::NotReady, what));
-        match self.loaded.get() {
-            Some(loaded) if !self.lost.load(Ordering::Acquire) => Ok(loaded),
+        match self.served.get() {
+            Some(served) if !self.lost.load(Ordering::Acquire) => Ok(served),
             _ => match &*self.phase.borrow() {
                 Phase::Failed(reason) => refuse(format!("The service failed to load: {reason}")),
                 Phase::Lost(_) => refuse("The device was lost. The service must be restarted.".to_owned()),
                 Phase::Loading | Phase::Ready => refuse("The service is loading.".to_owned()),
             },
+        }
+    }
+
+    /// The value of `x-triscore-device`.
+    pub(super) fn device(&self) -> Option<&HeaderValue> {
+        match self.served.get()? {
+            Served::Model(loaded) => Some(&loaded.device),
+            Served::Application(hosted) => Some(&hosted.device),
+        }
+    }
+
+    /// The model, if it is one that answers, however it is.
+    pub(super) fn model(&self) -> Option<&Loaded> {
+        match self.served.get()? {
+            Served::Model(loaded) => Some(loaded),
+            Served::Application(_) => None,
+        }
+    }
+
+    /// The application, if it is one that answers.
+    pub(super) fn application(&self) -> Option<&Hosted> {
+        match self.served.get()? {
+            Served::Application(hosted) => Some(hosted),
+            Served::Model(_) => None,
         }
     }
 
@@ -153,14 +197,21 @@ impl Shared {
             return Some("The service is shutting down.".to_owned());
         }
         self.check_health();
-        self.scorer().err().map(|e| e.message().to_owned())
+        match self.served() {
+            Ok(Served::Model(_)) => None,
+            Ok(Served::Application(hosted)) => hosted.application.not_ready(),
+            Err(e) => Some(e.message().to_owned()),
+        }
     }
 
-    /// Asks the scorer how it is, and notes it when its device is lost.
+    /// Asks what answers how it is, and notes it when its device is lost.
     pub(super) fn check_health(&self) {
-        if let Some(loaded) = self.loaded.get()
-            && let Health::Lost { reason } = loaded.scorer.health()
-        {
+        let health = match self.served.get() {
+            Some(Served::Model(loaded)) => loaded.scorer.health(),
+            Some(Served::Application(hosted)) => hosted.application.health(),
+            None => return,
+        };
+        if let Health::Lost { reason } = health {
             self.lose(&reason);
         }
     }
@@ -187,7 +238,7 @@ impl Shared {
         self.metrics.text(&Gauges {
             service: &self.options.service_name,
             version: self.options.model_version.as_deref().unwrap_or_default(),
-            queued: self.queue.len(),
+            queued: self.queue.len() + self.application().map_or(0, |hosted| hosted.application.queued()),
             in_flight,
             in_flight_bytes,
             connections: self.connections.len(),

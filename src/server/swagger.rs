@@ -3,6 +3,7 @@
 use axum::body::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::application::SwaggerVersion;
 use crate::signature::{Dim, Port, PortKind, Signature};
 use crate::tensor::DType;
 
@@ -23,19 +24,43 @@ impl Swagger {
         Self { v2: doc(Kind::V2), v3: doc(Kind::V3), v31: doc(Kind::V31) }
     }
 
-    /// The document that `?version=…` asks for; the message of the 404 when there is none.
-    pub(super) fn of(&self, query: Option<&str>) -> Result<Bytes, String> {
-        let asked = query.unwrap_or_default().split('&').find_map(|p| p.strip_prefix("version="));
-        match asked {
-            None | Some("2" | "2.0") => Ok(self.v2.clone()),
-            Some("3" | "3.0") => Ok(self.v3.clone()),
-            Some("3.1") => Ok(self.v31.clone()),
-            Some(other) => {
-                let other = other.chars().take(16).collect::<String>();
-                Err(format!("Swagger version [{other}] is not valid. Supported versions: [2, 3, 3.1]."))
-            }
+    /// The document in that version.
+    pub(super) fn of(&self, version: SwaggerVersion) -> Bytes {
+        match version {
+            SwaggerVersion::V2 => self.v2.clone(),
+            SwaggerVersion::V3 => self.v3.clone(),
+            SwaggerVersion::V31 => self.v31.clone(),
         }
     }
+}
+
+/// The document that `?version=…` asks for, out of those that there are; the message of the 404 when there
+/// is none.
+pub(super) fn pick(
+    query: Option<&str>,
+    document: impl Fn(SwaggerVersion) -> Option<Bytes>,
+) -> Result<Bytes, String> {
+    use SwaggerVersion::{V2, V3, V31};
+    let asked = query.unwrap_or_default().split('&').find_map(|p| p.strip_prefix("version="));
+    let version = match asked {
+        None | Some("2" | "2.0") => Some(V2),
+        Some("3" | "3.0") => Some(V3),
+        Some("3.1") => Some(V31),
+        Some(_) => None,
+    };
+    if let Some(document) = version.and_then(&document) {
+        return Ok(document);
+    }
+    let known = [(V2, "2"), (V3, "3"), (V31, "3.1")];
+    let supported = known.iter().filter(|(v, _)| document(*v).is_some()).map(|(_, name)| *name);
+    let supported = supported.collect::<Vec<_>>().join(", ");
+    let asked = asked.unwrap_or("2").chars().take(16).collect::<String>();
+    Err(match version {
+        Some(_) => format!(
+            "Swagger version [{asked}] is not supported for the scoring script. Supported swagger versions: [{supported}]."
+        ),
+        None => format!("Swagger version [{asked}] is not valid. Supported versions: [{supported}]."),
+    })
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -232,6 +257,7 @@ mod tests {
     #[test]
     fn each_version_describes_the_model() {
         let swagger = Swagger::new(&signature(), "digits", "1.0");
+        let picked = |query| pick(query, |version| Some(swagger.of(version)));
         let asked = [
             (None, "/swagger", "2.0"),
             (Some("version=2"), "/swagger", "2.0"),
@@ -241,7 +267,7 @@ mod tests {
             (Some("version=3.1"), "/openapi", "3.1.0"),
         ];
         for (query, key, version) in asked {
-            let doc: Value = serde_json::from_slice(&swagger.of(query).unwrap()).unwrap();
+            let doc: Value = serde_json::from_slice(&picked(query).unwrap()).unwrap();
             let at = |pointer: &str| doc.pointer(pointer).unwrap_or_else(|| panic!("{pointer} in {doc:#}"));
             assert_eq!(at(key), version);
             assert_eq!(at("/info/title"), "digits");
@@ -262,7 +288,13 @@ mod tests {
             );
             assert_eq!(at(&format!("{defs}/ErrorResponse/properties/message/type")), "string");
         }
-        let e = swagger.of(Some("version=9")).unwrap_err();
+        let e = picked(Some("version=9")).unwrap_err();
         assert_eq!(e, "Swagger version [9] is not valid. Supported versions: [2, 3, 3.1].");
+        let only = |query| {
+            pick(query, |version| (version == SwaggerVersion::V31).then(|| Bytes::from_static(b"{}")))
+        };
+        assert_eq!(only(Some("version=3.1")).unwrap(), "{}");
+        let missing = "Swagger version [2] is not supported for the scoring script. Supported swagger versions: [3.1].";
+        assert_eq!(only(None).unwrap_err(), missing);
     }
 }
