@@ -14,7 +14,9 @@
 //! | `supervise` | the supervisor |
 //! | `hosted` | the host under its supervisor |
 //! | `inherit` | the socket and the pipe that the supervisor leaves to its host |
+//! | `entry_script` | a script that is checked, with its Python, and its files laid out |
 //! | `host` | load a model as its deployment file says, and serve it: in any process |
+//! | `scripted` | the workers of an entry script, as its deployment file says |
 //! | `observe` | how a service stands now, and waiting for that to settle |
 //! | `end` | stop and delete |
 //! | `profile` | what a model needs, measured |
@@ -31,6 +33,7 @@
 
 mod client;
 mod end;
+mod entry_script;
 mod host;
 mod hosted;
 mod inherit;
@@ -40,14 +43,17 @@ mod logs;
 mod observe;
 mod package;
 mod profile;
+mod scripted;
 mod secrets;
 mod supervise;
 mod tls;
+mod tree;
 mod update;
 
 pub use client::{Answer, Endpoint, post_score};
 pub use end::{delete, stop};
-pub use host::{Event, Host, KeySource, Listen, OnRetired};
+pub use entry_script::EntryScript;
+pub use host::{Event, Host, KeySource, Listen, OnRetired, Served};
 pub use hosted::{Inherited, host_for_supervisor};
 pub use launch::{Deployment, deploy, start};
 pub use layout::log_path;
@@ -55,6 +61,7 @@ pub use logs::logs;
 pub use observe::{address, endpoint, list, scoring_uri, show, swagger_uri, wait};
 pub use package::{Package, Packaged, package};
 pub use profile::{Load, Measured, ProfilePoint, ProfileRequest, Recommendation, profile, recommend};
+pub use scripted::ScriptService;
 pub use secrets::{AccessToken, access_token, credential, regenerate_key};
 pub use supervise::supervise;
 pub use update::{ConfigChange, Update, Updated, update, wait_update};

@@ -69,19 +69,21 @@ pub(super) struct Args {
 
 /// Deploys, and waits until the service is healthy or will not be.
 pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
-    args.inference.refuse(out)?;
     let config = args.overrides.over_file(args.deploy_config_file.as_deref())?;
     warn(&config, args.deploy_config_file.as_deref(), &args.overrides, out);
     let models = models(&args.model, &args.model_metadata_file)?;
-    if models.is_empty() {
+    // An entry script may do without a model.
+    if models.is_empty() && !args.inference.is_given() {
         return Err(ScoreError::bad_input(
             "Error, need to specify either --model or --model-metadata-file for model(s) to be deployed.",
         ));
     }
+    let script = args.inference.prepare(global, out)?;
     let workspace = global.workspace()?;
     let deployment = Deployment {
         name: args.name.clone(),
         models,
+        script,
         config,
         description: args.description.clone(),
         tags: labels("--tag", &args.tag)?,

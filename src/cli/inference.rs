@@ -3,9 +3,12 @@
 
 use std::path::PathBuf;
 
+use triscore::Result;
 use triscore::deploy::{InferenceConfig, InferenceOverrides};
-use triscore::{Result, ScoreError};
+use triscore::environment::Progress;
+use triscore::service::EntryScript;
 
+use super::Global;
 use super::output::Output;
 
 /// The script and its environment.
@@ -66,14 +69,25 @@ pub(super) struct Inference {
 }
 
 impl Inference {
-    /// Refuses them: what is asked for and not done is not ignored.
-    pub(super) fn refuse(&self, out: &Output) -> Result<()> {
-        match self.resolve(out)? {
-            Some(_) => Err(ScoreError::unsupported(
-                "entry scripts are not served: leave it out to serve the model itself",
-            )),
-            None => Ok(()),
+    /// The script, ready to be served: its environment built, with what is done for that shown. `None` where no
+    /// argument says anything.
+    ///
+    /// # Errors
+    /// As [`InferenceConfig::resolve`] and [`EntryScript::prepare`].
+    pub(super) fn prepare(&self, global: &Global, out: &Output) -> Result<Option<EntryScript>> {
+        let Some(inference) = self.resolve(out)? else { return Ok(None) };
+        let home = global.workspace()?;
+        let mut shown = |progress: Progress<'_>| match progress {
+            Progress::Note(warning) => out.note(&format!("warning: {warning}")),
+            _ => out.note(&format!("environment: {progress}")),
+        };
+        let script = EntryScript::prepare(inference, home.root(), &mut shown)?;
+        let environment = script.environment();
+        // What is built says so by itself.
+        for note in environment.notes.iter().filter(|_| !environment.built) {
+            out.note(&format!("warning: {note}"));
         }
+        Ok(Some(script))
     }
 
     /// The configuration, its warnings printed; `None` where no argument says anything.
@@ -81,16 +95,20 @@ impl Inference {
     /// # Errors
     /// As [`InferenceConfig::resolve`].
     pub(super) fn resolve(&self, out: &Output) -> Result<Option<InferenceConfig>> {
-        let overrides = self.overrides();
-        if self.inference_config_file.is_none() && overrides == InferenceOverrides::default() {
+        if !self.is_given() {
             return Ok(None);
         }
-        let config = InferenceConfig::resolve(self.inference_config_file.as_deref(), &overrides)?;
+        let config = InferenceConfig::resolve(self.inference_config_file.as_deref(), &self.overrides())?;
         let file = self.inference_config_file.as_ref().map(|f| format!("{}: ", f.display()));
         for warning in config.warnings.iter().chain(&config.environment.notes) {
             out.note(&format!("warning: {}{warning}", file.as_deref().unwrap_or_default()));
         }
         Ok(Some(config))
+    }
+
+    /// Whether any argument says anything.
+    pub(super) fn is_given(&self) -> bool {
+        self.inference_config_file.is_some() || self.overrides() != InferenceOverrides::default()
     }
 
     fn overrides(&self) -> InferenceOverrides {

@@ -1,4 +1,4 @@
-//! `triscore serve`: a model served in the foreground, for systemd, a container or a try; and the two
+//! `triscore serve`: a model or an entry script served in the foreground, for systemd, a container or a try; and the two
 //! hidden commands that a deployed service's own processes are.
 
 use std::io::Write;
@@ -8,19 +8,23 @@ use std::sync::Arc;
 
 use serde_json::json;
 use triscore::deploy::DeploymentConfig;
-use triscore::registry::{ModelRef, ProcessStamp};
+use triscore::registry::{ModelRef, ProcessStamp, Workspace};
 use triscore::server::Keys;
-use triscore::service::{self, Event, Host, Inherited, KeySource, Listen};
+use triscore::service::{
+    self, EntryScript, Event, Host, Inherited, KeySource, Listen, ScriptService, Served,
+};
 use triscore::{ErrorKind, Result, ScoreError};
 
 use super::Global;
+use super::inference::Inference;
 use super::output::Output;
 
 /// What `serve` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The model: an .onnx file, a folder that holds one, or a registered model's `name:version`.
-    model: String,
+    /// The model: an .onnx file, a folder that holds one, or a registered model's `name:version`. With an entry
+    /// script there may be none, and several registered ones.
+    model: Vec<String>,
 
     /// The deployment file: JSON or YAML, for local, aci or aks. Without it the CPU serves.
     #[arg(long = "dc", visible_alias = "deploy-config-file", value_name = "FILE")]
@@ -37,6 +41,9 @@ pub(super) struct Args {
     /// The address to listen on; 0.0.0.0 opens the service to other machines.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
+
+    #[command(flatten)]
+    inference: Inference,
 }
 
 /// Serves until told to stop.
@@ -52,25 +59,17 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         }
         None => None,
     };
-    // A registered model is laid out in a folder that goes once it is loaded.
-    let mut laid_out = None;
-    let path = PathBuf::from(&args.model);
-    let (model, name, model_version) = match path.exists() {
-        true => {
-            let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned());
-            (path, stem.unwrap_or_else(|| "model".to_owned()), None)
-        }
-        false => {
-            let registered = lay_out(&args.model, global)?;
-            laid_out = Some(registered.folder);
-            (registered.model, registered.name, Some(registered.version))
-        }
+    let scheme = if config.ssl.enabled { "https" } else { "http" };
+    let script = args.inference.prepare(global, out)?;
+    let is_script = script.is_some();
+    let Laid { mut folder, name, served } = match script {
+        None => model(&args.model, global)?,
+        Some(script) => with_script(script, &args.model, global)?,
     };
     let port = args.port.or(config.port).unwrap_or(PORT);
     let host = Host {
         name: args.name.clone().unwrap_or(name),
-        model_version,
-        model,
+        served,
         config,
         keys: KeySource::Fixed(keys),
         listen: Listen::At(SocketAddr::new(args.address, port)),
@@ -80,8 +79,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     let ended = host.run(|event| match event {
         Event::Listening(at) => address = Some(at),
         Event::Ready(selection) => {
-            laid_out = None;
-            let uri = address.map(|a| format!("http://{a}/score")).unwrap_or_default();
+            // A script may open its model whenever it likes; a model is in memory.
+            folder = folder.take().filter(|_| is_script);
+            let uri = address.map(|a| format!("{scheme}://{a}/score")).unwrap_or_default();
             let device = selection.to_string();
             let json = json!({ "scoringUri": uri, "device": device });
             let _ = out.result(&json, || format!("serving at {uri} on {device}"));
@@ -89,11 +89,79 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         }
         _ => {}
     });
-    drop(laid_out);
+    drop(folder);
     ended
 }
 
-/// A folder that is removed when it is dropped.
+/// What is served, and the folder that it lies in if that is this process's.
+struct Laid {
+    folder: Option<Folder>,
+    name: String,
+    served: Served,
+}
+
+/// A model by itself.
+fn model(models: &[String], global: &Global) -> Result<Laid> {
+    let [model] = models else {
+        let text = "without an entry script (--ic, --es) exactly one model is served";
+        return Err(ScoreError::bad_input(format!("{text}, got {}", models.len())));
+    };
+    let path = PathBuf::from(model);
+    if path.exists() {
+        let served = Served::Model { path: path.clone(), version: None };
+        return Ok(Laid { folder: None, name: stem(&path, "model"), served });
+    }
+    let folder = Folder::new(&global.workspace()?)?;
+    let registered = folder.lay_out(model, global)?;
+    let served = Served::Model { path: registered.model, version: Some(registered.version) };
+    Ok(Laid { folder: Some(folder), name: registered.name, served })
+}
+
+/// An entry script, where it lies. Its application's folder is the one that its source directory is in, unless
+/// `AML_APP_ROOT` says so itself, as it does in an image.
+fn with_script(script: EntryScript, models: &[String], global: &Global) -> Result<Laid> {
+    let (inference, environment) = script.into_parts();
+    let folder = Folder::new(&global.workspace()?)?;
+    let within = inference.source_directory.as_deref().unwrap_or(&inference.script).parent();
+    let within = within.unwrap_or(Path::new("/"));
+    if let Some(root) = std::env::var_os("AML_APP_ROOT").map(PathBuf::from)
+        && root.canonicalize().ok() != within.canonicalize().ok()
+    {
+        let text = format!("expected the folder that the entry script's is in, got '{}'", root.display());
+        return Err(ScoreError::bad_config(text).with_at("AML_APP_ROOT"));
+    }
+    let (model_dir, name) = match models {
+        [] => (std::env::var_os("AZUREML_MODEL_DIR").filter(|d| !d.is_empty()).map(PathBuf::from), None),
+        [one] if Path::new(one).exists() => {
+            let path = std::path::absolute(one).map_err(|e| ScoreError::io("find", Path::new(one), e))?;
+            let dir = if path.is_dir() { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
+            (Some(dir), Some(stem(&path, "model")))
+        }
+        many => {
+            let laid = many.iter().map(|id| folder.lay_out(id, global)).collect::<Result<Vec<_>>>()?;
+            match laid.as_slice() {
+                [one] => (Some(one.version_dir.clone()), Some(one.name.clone())),
+                _ => (Some(folder.0.join("azureml-models")), None),
+            }
+        }
+    };
+    let name = name.unwrap_or_else(|| stem(&inference.entry_script, "script"));
+    let served = Served::Script(Box::new(ScriptService {
+        app_root: within.to_owned(),
+        inference,
+        environment: Arc::new(environment),
+        model_dir,
+        runtime: folder.0.join("runtime"),
+        log: None,
+    }));
+    Ok(Laid { folder: Some(folder), name, served })
+}
+
+fn stem(path: &Path, otherwise: &str) -> String {
+    path.file_stem().map_or_else(|| otherwise.to_owned(), |s| s.to_string_lossy().into_owned())
+}
+
+/// A folder of this process, below `serving/<process id>` of the workspace; removed when it is dropped.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -102,36 +170,46 @@ impl Drop for Folder {
     }
 }
 
-/// A registered model, laid out in a folder of this process.
+/// A registered model, laid out.
 struct LaidOut {
-    folder: Folder,
+    /// The folder of the version.
+    version_dir: PathBuf,
     /// The model's file or folder.
     model: PathBuf,
     name: String,
     version: String,
 }
 
-/// Lays a registered model out, below `serving/<process id>` of the workspace.
-fn lay_out(id: &str, global: &Global) -> Result<LaidOut> {
-    let neither = |e: ScoreError| match e.kind() {
-        ErrorKind::NotFound | ErrorKind::BadInput => {
-            let text = format!("'{id}' is neither a file nor a registered model: {}", e.message());
-            ScoreError::not_found(text)
-        }
-        _ => e,
-    };
-    let reference = id.parse::<ModelRef>().map_err(neither)?;
-    let workspace = global.workspace()?;
-    let model = workspace.show(&reference).map_err(neither)?;
-    let serving = workspace.root().join("serving");
-    sweep(&serving);
-    let folder = Folder(serving.join(std::process::id().to_string()));
-    let version_dir = workspace.materialise(&ModelRef::new(&model.name, Some(model.version))?, &folder.0)?;
-    let path = version_dir.join(model.top_name());
-    Ok(LaidOut { folder, model: path, name: model.name.clone(), version: model.version.to_string() })
+impl Folder {
+    /// Names it; what is put into it makes it.
+    fn new(workspace: &Workspace) -> Result<Self> {
+        let root = workspace.root();
+        let root = std::path::absolute(root).map_err(|e| ScoreError::io("find", root, e))?;
+        let serving = root.join("serving");
+        sweep(&serving);
+        Ok(Self(serving.join(std::process::id().to_string())))
+    }
+
+    /// Lays a registered model out.
+    fn lay_out(&self, id: &str, global: &Global) -> Result<LaidOut> {
+        let neither = |e: ScoreError| match e.kind() {
+            ErrorKind::NotFound | ErrorKind::BadInput => {
+                let text = format!("'{id}' is neither a file nor a registered model: {}", e.message());
+                ScoreError::not_found(text)
+            }
+            _ => e,
+        };
+        let reference = id.parse::<ModelRef>().map_err(neither)?;
+        let workspace = global.workspace()?;
+        let model = workspace.show(&reference).map_err(neither)?;
+        let version_dir =
+            workspace.materialise(&ModelRef::new(&model.name, Some(model.version))?, &self.0)?;
+        let path = version_dir.join(model.top_name());
+        Ok(LaidOut { version_dir, model: path, name: model.name.clone(), version: model.version.to_string() })
+    }
 }
 
-/// Removes what processes left behind that were killed while they loaded.
+/// Removes what processes left behind that were killed while they served.
 fn sweep(serving: &Path) {
     for entry in std::fs::read_dir(serving).into_iter().flatten().flatten() {
         let process = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());

@@ -66,7 +66,6 @@ pub(super) struct Args {
 
 /// Changes a service, and waits until the new version serves or will not.
 pub(super) fn run(args: &Args, workspace: &Workspace, global: &Global, out: &Output) -> Result<()> {
-    args.inference.refuse(out)?;
     let models = deploy::models(&args.model, &args.model_metadata_file)?;
     let file = args.deploy_config_file.as_deref();
     let change = |present: &Value| -> Result<DeploymentConfig> {
@@ -91,6 +90,7 @@ pub(super) fn run(args: &Args, workspace: &Workspace, global: &Global, out: &Out
     let update = Update {
         name: args.name.clone(),
         models: (!models.is_empty()).then_some(models),
+        script: args.inference.prepare(global, out)?,
         config: if changes_config { Some(&change) } else { None },
         labels: ServiceUpdate {
             add_tags: labels("--add-tag", &args.add_tag)?,

@@ -283,6 +283,8 @@ fn spawn(shared: &Shared, fds: &[RawFd]) -> Result<Child> {
     let mut command = Command::new(&options.python);
     command.arg("-u").arg(&options.worker_script).current_dir(&options.app_root);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    // Of the shell that this process came from, they would speak of another service.
+    command.env_remove("AZUREML_MODEL_DIR").env_remove("AZUREML_SOURCE_DIRECTORY");
     command.env("AML_APP_ROOT", &options.app_root).env("AZUREML_ENTRY_SCRIPT", &options.entry_script);
     command.env("SERVICE_NAME", &options.service_name);
     command.env("SCORING_TIMEOUT_MS", options.scoring_timeout_ms.to_string());

@@ -20,7 +20,8 @@ pub(super) fn response(answered: AppResponse, device: &HeaderValue) -> Response<
     for (name, value) in own {
         all.append(name, value);
     }
-    if !all.contains_key(CONTENT_TYPE) {
+    // What did not change is not described again.
+    if !all.contains_key(CONTENT_TYPE) && response.status() != StatusCode::NOT_MODIFIED {
         all.insert(CONTENT_TYPE, headers::JSON);
     }
     if let Some(failed) = run_failed {

@@ -294,7 +294,8 @@ mod tests {
             pick(query, |version| (version == SwaggerVersion::V31).then(|| Bytes::from_static(b"{}")))
         };
         assert_eq!(only(Some("version=3.1")).unwrap(), "{}");
-        let missing = "Swagger version [2] is not supported for the scoring script. Supported swagger versions: [3.1].";
+        let missing =
+            "Swagger version [2] is not supported for the scoring script. Supported swagger versions: [3.1].";
         assert_eq!(only(None).unwrap_err(), missing);
     }
 }

@@ -32,7 +32,8 @@ impl Tls {
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|e| ScoreError::bad_config(format!("sslCertificate: no certificate in PEM: {e}")))?;
         if chain.is_empty() {
-            let text = "sslCertificate: expected a certificate in PEM ('-----BEGIN CERTIFICATE-----'), got none";
+            let text =
+                "sslCertificate: expected a certificate in PEM ('-----BEGIN CERTIFICATE-----'), got none";
             return Err(ScoreError::bad_config(text));
         }
         // Not the cause's own words: they must not repeat what is in the file.

@@ -1,5 +1,5 @@
-//! Loading a model as its deployment file says, and serving it until told to stop: in the foreground
-//! for `triscore serve`, in a background process for a deployed service.
+//! Loading a model, or an entry script, as its deployment file says, and serving it until told to stop: in the
+//! foreground for `triscore serve`, in a background process for a deployed service.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -8,21 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::scripted::ScriptService;
 use crate::deploy::{Adapter, DeploymentConfig, Selection};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::model::Model;
 use crate::scoring::Backend;
-use crate::server::{Accept, Keys, Server, ServerHandle, ServerOptions};
+use crate::script::Pool;
+use crate::server::{Accept, Keys, Server, ServerHandle, ServerOptions, Tls};
 
 /// What to serve, and how.
 #[derive(Debug)]
 pub struct Host {
     /// The service's name.
     pub name: String,
-    /// The model's version, if it is a registered one.
-    pub model_version: Option<String>,
-    /// An `.onnx` file, or a folder that holds one.
-    pub model: PathBuf,
+    /// What answers.
+    pub served: Served,
     /// What the deployment file says.
     pub config: DeploymentConfig,
     /// Who may call; must be given where the file asks for keys.
@@ -31,6 +31,20 @@ pub struct Host {
     pub listen: Listen,
     /// What there is to score on.
     pub backends: Vec<Arc<dyn Backend>>,
+}
+
+/// What answers a service's requests.
+#[derive(Debug)]
+pub enum Served {
+    /// A model, by itself.
+    Model {
+        /// An `.onnx` file, or a folder that holds one.
+        path: PathBuf,
+        /// Its version, if it is a registered one.
+        version: Option<String>,
+    },
+    /// An entry script.
+    Script(Box<ScriptService>),
 }
 
 /// Where the keys of a service come from.
@@ -96,6 +110,7 @@ impl Host {
     /// - `Unavailable`: the devices, cores or memory that it asks for are not there.
     /// - `Conflict`: the port is in use.
     /// - `BadModel`, `NotFound`, `OutOfMemory`, …: the model cannot be loaded.
+    /// - `BadConfig`: the entry script does not start, in its own words.
     /// - `DeviceLost`: it served, and the device went away; another process may have more luck.
     pub fn run(mut self, mut on: impl FnMut(Event<'_>)) -> Result<()> {
         // First of all: neither a stop during the load nor keys that change meanwhile must be lost.
@@ -105,7 +120,7 @@ impl Host {
             KeySource::Reread(read) => read()?,
         };
         self.check(keys.is_some())?;
-        let options = self.options(keys);
+        let options = self.options(keys)?;
         let (server, retired) =
             match std::mem::replace(&mut self.listen, Listen::At(([0, 0, 0, 0], 0).into())) {
                 Listen::At(address) => (Server::bind(address, options)?, None),
@@ -117,16 +132,28 @@ impl Host {
         let outcome = Arc::new(Mutex::new(None));
         signals.watch(handle.clone(), self.keys.clone(), retired, outcome.clone())?;
         on(Event::Listening(server.local_addr()));
+        let is_script = matches!(self.served, Served::Script(_));
+        let mut workers = None;
         match self.load_unless_stopped(&handle)? {
-            Some(Ok(selection)) => on(Event::Ready(&selection)),
+            Some(Ok(loaded)) => {
+                workers = loaded.workers;
+                on(Event::Ready(&loaded.selection));
+            }
             Some(Err(e)) => {
-                handle.failed(e.to_string());
+                handle.failed(match is_script {
+                    // Its traceback is for its author, not for who calls the service.
+                    true => e.message().lines().next().unwrap_or_default().to_owned(),
+                    false => e.to_string(),
+                });
                 return Err(e);
             }
             None => {}
         }
         let ended = server.join();
         on(Event::Stopping);
+        if let Some(workers) = workers {
+            workers.shutdown();
+        }
         match outcome.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(lost) => Err(ScoreError::device_lost(lost)),
             None => ended,
@@ -138,7 +165,6 @@ impl Host {
         for warning in &self.config.warnings {
             tracing::warn!("{warning}");
         }
-        refuse_unserved(&self.config)?;
         if self.config.auth.is_required() && !has_keys {
             return Err(ScoreError::bad_config(
                 "authEnabled asks for keys and there are none: give keys.primaryKey, or deploy with \
@@ -148,11 +174,17 @@ impl Host {
         Ok(())
     }
 
-    fn options(&self, keys: Option<Keys>) -> ServerOptions {
+    fn options(&self, keys: Option<Keys>) -> Result<ServerOptions> {
         let (config, timeouts) = (&self.config, &self.config.timeouts);
         let mut options = ServerOptions::new(&self.name);
-        options.model_version.clone_from(&self.model_version);
         options.scoring_timeout_ms = timeouts.scoring_timeout_ms.into();
+        match &self.served {
+            Served::Model { version, .. } => options.model_version.clone_from(version),
+            Served::Script(script) => {
+                options.scoring_timeout_ms = script.scoring_timeout_ms(config)?;
+                options.cors_origins = script.cors_origins();
+            }
+        }
         options.max_queue_wait_ms = timeouts.max_queue_wait_ms.into();
         options.warm_up = config.triscore.warm_up;
         options.path_prefix = Some(format!("/api/v1/service/{}", self.name));
@@ -163,12 +195,20 @@ impl Host {
         if config.auth.is_required() {
             options.keys = keys;
         }
-        options
+        if let (true, Some(certificate), Some(key)) =
+            (config.ssl.enabled, &config.ssl.certificate, &config.ssl.key)
+        {
+            let read = |path: &PathBuf| {
+                std::fs::read(path).map_err(|e| ScoreError::io("read the PEM file", path, e))
+            };
+            options.tls = Some(Tls::from_pem(&read(certificate)?, &read(key)?)?);
+        }
+        Ok(options)
     }
 
     /// Loads, on a thread of its own: a load can take minutes, and who is told to stop does not wait for it.
     /// `None` when the server has ended first.
-    fn load_unless_stopped(self, handle: &ServerHandle) -> Result<Option<Result<Selection>>> {
+    fn load_unless_stopped(self, handle: &ServerHandle) -> Result<Option<Result<Loaded>>> {
         let failed =
             |e: std::io::Error| ScoreError::internal(format!("cannot load on a thread: {e}")).with_source(e);
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(failed)?;
@@ -188,36 +228,47 @@ impl Host {
         })
     }
 
-    fn load(&self, handle: &ServerHandle) -> Result<Selection> {
+    fn load(&self, handle: &ServerHandle) -> Result<Loaded> {
         let start = std::time::Instant::now();
-        let model = Model::open(&self.model)?;
-        let compiled = Adapter::new(self.backends.clone()).compile(&self.config, &model)?;
-        // The scorer has what it needs; a large model's bytes need not stay twice.
-        drop(model);
-        let selection = compiled.selection;
-        if let Some(reason) = &selection.fell_back {
-            tracing::warn!("not on the device that was asked for first: {reason}");
-        }
-        handle.ready(compiled.scorer)?;
+        let adapter = Adapter::new(self.backends.clone());
+        let fell_back = |selection: &Selection| {
+            if let Some(reason) = &selection.fell_back {
+                tracing::warn!("not on the device that was asked for first: {reason}");
+            }
+        };
+        let (selection, workers) = match &self.served {
+            Served::Model { path, .. } => {
+                let model = Model::open(path)?;
+                let compiled = adapter.compile(&self.config, &model)?;
+                // The scorer has what it needs; a large model's bytes need not stay twice.
+                drop(model);
+                fell_back(&compiled.selection);
+                handle.ready(compiled.scorer)?;
+                (compiled.selection, None)
+            }
+            Served::Script(script) => {
+                // Whatever the script does with it, a device that was asked for is there, or nothing starts.
+                let selection = adapter.select(&self.config)?;
+                fell_back(&selection);
+                let workers = script.start(&self.name, &self.config, adapter)?;
+                handle.ready_with(workers.clone())?;
+                (selection, Some(workers))
+            }
+        };
         tracing::info!(
             service = self.name,
             device = %selection,
             load_ms = start.elapsed().as_millis() as u64,
             "serving"
         );
-        Ok(selection)
+        Ok(Loaded { selection, workers })
     }
 }
 
-/// Refuses a deployment file that asks for what this server does not do: known before anything is started.
-pub(super) fn refuse_unserved(config: &DeploymentConfig) -> Result<()> {
-    if config.ssl.enabled {
-        return Err(ScoreError::unsupported(
-            "sslEnabled: this server speaks plain HTTP only: put a proxy that speaks TLS before it and \
-             set sslEnabled to false",
-        ));
-    }
-    Ok(())
+/// What was loaded: where it runs, and a script's workers, which end after the server.
+struct Loaded {
+    selection: Selection,
+    workers: Option<Arc<Pool>>,
 }
 
 /// The signals that a host listens to. Made before anything else: what comes before is lost.

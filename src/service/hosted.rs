@@ -7,17 +7,22 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::host::{Event, Host, KeySource, Listen, OnRetired, state_of};
-use super::{inherit, layout};
+use super::host::{Event, Host, KeySource, Listen, OnRetired, Served, state_of};
+use super::layout::Settings;
+use super::scripted::ScriptService;
+use super::{entry_script, inherit, layout};
 use crate::deploy::Auth;
+use crate::environment;
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::registry::{ProcessStamp, ServiceState, ServiceStatus, Workspace};
 use crate::scoring::Backend;
+use crate::script::LogFile;
 use crate::server::{Accept, Keys};
 
 /// What a host was left by its supervisor.
@@ -130,8 +135,7 @@ pub fn host_for_supervisor(
         let retired = OnRetired(Box::new(move || Report::Retired.write(&mut other)));
         let host = Host {
             name: name.to_owned(),
-            model_version: settings.model_id.rsplit_once(':').map(|(_, v)| v.to_owned()),
-            model: folder.join(&settings.model_dir),
+            served: served(workspace, name, &folder, &settings)?,
             keys: keys(workspace, name, generation, config.auth),
             config,
             listen: Listen::On(listener, accept, retired),
@@ -163,6 +167,38 @@ pub fn host_for_supervisor(
         _ => {}
     }
     ended
+}
+
+/// What the deployment in that folder is made of.
+fn served(workspace: &Workspace, name: &str, folder: &Path, settings: &Settings) -> Result<Served> {
+    let model_dir = settings.model_dir.as_ref().map(|dir| folder.join(dir));
+    if !settings.entry_script {
+        let path = model_dir.ok_or_else(|| {
+            ScoreError::bad_config("neither a model nor an entry script; deploy the service again")
+                .with_at(folder.display().to_string())
+        })?;
+        let id = settings.model_id.as_deref().unwrap_or_default();
+        return Ok(Served::Model { path, version: id.rsplit_once(':').map(|(_, v)| v.to_owned()) });
+    }
+    let inference = entry_script::read(folder)?;
+    // It is there, unless somebody has removed it since: then it is built again.
+    let environment = environment::ensure(&inference.environment, workspace.root(), &mut |progress| {
+        tracing::info!("{progress}");
+    })?;
+    let log = LogFile::open(layout::log_path(workspace, name)?, LogFile::LIMIT_BYTES)?;
+    let append = move |lines: &str| {
+        if let Err(e) = log.append(lines) {
+            tracing::error!("a worker's lines are lost: {e}");
+        }
+    };
+    Ok(Served::Script(Box::new(ScriptService {
+        inference,
+        environment: Arc::new(environment),
+        app_root: entry_script::app_root(folder),
+        model_dir,
+        runtime: entry_script::runtime(folder),
+        log: Some(Arc::new(append)),
+    })))
 }
 
 /// The keys of this version of the service, read from the registry whenever they may have changed.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::host::refuse_unserved;
+use super::entry_script::{self, EntryScript};
 use super::layout::{self, Settings};
 use super::{end, observe};
 use crate::deploy::{ComputeType, DeploymentConfig};
@@ -22,6 +22,8 @@ pub struct Deployment {
     pub name: String,
     /// The models; without an entry script exactly one.
     pub models: Vec<ModelRef>,
+    /// What answers; without it the model itself does.
+    pub script: Option<EntryScript>,
     /// The deployment file.
     pub config: DeploymentConfig,
     /// What it is, in words.
@@ -53,8 +55,7 @@ pub struct Deployment {
 /// such a service, or another command is at work on it. `NotFound`: the model. `Io`.
 pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceRecord> {
     let d = deployment;
-    check_models(&d.models)?;
-    refuse_unserved(&d.config)?;
+    check_models(&d.models, d.script.is_some())?;
     let operation = workspace.begin_operation(&d.name, "deploying")?;
     let models = d.models.iter().map(|model| workspace.show(model)).collect::<Result<Vec<_>>>()?;
     let old = match workspace.show_service(&d.name) {
@@ -66,7 +67,7 @@ pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceR
     let keys = keys(&d.config)?;
     let mut properties = d.properties.clone();
     let has_https = if d.config.ssl.enabled { "True" } else { "False" };
-    for (key, value) in [("hasInferenceSchema", "False"), ("hasHttps", has_https)] {
+    for (key, value) in [("hasInferenceSchema", has_schema(d.script.as_ref())), ("hasHttps", has_https)] {
         properties.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
     let spec = ServiceSpec {
@@ -79,6 +80,7 @@ pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceR
     };
     let version = Version {
         models: &models,
+        script: d.script.as_ref(),
         config: &d.config,
         port: d.port,
         address: d.address,
@@ -107,19 +109,27 @@ pub fn deploy(workspace: &Workspace, deployment: &Deployment) -> Result<ServiceR
 }
 
 /// Without an entry script exactly one model can be served.
-pub(super) fn check_models(models: &[ModelRef]) -> Result<()> {
+pub(super) fn check_models(models: &[ModelRef], has_script: bool) -> Result<()> {
     match models {
         [_] => Ok(()),
-        _ => Err(ScoreError::unsupported(format!(
-            "{} models were named: without an entry script a service runs exactly one",
+        // In one folder each: the same one twice would be one.
+        _ if has_script => Ok(()),
+        _ => Err(ScoreError::bad_input(format!(
+            "{} models were named: without an entry script (--ic, --es) a service runs exactly one",
             models.len()
         ))),
     }
 }
 
+/// What a service says of itself in `hasInferenceSchema`.
+pub(super) fn has_schema(script: Option<&EntryScript>) -> &'static str {
+    if script.is_some_and(EntryScript::has_schema) { "True" } else { "False" }
+}
+
 /// One version of a service, about to be laid out in a folder of its own.
 pub(super) struct Version<'a> {
     pub(super) models: &'a [ModelRecord],
+    pub(super) script: Option<&'a EntryScript>,
     pub(super) config: &'a DeploymentConfig,
     pub(super) port: Option<u16>,
     pub(super) address: IpAddr,
@@ -156,16 +166,24 @@ impl Version<'_> {
     }
 
     fn lay_out_in(&self, workspace: &Workspace, folder: &Path) -> Result<()> {
-        let [model] = self.models else {
-            return Err(ScoreError::internal("a service without an entry script has one model"));
+        let app = self.script.map(|script| script.lay_out(folder, workspace.root())).transpose()?;
+        // The models are laid out below the folder, which creates it.
+        let root = app.as_deref().unwrap_or(folder);
+        let lay_out = |model: &ModelRecord| {
+            let version_dir =
+                workspace.materialise(&ModelRef::new(&model.name, Some(model.version))?, root)?;
+            Ok(if app.is_some() { version_dir } else { version_dir.join(model.top_name()) })
         };
-        // The model is laid out below the folder, which creates it.
-        let model_ref = ModelRef::new(&model.name, Some(model.version))?;
-        let version_dir = workspace.materialise(&model_ref, folder)?;
-        let model_dir = version_dir.join(model.top_name());
+        let dirs = self.models.iter().map(lay_out).collect::<Result<Vec<PathBuf>>>()?;
+        let model_dir = match dirs.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            _ => Some(root.join(entry_script::MODELS)),
+        };
         let settings = Settings {
-            model_dir: model_dir.strip_prefix(folder).unwrap_or(&model_dir).to_owned(),
-            model_id: model.id(),
+            model_dir: model_dir.map(|dir| dir.strip_prefix(folder).map(Path::to_owned).unwrap_or(dir)),
+            model_id: if let [one] = self.models { Some(one.id()) } else { None },
+            entry_script: app.is_some(),
             port: self.port,
             address: self.address,
             onnxruntime: self.onnxruntime.clone(),

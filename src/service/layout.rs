@@ -6,6 +6,7 @@
 //! services/<name>/<generation>/deploymentconfig.json
 //! services/<name>/<generation>/{certificate,key}.pem   with sslEnabled; for the owner alone
 //! services/<name>/<generation>/azureml-models/<model>/<version>/…
+//! services/<name>/<generation>/{app/,runtime/,inferenceconfig.json}   with an entry script: see `entry_script`
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -30,10 +31,14 @@ pub(super) const PRIVATE_KEY: &str = "key.pem";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Settings {
-    /// The model's folder, relative to the deployment's.
-    pub(super) model_dir: PathBuf,
-    /// `name:version`.
-    pub(super) model_id: String,
+    /// What is scored, relative to the deployment's folder: a model's file or folder; with an entry script
+    /// what it knows as `AZUREML_MODEL_DIR`, and nothing where there is no model.
+    pub(super) model_dir: Option<PathBuf>,
+    /// `name:version`, where there is one model.
+    pub(super) model_id: Option<String>,
+    /// Whether an entry script answers.
+    #[serde(default)]
+    pub(super) entry_script: bool,
     /// The port that was asked for on the command line.
     pub(super) port: Option<u16>,
     /// The address to listen on.
@@ -57,10 +62,7 @@ pub(super) fn folder(workspace: &Workspace, name: &str, generation: i64) -> Resu
 
 /// Writes down what the host will need.
 pub(super) fn write(folder: &Path, settings: &Settings, config: &DeploymentConfig) -> Result<()> {
-    let json = |value: serde_json::Result<Vec<u8>>| {
-        value.map_err(|e| ScoreError::internal(format!("cannot write a service's settings: {e}")))
-    };
-    write_private(&folder.join("settings.json"), &json(serde_json::to_vec_pretty(settings))?)?;
+    write_json(&folder.join("settings.json"), settings)?;
     // As the user wrote it: it may hold keys, so nobody else may read it.
     let mut file = config.raw().clone();
     for (key, name, path) in
@@ -74,7 +76,14 @@ pub(super) fn write(folder: &Path, settings: &Settings, config: &DeploymentConfi
             *entry = copy.to_string_lossy().into();
         }
     }
-    write_private(&folder.join("deploymentconfig.json"), &json(serde_json::to_vec_pretty(&file))?)
+    write_json(&folder.join("deploymentconfig.json"), &file)
+}
+
+/// Writes a file that its owner alone may read.
+pub(super) fn write_json(path: &Path, content: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_vec_pretty(content)
+        .map_err(|e| ScoreError::internal(format!("cannot write a service's settings: {e}")))?;
+    write_private(path, &json)
 }
 
 /// Reads a PEM file, from the folder that the command runs in.
@@ -218,8 +227,9 @@ mod tests {
         )
         .unwrap();
         let settings = Settings {
-            model_dir: "m".into(),
-            model_id: "m:1".into(),
+            model_dir: Some("m".into()),
+            model_id: Some("m:1".to_owned()),
+            entry_script: false,
             port: None,
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             onnxruntime: None,

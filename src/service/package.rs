@@ -8,13 +8,13 @@
 //! The folder comes into its place whole or not at all.
 
 mod dockerfile;
-mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::tree;
 use crate::deploy::{DeploymentConfig, ImageSpec, InferenceConfig, ManagedPython, PythonSpec, Warning};
 use crate::environment::{self, Requirements, redact};
 use crate::error::{Result, ScoreError};
@@ -114,10 +114,7 @@ fn fill(workspace: &Workspace, package: &Package, folder: &Path) -> Result<Packa
 
     let app = folder.join("app");
     create(&app)?;
-    match (&inference.source_directory, inference.azureml_source_directory()) {
-        (Some(source), Some(name)) => tree::copy(source, &app.join(name))?,
-        _ => tree::copy(&inference.script, &app.join(&inference.entry_script))?,
-    }
+    super::entry_script::copy_sources(inference, &app)?;
 
     let mut models = Vec::new();
     for model in &package.models {

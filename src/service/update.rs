@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::host::refuse_unserved;
+use super::entry_script::{self, EntryScript};
 use super::launch::{self, Version, check_models};
 use super::{end, layout, observe};
 use crate::deploy::DeploymentConfig;
@@ -29,6 +29,8 @@ pub struct Update<'a> {
     pub name: String,
     /// Other models.
     pub models: Option<Vec<ModelRef>>,
+    /// Another entry script.
+    pub script: Option<EntryScript>,
     /// Another deployment file, or parts of it.
     pub config: Option<&'a ConfigChange<'a>>,
     /// Tags, properties and the description.
@@ -56,7 +58,7 @@ pub enum Updated {
 /// `BadInput`: nothing is to be changed, or a rule is broken. `BadConfig`, `Unsupported`: the new version cannot
 /// be deployed as it is described. `Conflict`: another command or update is at work on it. `NotFound`.
 pub fn update(workspace: &Workspace, update: &Update<'_>) -> Result<Updated> {
-    let rolls = update.models.is_some() || update.config.is_some();
+    let rolls = update.models.is_some() || update.script.is_some() || update.config.is_some();
     if !rolls && update.labels == ServiceUpdate::default() {
         return Err(ScoreError::bad_input("No parameters provided to update."));
     }
@@ -76,16 +78,24 @@ pub fn update(workspace: &Workspace, update: &Update<'_>) -> Result<Updated> {
         None => old_config.clone(),
     };
     check_change(&old_config, &config)?;
-    refuse_unserved(&config)?;
     let keys = if update.config.is_some() { launch::keys(&config)? } else { Default::default() };
-    let models = models(workspace, update, &old)?;
+    let kept = match settings.entry_script && update.script.is_none() {
+        // Its environment may have been removed since; the serving version has it in memory.
+        true => Some(EntryScript::prepare(entry_script::read(&folder)?, workspace.root(), &mut |_| {})?),
+        false => None,
+    };
+    let script = update.script.as_ref().or(kept.as_ref());
+    let models = models(workspace, update, &old, script.is_some())?;
     spec.model_ids = models.iter().map(ModelRecord::id).collect();
     spec.deployment_config = config.redacted();
     // What the service says of itself; everything else among the properties is its owner's, and stays.
     let has_https = if config.ssl.enabled { "True" } else { "False" };
-    spec.properties.insert("hasHttps".to_owned(), has_https.to_owned());
+    for (key, value) in [("hasInferenceSchema", launch::has_schema(script)), ("hasHttps", has_https)] {
+        spec.properties.insert(key.to_owned(), value.to_owned());
+    }
     let version = Version {
         models: &models,
+        script,
         config: &config,
         // The port stays: whoever calls the service knows it.
         port: old.status.port.or(settings.port),
@@ -136,10 +146,15 @@ fn check_change(old: &DeploymentConfig, new: &DeploymentConfig) -> Result<()> {
 }
 
 /// The models of the new version: others, or the same.
-fn models(workspace: &Workspace, update: &Update<'_>, old: &ServiceRecord) -> Result<Vec<ModelRecord>> {
+fn models(
+    workspace: &Workspace,
+    update: &Update<'_>,
+    old: &ServiceRecord,
+    has_script: bool,
+) -> Result<Vec<ModelRecord>> {
     let same = || old.spec.model_ids.iter().map(|id| id.parse()).collect::<Result<Vec<ModelRef>>>();
     let models = update.models.clone().map_or_else(same, Ok)?;
-    check_models(&models)?;
+    check_models(&models, has_script)?;
     models.iter().map(|model| workspace.show(model)).collect()
 }
 

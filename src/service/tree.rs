@@ -11,7 +11,7 @@ const MAX_DEPTH: usize = 64;
 /// Copies a file or a folder with everything in it. A link is copied as a link if what it leads to comes along.
 ///
 /// # Errors
-/// `BadInput` for what cannot be in a package: pipes, sockets, links that lead out of the folder. `Io`.
+/// `BadInput` for what cannot come along: pipes, sockets, links that lead out of the folder. `Io`.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     let root = from.canonicalize().map_err(|e| ScoreError::io("read", from, e))?;
     copy_below(&root, &root, to, 0)
@@ -19,7 +19,7 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
 
 fn copy_below(root: &Path, from: &Path, to: &Path, depth: usize) -> Result<()> {
     let refuse = |what: &str| {
-        Err(ScoreError::bad_input(format!("{what}: it cannot be packaged"))
+        Err(ScoreError::bad_input(format!("{what}: it cannot come along"))
             .with_at(from.display().to_string()))
     };
     let kind = from.symlink_metadata().map_err(|e| ScoreError::io("read", from, e))?.file_type();
