@@ -29,11 +29,15 @@ mod races;
 mod requests;
 #[path = "program/score.rs"]
 mod score;
+#[path = "program/scripts.rs"]
+mod scripts;
 #[path = "program/secrets.rs"]
 mod secrets;
 #[path = "program/serve.rs"]
 mod serve;
 #[path = "program/states.rs"]
 mod states;
+#[path = "program/tls.rs"]
+mod tls;
 #[path = "program/update.rs"]
 mod update;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::deploy::DeploymentConfig;
 use crate::error::{Result, ScoreError};
 use crate::registry::Workspace;
+use crate::server::Tls;
 
 /// A log longer than this is put aside (one old one is kept) when a service starts.
 const LOG_LIMIT_BYTES: u64 = 16 << 20;
@@ -65,16 +66,23 @@ pub(super) fn write(folder: &Path, settings: &Settings, config: &DeploymentConfi
     write_json(&folder.join("settings.json"), settings)?;
     // As the user wrote it: it may hold keys, so nobody else may read it.
     let mut file = config.raw().clone();
+    let mut pair = Vec::new();
     for (key, name, path) in
         [("sslCertificate", CERTIFICATE, &config.ssl.certificate), ("sslKey", PRIVATE_KEY, &config.ssl.key)]
     {
         let Some(path) = path.as_ref().filter(|_| config.ssl.enabled) else { continue };
         let copy = folder.join(name);
-        write_private(&copy, &read_pem(key, path)?)?;
+        let pem = read_pem(key, path)?;
+        write_private(&copy, &pem)?;
+        pair.push(pem);
         // What is read from now on is the copy: an update may come from another folder.
         if let Some(entry) = file.get_mut(key) {
             *entry = copy.to_string_lossy().into();
         }
+    }
+    if let [certificate, key] = pair.as_slice() {
+        // Known before anything that runs is stopped.
+        Tls::from_pem(certificate, key)?;
     }
     write_json(&folder.join("deploymentconfig.json"), &file)
 }
@@ -240,7 +248,11 @@ mod tests {
         fs::write(&key, "-----BEGIN CERTIFICATE-----\n").unwrap();
         let e = write().unwrap_err();
         assert!(e.kind() == ErrorKind::BadConfig && e.to_string().starts_with("sslKey: "), "{e}");
-        fs::write(&key, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+        fs::write(&cert, include_str!("tls/one.pem")).unwrap();
+        fs::write(&key, include_str!("tls/two.key.pem")).unwrap();
+        let e = write().unwrap_err();
+        assert!(e.kind() == ErrorKind::BadConfig && e.to_string().contains("cannot be used together"), "{e}");
+        fs::write(&key, include_str!("tls/one.key.pem")).unwrap();
         write().unwrap();
         // What was given may go.
         fs::remove_file(&cert).unwrap();

@@ -7,7 +7,7 @@ use super::home::{Home, Running, is_alive, models, signal, until};
 use super::http::{connect, digit, digit_of, get, knows_the_digit, post, read, request};
 
 /// Starts it; gives the process once it serves, and its port.
-fn serve(home: &Home, args: &[&str]) -> (Running, u16) {
+pub(crate) fn serve(home: &Home, args: &[&str]) -> (Running, u16) {
     let mut command = home.command(&[&["serve"], args].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::null());
     start(command)
@@ -145,8 +145,9 @@ fn what_cannot_be_served_says_why() {
         (&[&model, "--dc", &model], 78, &["model.onnx"]),
         (&[&model, "--dc", &gpu], 69, &["asks for 1 GPU", "has none"]),
         (&[&model, "--dc", &models("digits_cnn/deploymentconfig.aci.json")], 78, &["keys.primaryKey"]),
+        (&[&model, &model], 65, &["exactly one model", "got 2"]),
         (&[&model, "--port", "http"], 2, &["--port"]),
-        (&[], 2, &["<MODEL>"]),
+        (&[], 65, &["exactly one model", "--ic"]),
     ] {
         home.fails(
             &[&["serve"], args, &["--port", "0"][..if code == 2 { 0 } else { 2 }]].concat(),

@@ -102,13 +102,13 @@ fn a_failed_update_leaves_the_old_version_serving_and_says_why() {
     for (args, code, words) in [
         (&[][..], 65, &["No parameters provided to update."][..]),
         (&["-m", "nobody"], 66, &["'nobody'"]),
-        (&["-m", "digits", "-m", "digits:1"], 69, &["2 models"]),
+        (&["-m", "digits", "-m", "digits:1"], 65, &["2 models"]),
         (&["--dc", "/nonexistent"], 66, &["/nonexistent"]),
         (&["--cc", "two"], 78, &["--cpu-cores", "'two'"]),
         (&["--cp", "aci"], 65, &["computeType local", "--overwrite"]),
         (&["--port", "1"], 65, &["--port", "keeps"]),
         (&["--add-tag", "=x"], 65, &["--add-tag"]),
-        (&["--ic", "x.json"], 69, &["--inference-config-file"]),
+        (&["--ic", "x.json"], 66, &["x.json"]),
     ] {
         home.fails(&[&["service", "update", "-n", "digits"], args].concat(), code, words);
     }
