@@ -12,6 +12,7 @@
 //! | `launch` | deploy and start: from the registry to a running supervisor |
 //! | `update` | the next version of a service beside the one that serves, and in its place |
 //! | `supervise` | the supervisor |
+//! | `probe` | whether the host still answers |
 //! | `hosted` | the host under its supervisor |
 //! | `inherit` | the socket and the pipe that the supervisor leaves to its host |
 //! | `entry_script` | a script that is checked, with its Python, and its files laid out |
@@ -42,6 +43,7 @@ mod layout;
 mod logs;
 mod observe;
 mod package;
+mod probe;
 mod profile;
 mod scripted;
 mod secrets;

@@ -34,6 +34,7 @@ const FILES: &[(&str, &str)] = &[
     file!("triscore_runtime/flask_bridge.py"),
     file!("triscore_runtime/inputs.py"),
     file!("triscore_runtime/logs.py"),
+    file!("triscore_runtime/numpy_names.py"),
     file!("triscore_runtime/openapi.py"),
     file!("triscore_runtime/script.py"),
     file!("triscore_runtime/serving.py"),

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::host::state_of;
 use super::hosted::{Report, Reports};
+use super::probe::Probe;
 use super::{inherit, layout};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::registry::{ProcessStamp, ServiceState, ServiceStatus, Workspace};
@@ -133,6 +134,8 @@ fn failed(e: std::io::Error) -> ScoreError {
 /// What is heard of a host.
 enum News {
     Reported(u32, Report),
+    /// It does not answer any more, and why that is thought.
+    Silent(u32, String),
     Ended(u32, ExitStatus),
 }
 
@@ -143,6 +146,17 @@ struct Running {
     begun: Instant,
     /// What it has reported, if it loads beside another.
     failed: Option<ScoreError>,
+    /// Asks it whether it is alive, from when it serves.
+    probe: Option<AbortOnDrop>,
+}
+
+/// A task that ends with whoever wants to know its outcome.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A new version that is ready.
@@ -228,6 +242,7 @@ impl<'w> Supervisor<'w> {
             tokio::select! {
                 Some(news) = self.news.recv() => match news {
                     News::Reported(pid, report) => self.reported(pid, report),
+                    News::Silent(pid, why) => self.silent(pid, &why),
                     News::Ended(pid, how) => self.ended(pid, how),
                 },
                 _ = self.signals.terminate.recv() => self.stop(),
@@ -287,9 +302,33 @@ impl<'w> Supervisor<'w> {
 
     fn start_serving(&mut self) -> std::result::Result<(), Ended> {
         let generation = self.generation;
-        self.serving =
-            Some(self.spawn(generation, false).map_err(|e| Ended { e, told: false, generation })?);
+        let mut host = self.spawn(generation, false).map_err(|e| Ended { e, told: false, generation })?;
+        host.probe = self.probe(host.pid);
+        self.serving = Some(host);
         Ok(())
+    }
+
+    /// Asks the host that serves from now on whether it is alive.
+    fn probe(&self, pid: u32) -> Option<AbortOnDrop> {
+        let probe = match Probe::of(self.workspace, self.name) {
+            Ok(probe) => probe,
+            // The host finds out what is wrong there, and says so.
+            Err(e) => {
+                tracing::warn!("the service is not probed: {e}");
+                return None;
+            }
+        };
+        let tell = self.tell.clone();
+        let task = tokio::spawn(async move { drop(tell.send(News::Silent(pid, probe.failed().await))) });
+        Some(AbortOnDrop(task.abort_handle()))
+    }
+
+    /// A host that does not answer is ended the hard way; what follows is as after a crash.
+    fn silent(&self, pid: u32, why: &str) {
+        if self.serving.as_ref().is_some_and(|host| host.pid == pid) && !self.stopping {
+            tracing::error!("ending the service's process {pid}: {why}");
+            super::end::signal(pid, libc::SIGKILL);
+        }
     }
 
     /// Starts a host on the socket. A candidate reports to us; one that serves writes down how it stands.
@@ -322,7 +361,7 @@ impl<'w> Supervisor<'w> {
                 let _ = tell.send(News::Ended(pid, how));
             }
         });
-        Ok(Running { pid, generation, begun: Instant::now(), failed: None })
+        Ok(Running { pid, generation, begun: Instant::now(), failed: None, probe: None })
     }
 
     fn reported(&mut self, pid: u32, report: Report) {
@@ -379,7 +418,8 @@ impl<'w> Supervisor<'w> {
         }
         tracing::info!(service = self.name, generation = next.generation, "the new version serves");
         self.generation = next.generation;
-        self.serving = Some(next);
+        let probe = self.probe(next.pid);
+        self.serving = Some(Running { probe, ..next });
         (self.restarts, self.restart_at, self.over) = (0, None, None);
         self.sweep();
     }

@@ -1,5 +1,6 @@
 """The worker as a process: its stream, what scripts do to it, its log, and the packages it offers."""
 
+import importlib.util
 import json
 import os
 import re
@@ -9,6 +10,33 @@ import unittest
 
 from case import ECHO, SCRIPT_FAILED, WorkerTest
 from worker import RUN_FAILED, WORKER_ENDS, Worker, head, request
+
+
+HAS_NUMPY = importlib.util.find_spec("numpy") is not None
+
+
+@unittest.skipUnless(HAS_NUMPY, "NumPy is not installed")
+class RemovedNames(WorkerTest):
+    """Scripts were written for a NumPy that had more names."""
+
+    SCRIPT = """
+import numpy as np
+def init(): pass
+def run(data):
+    zeros = np.zeros((1,), dtype=np.float)
+    gone = hasattr(np, "nonsense")
+    return [np.asscalar(zeros), str(np.float_(1)), bool(np.alltrue(zeros == 0)), np.NaN != np.NaN, gone]
+"""
+
+    def test_they_mean_what_they_meant(self) -> None:
+        worker = self.ready(self.SCRIPT)
+        self.assertEqual(worker.ask(b"").body, b'[0.0, "1.0", true, true, false]')
+        self.assertEqual(worker.ask(b"").body, b'[0.0, "1.0", true, true, false]')
+        self.assertEqual(worker.log.count("numpy.asscalar is gone"), 1, worker.log)
+
+    def test_numpy_is_not_imported_for_their_sake(self) -> None:
+        worker = self.ready("import sys\ndef init(): pass\ndef run(data): return 'numpy' in sys.modules")
+        self.assertEqual(worker.ask(b"").body, b"false")
 
 
 class Stream(WorkerTest):

@@ -1,6 +1,6 @@
 //! What a service can be besides healthy, and that it says why.
 
-use super::home::{Home, models};
+use super::home::{Home, is_alive, models, signal, until};
 use super::http::{digit, digit_of, knows_the_digit, request};
 
 #[test]
@@ -151,4 +151,25 @@ fn a_missing_onnx_runtime_is_named_with_the_command_that_installs_it() {
     assert!(words.iter().all(|w| cpu["reason"].as_str().unwrap().contains(w)), "{cpu:#}");
     let inspected = home.ok(&["inspect", &model, "--onnxruntime", "/nonexistent"]).out;
     assert!(inspected.contains("pip install onnxruntime"), "{inspected}");
+}
+
+/// A host that is there and does nothing is found out, and another one takes its place.
+#[test]
+fn a_host_that_does_not_answer_is_replaced() {
+    let home = Home::with_digits();
+    let config = home.file(
+        "dc.json",
+        r#"{"computeType": "aks", "authEnabled": false, "autoscaleEnabled": false, "numReplicas": 1,
+            "livenessProbeRequirements": {"initialDelaySeconds": 1, "periodSeconds": 1, "timeoutSeconds": 1,
+                "failureThreshold": 2, "successThreshold": 1}}"#,
+    );
+    assert_eq!(home.deploy("digits", &config).code, 0);
+    let (port, host) = (home.port("digits"), home.host("digits"));
+    signal(host, libc::SIGSTOP);
+    until("its end", || (!is_alive(host)).then_some(()));
+    until("a healthy service", || (home.show("digits")["state"] == "Healthy").then_some(()));
+    knows_the_digit(port);
+    assert_ne!(home.host("digits"), host);
+    let logs = home.ok(&["service", "get-logs", "-n", "digits"]).out;
+    assert!(logs.contains("the liveness probe failed 2 times in a row"), "{logs}");
 }

@@ -36,7 +36,7 @@ def run(request):
     body = json.loads(request)
     query_word, query_char = preprocess(body["query"])
     context_word, context_char = preprocess(body["context"])
-    start, end = session.run(
+    found = session.run(
         ["start_pos", "end_pos"],
         {
             "query_word": query_word,
@@ -45,5 +45,7 @@ def run(request):
             "context_char": context_char,
         },
     )
-    answer = context_word[start.item() : end.item() + 1]
+    # As it was written: NumPy has no asscalar any more, and triscore's workers give scripts what it was.
+    start, end = np.asscalar(found[0]), np.asscalar(found[1])
+    answer = context_word[start : end + 1]
     return answer.ravel().tolist()

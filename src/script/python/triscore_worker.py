@@ -22,7 +22,7 @@ def main():
     # This file alone is written so that older Pythons can read it.
     if sys.version_info < OLDEST:
         return too_old()
-    from triscore_runtime import logs, openapi, script, serving, wire
+    from triscore_runtime import logs, numpy_names, openapi, script, serving, wire
 
     # Ctrl-C may reach the whole process group. The host decides what it means; no request is cut short by it.
     # A function and not SIG_IGN: processes that the script starts do not inherit a function.
@@ -35,6 +35,7 @@ def main():
     channel = wire.Channel(int(os.environ.pop("TRISCORE_WORKER_FD")))
     app_root = os.path.abspath(os.environ.get("AML_APP_ROOT", "."))
     logs.set_up()
+    numpy_names.install()
     try:
         entry = script.load(app_root, os.environ.get("AZUREML_ENTRY_SCRIPT") or None)
         entry.initialise()
