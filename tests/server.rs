@@ -12,6 +12,8 @@
 
 #[path = "server/abuse.rs"]
 mod abuse;
+#[path = "server/applications.rs"]
+mod applications;
 #[path = "server/client.rs"]
 mod client;
 #[path = "server/contract.rs"]

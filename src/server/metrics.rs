@@ -113,6 +113,12 @@ impl Metrics {
         }
     }
 
+    /// An application's function ran for so long.
+    pub(super) fn ran(&self, exec: Duration) {
+        self.compute.observe(exec);
+        add(&self.rows, 1);
+    }
+
     pub(super) fn cancelled(&self, count: usize) {
         add(&self.cancelled, count as u64);
     }
@@ -143,7 +149,11 @@ impl Metrics {
         let help = "From the head of a request to its answer.";
         self.request.write(&mut out, "triscore_request_duration_seconds", help);
         self.queue.write(&mut out, "triscore_queue_duration_seconds", "Waiting for a scorer thread.");
-        self.compute.write(&mut out, "triscore_compute_duration_seconds", "Within the scorer.");
+        self.compute.write(
+            &mut out,
+            "triscore_compute_duration_seconds",
+            "Within the scorer, or the script.",
+        );
         let one = |out: &mut String, name: &str, kind: &str, help: &str, n: u64| {
             let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {n}\n");
         };

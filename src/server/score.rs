@@ -98,6 +98,7 @@ async fn answer(
         }
         Served::Application(hosted) => match call(shared, hosted, head, body, permit).await {
             Outcome::Answered(answered) => {
+                answered.exec.into_iter().for_each(|exec| shared.metrics.ran(exec));
                 let response = app::response(answered, &hosted.device);
                 shared.metrics.answered(response.status().as_u16(), start.elapsed());
                 Ok(response)
