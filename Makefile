@@ -19,7 +19,11 @@ demo: build ## register a model, deploy it, score a real digit, clean up
 	@scripts/demo.sh
 
 test: setup ## all tests
+	@scripts/setup-python.sh contract
 	$(CARGO) test --locked
+	.venv/bin/python -m unittest discover -s tests/contract
+	.venv/bin/python tests/contract/differential.py --triscore 'target/debug/triscore serve --ic {ic} --dc {dc} --port {port}'
+	python3 tests/tutorial.py --triscore target/debug/triscore
 
 lint: ## formatting, clippy, every feature on its own
 	$(CARGO) fmt --check
