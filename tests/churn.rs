@@ -57,9 +57,20 @@ struct Batch {
     log: Vec<String>,
 }
 
+/// Says which version of its model it was given; the bad one never starts.
+const SCRIPTS: [(&str, &str); 2] = [
+    (
+        "good",
+        "import os\ndef init(): pass\ndef run(data): return os.path.basename(os.environ['AZUREML_MODEL_DIR'])\n",
+    ),
+    ("bad", "def init(): raise OSError('no luck')\ndef run(data): pass\n"),
+];
+
 struct Churn {
     home: Home,
     configs: [String; 2],
+    /// Inference configurations: of a script that starts, and of one that does not.
+    scripts: [String; 2],
     batch: Mutex<Batch>,
 }
 
@@ -76,7 +87,13 @@ impl Churn {
             home.file("local.json", format!(r#"{{"computeType": "local", {cpu}}}"#)),
             home.file("aci.json", format!(r#"{{"computeType": "aci", "authEnabled": true, {cpu}}}"#)),
         ];
-        Self { home, configs, batch: Mutex::default() }
+        let scripts = SCRIPTS.map(|(name, text)| {
+            let script = home.file(&format!("{name}/score.py"), text);
+            let python = r#"{"python": {"userManagedDependencies": true, "interpreterPath": "python3"}}"#;
+            let config = format!(r#"{{"entryScript": "{script}", "environment": {python}}}"#);
+            home.file(&format!("{name}.json"), config)
+        });
+        Self { home, configs, scripts, batch: Mutex::default() }
     }
 
     /// One transition: a command, perhaps killed, perhaps with a process of the service killed under it.
@@ -87,10 +104,15 @@ impl Churn {
         let deploy = |model| {
             vec!["model", "deploy", "-n", name, "-m", model, "--dc", config, "--overwrite", "--port", "0"]
         };
+        let [script, bad_script] = &self.scripts;
         let (what, args) = match random.below(20) {
-            0..6 => ("deploy", deploy(good)),
-            6 => ("deploy bad", deploy("bad:1")),
-            7..11 => ("update", vec!["service", "update", "-n", name, "-m", good]),
+            0..4 => ("deploy", deploy(good)),
+            4 | 5 => ("deploy script", [deploy(good), vec!["--ic", script]].concat()),
+            6 if random.below(2) == 0 => ("deploy bad", deploy("bad:1")),
+            6 => ("deploy bad script", [deploy(good), vec!["--ic", bad_script]].concat()),
+            7..9 => ("update", vec!["service", "update", "-n", name, "-m", good]),
+            9 => ("update script", vec!["service", "update", "-n", name, "-m", good, "--ic", script]),
+            10 => ("update bad script", vec!["service", "update", "-n", name, "--ic", bad_script]),
             11 => ("update bad", vec!["service", "update", "-n", name, "-m", "bad"]),
             12 => ("update labels", vec!["service", "update", "-n", name, "--add-tag", "a=1"]),
             13 => ("update no-wait", vec!["service", "update", "-n", name, "-m", good, "--no-wait"]),
@@ -129,10 +151,11 @@ impl Churn {
         }
     }
 
-    /// Kills a supervisor or a host of a service.
+    /// Kills a supervisor, a host or a worker of a service.
     fn kill_process_of(&self, name: &str, random: &mut Random) {
         let processes = self.home.processes().into_iter();
-        let own = |args: &str| ["supervise", "host"].iter().any(|p| args.contains(&format!(" {p} {name} ")));
+        let signs = [format!(" supervise {name} "), format!(" host {name} "), format!("/services/{name}/")];
+        let own = |args: &str| signs.iter().any(|sign| args.contains(sign));
         let of = processes.filter(|(_, args)| own(args)).collect::<Vec<_>>();
         if !of.is_empty() {
             let (pid, args) = &of[random.below(of.len())];
@@ -175,22 +198,32 @@ impl Churn {
     /// What is not as it is said to be, or still on its way there.
     fn wrong(&self, services: &[Value]) -> Option<String> {
         let processes = self.home.processes();
-        let mut running = 0;
+        let mut expected = 0;
         let mut ports = BTreeSet::new();
         for service in services {
             let name = service["name"].as_str().unwrap();
             let state = service["state"].as_str().unwrap().to_ascii_lowercase();
+            let folder = self.home.root().join("services").join(name);
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            let numbered =
+                entries.filter(|e| e.file_name().to_str().is_some_and(|n| n.parse::<i64>().is_ok()));
+            let folders = numbered.map(|e| e.path()).collect::<Vec<_>>();
+            if folders.len() > 1 {
+                return Some(format!("'{name}' has {} folders", folders.len()));
+            }
+            let has_script = folders.iter().any(|folder| folder.join("app").exists());
             if service["updating"] == true {
                 return Some(format!("'{name}' is being updated"));
             }
             match &*state {
                 "running" | "healthy" => {
-                    running += 1;
+                    // The supervisor, the host, and a worker where there is a script.
+                    expected += if has_script { 3 } else { 2 };
                     let port = u16::try_from(service["port"].as_u64().unwrap()).unwrap();
                     if !ports.insert(port) {
                         return Some(format!("two services at port {port}"));
                     }
-                    if let Some(why) = self.misbehaves(name, port, service) {
+                    if let Some(why) = self.misbehaves(name, port, service, has_script) {
                         return Some(why);
                     }
                 }
@@ -201,17 +234,9 @@ impl Churn {
                 }
                 other => return Some(format!("'{name}' is {other}: {}", service["error"])),
             }
-            let folder = self.home.root().join("services").join(name);
-            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            let numbered =
-                entries.filter(|e| e.file_name().to_str().is_some_and(|n| n.parse::<i64>().is_ok()));
-            let folders = numbered.count();
-            if folders > 1 {
-                return Some(format!("'{name}' has {folders} folders"));
-            }
         }
-        if processes.len() != 2 * running {
-            return Some(format!("{} processes for {running} running services", processes.len()));
+        if processes.len() != expected {
+            return Some(format!("{} processes where there should be {expected}", processes.len()));
         }
         let known = |name: &str| services.iter().any(|s| s["name"] == name);
         let below = std::fs::read_dir(self.home.root().join("services")).into_iter().flatten().flatten();
@@ -220,19 +245,24 @@ impl Churn {
     }
 
     /// Whether a service that is said to run answers, as the version that it is said to be.
-    fn misbehaves(&self, name: &str, port: u16, service: &Value) -> Option<String> {
+    fn misbehaves(&self, name: &str, port: u16, service: &Value, has_script: bool) -> Option<String> {
         let Ok(health) = request(port, "GET", "/", "", b"") else {
             return Some(format!("'{name}' is said to run, and does not answer"));
         };
         let metrics = request(port, "GET", "/metrics", "", b"").ok()?.body;
         let version = service["models"][0].as_str().unwrap().rsplit_once(':').unwrap().1.to_owned();
-        if health.status != 200 || !metrics.contains(&format!("\"{version}\"")) {
+        if health.status != 200 || !has_script && !metrics.contains(&format!("\"{version}\"")) {
             let of = metrics.lines().find(|l| l.contains("version")).unwrap_or_default();
             return Some(format!("'{name}' answers {} and is {of}, not version {version}", health.status));
         }
         let keys = self.home.run(&["service", "get-keys", "-n", name, "--json"]);
         let key = keys.json()["primaryKey"].as_str().unwrap().to_owned();
         let header = format!("Authorization: Bearer {key}\r\nContent-Type: application/json\r\n");
+        if has_script {
+            let reply = request(port, "POST", "/score", &header, b"").ok()?;
+            let right = reply.status == 200 && reply.body == format!("\"{version}\"");
+            return (!right).then(|| format!("'{name}' is not version {version}: {reply:?}"));
+        }
         let reply = request(port, "GET", "/swagger.json", &header, b"").ok()?;
         (reply.status != 200).then(|| format!("'{name}' does not take its key: {reply:?}"))
     }
