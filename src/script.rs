@@ -103,7 +103,7 @@ impl Application for Pool {
             let html = HeaderValue::from_static("text/html; charset=utf-8");
             let headers = vec![(CONTENT_TYPE, html)];
             let empty =
-                AppResponse { status: 200, headers, body: Bytes::new(), run_failed: None, exec: None };
+                AppResponse { status: 200, headers, body: Bytes::new(), run_failed: Some(false), exec: None };
             return exchange.answer(Outcome::Answered(empty));
         }
         self.shared.call(exchange);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::http::{HeaderMap, Method};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue, Method};
 use triscore::script::{Pool, ScriptOptions};
 use triscore::server::{AppRequest, Application, Exchange, Outcome};
 
@@ -52,9 +53,18 @@ fn rig(workers: usize, timeout_ms: u64) -> Rig {
 
 impl Rig {
     fn send(&self, body: &str) -> tokio::sync::oneshot::Receiver<Outcome> {
+        self.send_as(Method::POST, HeaderMap::new(), body)
+    }
+
+    fn send_as(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: &str,
+    ) -> tokio::sync::oneshot::Receiver<Outcome> {
         let uri = "/score".parse().unwrap();
         let body = body.to_owned().into();
-        let request = AppRequest { method: Method::POST, uri, headers: HeaderMap::new(), body };
+        let request = AppRequest { method, uri, headers, body };
         let (exchange, outcome) = Exchange::new(request, Instant::now(), None);
         self.pool.call(exchange);
         outcome
@@ -173,4 +183,17 @@ fn a_worker_that_leaks_or_is_killed_is_replaced() {
     while rig.ask("pid").map_or(true, |pid| pid == second) {
         assert!(since.elapsed() < Duration::from_secs(5));
     }
+}
+
+#[test]
+fn a_form_has_a_head_and_options_run_nothing() {
+    let rig = rig(1, 20_000);
+    assert_eq!(rig.ask("head"), Ok(String::new()));
+    let form =
+        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=b"))]);
+    let head = rig.get(rig.send_as(Method::POST, form, "head")).unwrap();
+    assert!(head.contains(r#"["Content-Type","multipart/form-data; boundary=b"]"#), "{head}");
+    let outcome = rig.runtime.block_on(rig.send_as(Method::OPTIONS, HeaderMap::new(), "crash")).unwrap();
+    let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((answer.status, answer.run_failed, answer.body.len()), (200, Some(false), 0));
 }

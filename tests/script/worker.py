@@ -63,6 +63,8 @@ while True:
         answer(ident, b"b" * int(rest))
     elif word == "garbage":
         sock.sendall(b"\xff" * 64)
+    elif word == "head":
+        answer(ident, data[17 : 17 + head_len])
     elif word == "pid":
         answer(ident, str(os.getpid()).encode())
     elif word == "grow":
