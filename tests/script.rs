@@ -29,15 +29,19 @@ fn options(init: &str) -> ScriptOptions {
 }
 
 fn rig(workers: usize, timeout_ms: u64) -> Rig {
-    let printed = Arc::new(AtomicUsize::new(0));
-    let counter = printed.clone();
     let mut options = options("");
     options.workers = workers;
     options.scoring_timeout_ms = timeout_ms;
+    options.memory_limit_bytes = Some(100 << 20);
+    rig_of(options)
+}
+
+fn rig_of(mut options: ScriptOptions) -> Rig {
+    let printed = Arc::new(AtomicUsize::new(0));
+    let counter = printed.clone();
     options.log = Arc::new(move |lines| {
         counter.fetch_add(lines.len(), Ordering::SeqCst);
     });
-    options.memory_limit_bytes = Some(100 << 20);
     let pool = Pool::start(options).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     pool.start(&[runtime.handle().clone()]).unwrap();
@@ -112,7 +116,7 @@ fn answers_belong_to_their_requests() {
 fn only_what_was_begun_is_lost() {
     let rig = rig(1, 20_000);
     for (bad, expected) in [
-        ("crash", "signal 9 (SIGKILL)"),
+        ("crash", "The worker was killed by signal 9 (SIGKILL) while it ran this request."),
         ("garbage", "announced an answer"),
         ("wrong-id", "answered request"),
         ("big 5000000", "announced an answer"),
@@ -196,4 +200,57 @@ fn a_form_has_a_head_and_options_run_nothing() {
     let outcome = rig.runtime.block_on(rig.send_as(Method::OPTIONS, HeaderMap::new(), "crash")).unwrap();
     let Outcome::Answered(answer) = outcome else { panic!("{outcome:?}") };
     assert_eq!((answer.status, answer.run_failed, answer.body.len()), (200, Some(false), 0));
+}
+
+#[test]
+fn a_kill_under_load_costs_one_request_and_two_seconds() {
+    let rig = rig(2, 20_000);
+    let pid = rig.ask("pid").unwrap();
+    let sent = (0..400).map(|i| rig.send(&format!("sleep {}", 2 + i % 3))).collect::<Vec<_>>();
+    std::thread::sleep(Duration::from_millis(50));
+    let killed = Instant::now();
+    assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    let other = loop {
+        // Both at once, so that both workers answer.
+        let pids = [rig.send("pid-slow 20"), rig.send("pid-slow 20")].map(|sent| rig.get(sent).unwrap());
+        if pids[0] != pids[1] {
+            break pids;
+        }
+        assert!(killed.elapsed() < Duration::from_secs(15), "one worker still");
+    };
+    let whole_after = killed.elapsed();
+    assert!(!other.contains(&pid));
+    let failed = sent.into_iter().filter_map(|s| rig.get(s).err()).collect::<Vec<_>>();
+    assert!(failed.len() <= 1, "{failed:?}");
+    assert!(failed.iter().all(|f| f.contains("signal 9 (SIGKILL) while it ran this request")), "{failed:?}");
+    // A start takes about 0.1 s, and the queue above about 0.6 s.
+    assert!(whole_after < Duration::from_secs(2), "{whole_after:?}");
+}
+
+#[test]
+fn a_worker_that_says_that_it_ends_and_stays_is_killed() {
+    let rig = rig(1, 20_000);
+    let (last, after) = (rig.send("exit-and-stay"), rig.send("on"));
+    assert_eq!((rig.get(last), rig.get(after)), (Ok("bye".to_owned()), Ok("on".to_owned())));
+    // It closes its socket and lives on.
+    let pid = rig.ask("pid").unwrap();
+    assert!(rig.ask("close-and-stay").unwrap_err().contains("Died"));
+    assert_eq!(rig.ask("on"), Ok("on".to_owned()));
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_run_and_what_waits_too_long_is_refused() {
+    let mut options = options("");
+    options.max_queue_wait_ms = 300;
+    let rig = rig_of(options);
+    let running = rig.send("sleep 1500");
+    let (gone, late) = (rig.send("exit"), rig.send("late"));
+    drop(gone);
+    assert_eq!(rig.get(late), Err("Overloaded".to_owned()));
+    let pid = rig.send("pid");
+    assert_eq!(rig.get(running), Ok("slept".to_owned()));
+    drop(pid);
+    let before = rig.ask("pid").unwrap();
+    assert_eq!(rig.ask("pid"), Ok(before), "the abandoned exit was not run");
 }

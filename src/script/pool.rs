@@ -112,6 +112,11 @@ impl Conn {
         self.in_flight.len()
     }
 
+    /// Whether it may end: its last answer is there.
+    pub(super) fn is_done(&self) -> bool {
+        self.ends || self.retiring && self.load() == 0
+    }
+
     fn has_room(&self, bytes: usize, now: Instant) -> bool {
         if self.retiring || self.doomed.is_some() {
             return false;
