@@ -173,7 +173,6 @@ fn a_script_that_does_not_start_says_why() {
 fn a_worker_that_leaks_or_is_killed_is_replaced() {
     let rig = rig(1, 20_000);
     let first = rig.ask("pid").unwrap();
-    std::thread::sleep(Duration::from_millis(1_500)); // seen once below its limit
     assert_eq!(rig.ask("grow 200000000"), Ok("grown".to_owned()));
     let until = Instant::now() + Duration::from_secs(10);
     while rig.ask("pid").unwrap() == first && Instant::now() < until {
@@ -253,4 +252,67 @@ fn what_nobody_waits_for_is_not_run_and_what_waits_too_long_is_refused() {
     drop(pid);
     let before = rig.ask("pid").unwrap();
     assert_eq!(rig.ask("pid"), Ok(before), "the abandoned exit was not run");
+}
+
+#[test]
+fn a_worker_that_is_large_from_its_start_is_kept() {
+    let mut options = options("");
+    options.memory_limit_bytes = Some(1 << 20); // no Python is as small
+    let rig = rig_of(options);
+    let pid = rig.ask("pid").unwrap();
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(rig.ask("pid"), Ok(pid));
+}
+
+#[test]
+fn a_worker_that_always_dies_is_said_and_started_less_and_less_often() {
+    let mut options = options("");
+    options.max_queue_wait_ms = 60_000;
+    let rig = rig_of(options);
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert!(rig.ask("crash").unwrap_err().contains("SIGKILL"));
+    }
+    // It waits 0, 100, 200 and 400 ms between the five.
+    assert!(began.elapsed() > Duration::from_millis(600), "{:?}", began.elapsed());
+    let until = Instant::now() + Duration::from_secs(5);
+    while !rig.pool.not_ready().is_some_and(|why| why.contains("SIGKILL")) {
+        assert!(Instant::now() < until, "{:?}", rig.pool.not_ready());
+    }
+    assert_eq!(rig.ask("on"), Ok("on".to_owned()));
+    assert_eq!(rig.pool.not_ready(), None);
+}
+
+fn real(folder: &std::path::Path, script: &str) -> ScriptOptions {
+    let worker = triscore::script::runtime::lay_out(&folder.join("runtime")).unwrap();
+    std::fs::write(folder.join("score.py"), script).unwrap();
+    let mut options = ScriptOptions::new("python3", worker, folder, "score.py");
+    options.log = Arc::new(|_| {});
+    options
+}
+
+#[test]
+fn the_real_worker_answers_hangs_and_exits() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "import sys, time\ndef init(): pass\ndef run(data):\n    if data == 'hang': time.sleep(1000)\n    if data == 'exit': sys.exit(3)\n    return data\n";
+    let mut options = real(folder.path(), script);
+    options.scoring_timeout_ms = 1_000;
+    let rig = rig_of(options);
+    assert!(rig.ask("a").unwrap().contains('a'));
+    assert_eq!(rig.ask("hang"), Err("TimedOut".to_owned()));
+    assert!(rig.ask("b").unwrap().contains('b'));
+    let _ = rig.ask("exit");
+    assert!(rig.ask("c").unwrap().contains('c'));
+    rig.pool.shutdown();
+}
+
+#[test]
+fn a_real_script_that_does_not_start_says_why_in_one_line() {
+    for script in ["import no_such_module\n", "def init(): raise ValueError('no')\ndef run(data): pass\n"] {
+        let folder = tempfile::tempdir().unwrap();
+        let e = Pool::start(real(folder.path(), script)).unwrap_err();
+        assert!(!e.message().is_empty() && !e.message().contains("Traceback"), "{e}");
+        assert_eq!(e.message().lines().count(), 1, "{e}");
+        assert!(e.message().contains("no"), "{e}");
+    }
 }

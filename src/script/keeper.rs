@@ -24,6 +24,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A worker that lived for less died quickly. The first replacement of a healthy one does not wait; the next
 /// ones do, twice as long each time.
 const QUICK: Duration = Duration::from_secs(5);
+/// How often a worker's size is looked at.
+const MEMORY_LOOK: Duration = Duration::from_secs(1);
 /// For a worker to end by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// For a worker that was killed to be gone.
@@ -185,6 +187,14 @@ fn attend(
         }
     };
     let _ = shared.facts.set(ready);
+    // Before its first request: what is too large by then is no leak, and the next would be as large.
+    let limit = shared.options.memory_limit_bytes;
+    let large_at_once =
+        limit.zip(resident_bytes(child.id())).is_some_and(|(limit, resident)| resident > limit);
+    if large_at_once {
+        let service = &shared.options.service_name;
+        tracing::warn!(service, slot, limit, "a worker is above its memory limit from its start: kept");
+    }
     if let Some(place) = shared.lock().slots.get_mut(slot) {
         place.parked = Some((number, mine));
     }
@@ -194,7 +204,6 @@ fn attend(
     }
     let mut looked = Instant::now();
     let mut leave: Option<Instant> = None;
-    let mut large_at_once = None;
     loop {
         output.read(LOOK);
         if has_ended(child) {
@@ -222,24 +231,18 @@ fn attend(
             let _ = control.shutdown(Shutdown::Write);
             leave = Some(now + PATIENCE);
         }
-        if let Some(limit) = shared.options.memory_limit_bytes
-            && now.saturating_duration_since(looked) >= Duration::from_secs(1)
-            && let Some(resident) = resident_bytes(child.id())
+        if let Some(limit) = limit
+            && !large_at_once
+            && now.saturating_duration_since(looked) >= MEMORY_LOOK
         {
             looked = now;
-            let over = resident > limit;
-            let service = &shared.options.service_name;
-            if over && *large_at_once.get_or_insert(over) {
-                tracing::warn!(
-                    service,
-                    slot,
-                    resident,
-                    limit,
-                    "a worker is above its memory limit from its start"
-                );
-                large_at_once = Some(true);
-                looked = now + Duration::from_secs(3600);
-            } else if over && let Some(conn) = shared.lock().conn(slot, number) {
+            let over = resident_bytes(child.id()).filter(|resident| *resident > limit);
+            if let Some(resident) = over
+                && let Some(conn) = shared.lock().conn(slot, number)
+                && !conn.retiring
+            {
+                conn.retiring = true;
+                let service = &shared.options.service_name;
                 tracing::warn!(
                     service,
                     slot,
@@ -247,9 +250,7 @@ fn attend(
                     limit,
                     "a worker is above its memory limit: replaced"
                 );
-                conn.retiring = true;
             }
-            large_at_once.get_or_insert(over);
         }
     }
 }
