@@ -316,3 +316,56 @@ fn a_real_script_that_does_not_start_says_why_in_one_line() {
         assert!(e.message().contains("no"), "{e}");
     }
 }
+
+#[test]
+fn a_flood_of_100_mb_takes_little_memory() {
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let rig = rig(1, 120_000);
+    let before = resident();
+    assert_eq!(rig.ask("print 1600"), Ok("printed".to_owned()));
+    assert_eq!(rig.ask("on"), Ok("on".to_owned()));
+    // Tests that run beside it have memory too; the flood alone is 100 MiB.
+    assert!(resident() < before + (70 << 20), "{before} {}", resident());
+}
+
+#[test]
+fn a_kill_loses_one_however_many_were_sent_ahead() {
+    let rig = rig(1, 20_000);
+    for body in ["fast", "sleep 5"] {
+        // The pool has to learn how long they take.
+        (0..30).for_each(|_| assert!(rig.ask(body).is_ok()));
+        // Stopped, it answers nothing: what it has is what the pool sent ahead.
+        let pid = rig.ask("pid").unwrap();
+        (0..10).for_each(|_| assert!(rig.ask(body).is_ok()));
+        let signal =
+            |name: &str| std::process::Command::new("kill").args([name, pid.as_str()]).status().unwrap();
+        assert!(signal("-STOP").success());
+        let sent = (0..20).map(|_| rig.send(body)).collect::<Vec<_>>();
+        assert!(signal("-KILL").success());
+        // One was begun, and is lost; nothing else is, however many there were.
+        let lost = sent.into_iter().filter_map(|s| rig.get(s).err()).count();
+        assert_eq!(lost, 1, "{body}");
+    }
+}
+
+#[test]
+fn workers_are_spread_over_event_loops() {
+    let mut options = options("");
+    options.workers = 3;
+    let pool = Pool::start(options).unwrap();
+    let make = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let loops = [make(), make()];
+    pool.start(&loops.each_ref().map(|l| l.handle().clone())).unwrap();
+    assert!(pool.start(&[loops[0].handle().clone()]).is_err());
+    let [first, second] = loops;
+    let rig = Rig { pool, runtime: first, printed: Arc::default() };
+    let sent = (0..30).map(|i| (i, rig.send(&format!("{i}")))).collect::<Vec<_>>();
+    for (i, sent) in sent {
+        assert_eq!(rig.get(sent), Ok(i.to_string()));
+    }
+    rig.pool.shutdown();
+    drop(second);
+}
