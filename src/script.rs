@@ -38,7 +38,10 @@ impl Pool {
     /// Starts the workers and waits until `init()` has returned in every one of them.
     ///
     /// # Errors
-    /// `BadConfig` with the worker's own words when the script does not start; `NotFound` when there is no
+    /// `BadConfig` when the script does not start. The first line of its message is a short reason that a
+    /// client may see; lines after it, if any, are the last ones that the script printed, and are not for
+    /// clients. A traceback is in the log alone.
+    /// `NotFound` when there is no
     /// such interpreter; `Internal` when the system refuses a thread or a process.
     pub fn start(options: ScriptOptions) -> Result<Arc<Self>> {
         options.validate()?;
@@ -103,7 +106,7 @@ impl Application for Pool {
             let html = HeaderValue::from_static("text/html; charset=utf-8");
             let headers = vec![(CONTENT_TYPE, html)];
             let empty =
-                AppResponse { status: 200, headers, body: Bytes::new(), run_failed: None, exec: None };
+                AppResponse { status: 200, headers, body: Bytes::new(), run_failed: Some(false), exec: None };
             return exchange.answer(Outcome::Answered(empty));
         }
         self.shared.call(exchange);

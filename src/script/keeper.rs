@@ -4,7 +4,7 @@
 
 use std::io::{ErrorKind as Io, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,10 +21,15 @@ use crate::server::Outcome;
 
 /// How often a worker is looked at when it says nothing.
 const LOOK: Duration = Duration::from_millis(50);
-/// A worker that lived for less died quickly: the next but one waits.
+/// A worker that lived for less died quickly. The first replacement of a healthy one does not wait; the next
+/// ones do, twice as long each time.
 const QUICK: Duration = Duration::from_secs(5);
+/// How often a worker's size is looked at.
+const MEMORY_LOOK: Duration = Duration::from_secs(1);
 /// For a worker to end by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// For a worker that was killed to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_FRAME_BYTES: usize = 16 << 20;
 
 /// Keeps slot number `slot` filled until the pool closes. `started` hears what became of the first start.
@@ -39,8 +44,7 @@ pub(super) fn keep(shared: &Arc<Shared>, slot: usize, started: &Sender<Result<()
         match live(shared, slot, number, &mut first) {
             Ok(()) => {}
             Err(e) => {
-                tracing::error!(service = shared.options.service_name, slot, error = %e, "a worker ended");
-                shared.lock().why_down = format!("A worker is being replaced: {}", e.message());
+                shared.lock().why_down = format!("A worker is being replaced: {}", first_line(&e));
                 if let Some(first) = first.take() {
                     let _ = first.send(Err(e));
                     return;
@@ -52,6 +56,11 @@ pub(super) fn keep(shared: &Arc<Shared>, slot: usize, started: &Sender<Result<()
             0 | 1 => Duration::ZERO,
             n => Duration::from_millis(100 << (n - 2).min(7)).min(Duration::from_secs(10)),
         };
+        if !pause.is_zero() && !shared.is_closed() {
+            let service = &shared.options.service_name;
+            let ms = pause.as_millis();
+            tracing::warn!(service, slot, "{quick} workers in a row died soon: the next start waits {ms} ms");
+        }
         let until = Instant::now() + pause;
         while Instant::now() < until && !shared.is_closed() {
             std::thread::sleep(LOOK.min(pause));
@@ -85,7 +94,7 @@ fn live(
         Err(e) => Err(e),
     };
     kill_group(&child);
-    let status = child.wait();
+    let status = wait_for_exit(&mut child);
     output.read(Duration::ZERO);
     output.finish();
     drop(guard);
@@ -98,26 +107,42 @@ fn live(
     let place = shared.lock().slots.get_mut(slot).map(|s| (s.begun.take(), s.wrong.take(), s.parked.take()));
     let (begun, wrong) = place.map_or((None, None), |(begun, wrong, _)| (begun, wrong));
     let exit = status.map_or_else(|e| format!("was lost: {e}"), exit_words);
-    let why = wrong.map_or_else(
-        || format!("the worker process {exit}"),
-        |w| format!("the worker process was replaced: {w}"),
-    );
+    // A client hears how the process ended; what it printed is for the log alone.
+    let why = wrong
+        .map_or_else(|| format!("The worker {exit}"), |w| format!("The worker was replaced, because {w},"));
     if let Some(job) = begun {
-        job.exchange.answer(Outcome::Died(format!("{why} while it worked on this request")));
+        job.exchange.answer(Outcome::Died(format!("{why} while it ran this request.")));
     }
+    let why = why.trim_end_matches(',').to_owned();
     if shared.is_closed() {
         return Ok(());
     }
     let last = output.tail.last(5).join("\n");
-    ended.and_then(|()| Err(ScoreError::internal(why))).map_err(|e| {
-        match (first.is_some(), last.is_empty()) {
-            (true, false) if e.kind() == crate::ErrorKind::Internal => ScoreError::bad_config(format!(
-                "{} ({exit}) before it was ready; its last lines:\n{last}",
-                e.message()
-            )),
-            _ => e,
+    if first.is_none() {
+        // It was ready once: what the log needs to say is why, what it said last, and what is done.
+        let service = &shared.options.service_name;
+        let why = ended.as_ref().map_or_else(|e| e.message().to_owned(), |()| why);
+        tracing::error!(service, slot, last_lines = last, "{why}; another worker is started");
+        return ended.and_then(|()| Err(ScoreError::internal(why)));
+    }
+    // The first line is for everybody. What follows it is what the script printed.
+    ended.and_then(|()| Err(ScoreError::internal(why))).map_err(|e| match e.kind() {
+        crate::ErrorKind::Internal => {
+            ScoreError::bad_config(with_lines(&format!("The worker {exit} before it was ready."), &last))
         }
+        _ => e,
     })
+}
+
+fn first_line(e: &ScoreError) -> &str {
+    e.message().lines().next().unwrap_or_default()
+}
+
+fn with_lines(what: &str, last: &str) -> String {
+    match last.is_empty() {
+        true => what.to_owned(),
+        false => format!("{what}\nIts last lines:\n{last}"),
+    }
 }
 
 /// From the start to the end of a process, which it may not have reached yet when this comes back.
@@ -144,7 +169,8 @@ fn attend(
                 Ok(Ok(ready)) => break ready,
                 Ok(Err(failed)) => {
                     output.print(&format!("{}\n", failed.traceback.trim_end()));
-                    return refuse(failed.message);
+                    // One line, for clients too; the traceback is in the log.
+                    return refuse(failed.message.lines().next().unwrap_or("the script failed").to_owned());
                 }
                 Err(wrong) => return refuse(format!("the worker does not speak the protocol: {wrong}")),
             },
@@ -156,10 +182,19 @@ fn attend(
             return Err(ScoreError::internal("the worker process ended"));
         }
         if born.elapsed() > limit {
-            return refuse(format!("init() did not return within {} ms", limit.as_millis()));
+            let what = format!("init() did not return within {} ms.", limit.as_millis());
+            return refuse(with_lines(&what, &output.tail.last(5).join("\n")));
         }
     };
     let _ = shared.facts.set(ready);
+    // Before its first request: what is too large by then is no leak, and the next would be as large.
+    let limit = shared.options.memory_limit_bytes;
+    let large_at_once =
+        limit.zip(resident_bytes(child.id())).is_some_and(|(limit, resident)| resident > limit);
+    if large_at_once {
+        let service = &shared.options.service_name;
+        tracing::warn!(service, slot, limit, "a worker is above its memory limit from its start: kept");
+    }
     if let Some(place) = shared.lock().slots.get_mut(slot) {
         place.parked = Some((number, mine));
     }
@@ -169,7 +204,6 @@ fn attend(
     }
     let mut looked = Instant::now();
     let mut leave: Option<Instant> = None;
-    let mut large_at_once = None;
     loop {
         output.read(LOOK);
         if has_ended(child) {
@@ -181,7 +215,7 @@ fn attend(
             let parked = state.slots.get(slot).is_some_and(|s| s.parked.is_some());
             match state.conn(slot, number) {
                 Some(conn) => {
-                    if conn.retiring && conn.load() == 0 && leave.is_none() {
+                    if conn.is_done() && leave.is_none() {
                         let _ = control.shutdown(Shutdown::Write);
                         leave = Some(now + PATIENCE);
                     }
@@ -197,24 +231,18 @@ fn attend(
             let _ = control.shutdown(Shutdown::Write);
             leave = Some(now + PATIENCE);
         }
-        if let Some(limit) = shared.options.memory_limit_bytes
-            && now.saturating_duration_since(looked) >= Duration::from_secs(1)
-            && let Some(resident) = resident_bytes(child.id())
+        if let Some(limit) = limit
+            && !large_at_once
+            && now.saturating_duration_since(looked) >= MEMORY_LOOK
         {
             looked = now;
-            let over = resident > limit;
-            let service = &shared.options.service_name;
-            if over && *large_at_once.get_or_insert(over) {
-                tracing::warn!(
-                    service,
-                    slot,
-                    resident,
-                    limit,
-                    "a worker is above its memory limit from its start"
-                );
-                large_at_once = Some(true);
-                looked = now + Duration::from_secs(3600);
-            } else if over && let Some(conn) = shared.lock().conn(slot, number) {
+            let over = resident_bytes(child.id()).filter(|resident| *resident > limit);
+            if let Some(resident) = over
+                && let Some(conn) = shared.lock().conn(slot, number)
+                && !conn.retiring
+            {
+                conn.retiring = true;
+                let service = &shared.options.service_name;
                 tracing::warn!(
                     service,
                     slot,
@@ -222,9 +250,7 @@ fn attend(
                     limit,
                     "a worker is above its memory limit: replaced"
                 );
-                conn.retiring = true;
             }
-            large_at_once.get_or_insert(over);
         }
     }
 }
@@ -336,6 +362,35 @@ fn has_ended(child: &Child) -> bool {
     called != 0 || unsafe { info.si_pid() } != 0
 }
 
+/// A descriptor that becomes readable when the child ends; `None` where the system has none, and then the
+/// child is looked at every [`LOOK`].
+fn process_fd(child: &Child) -> Option<OwnedFd> {
+    #[cfg(target_os = "linux")]
+    {
+        let pid = libc::pid_t::try_from(child.id()).ok()?;
+        // SAFETY: the call takes two integers and touches no memory.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+        // SAFETY: the descriptor is new and nobody else's.
+        Some(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Waits for a child that was killed: a bounded time, because a process that hangs in the system (a dead
+/// file server, a broken driver) does not end even then.
+fn wait_for_exit(child: &mut Child) -> std::io::Result<ExitStatus> {
+    let until = Instant::now() + KILL_PATIENCE;
+    loop {
+        match child.try_wait()? {
+            Some(status) => return Ok(status),
+            None if Instant::now() >= until => return Err(Io::TimedOut.into()),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 /// Kills a child that was not waited for yet, and what it started.
 fn kill_group(child: &Child) {
     if let Ok(pid) = libc::pid_t::try_from(child.id()) {
@@ -370,6 +425,8 @@ struct Output<'a> {
     shared: &'a Shared,
     pipes: [(Option<Box<dyn ReadPipe>>, Lines); 2],
     tail: Tail,
+    /// Readable once the process has ended: its pipes may live on in processes that it started.
+    process: Option<OwnedFd>,
 }
 
 trait ReadPipe: Read + AsRawFd {}
@@ -380,7 +437,7 @@ impl<'a> Output<'a> {
         let out = child.stdout.take().map(|p| Box::new(p) as Box<dyn ReadPipe>);
         let err = child.stderr.take().map(|p| Box::new(p) as Box<dyn ReadPipe>);
         let pipes = [(out, Lines::default()), (err, Lines::default())];
-        Self { shared, pipes, tail: Tail::default() }
+        Self { shared, pipes, tail: Tail::default(), process: process_fd(child) }
     }
 
     fn print(&self, lines: &str) {
@@ -388,17 +445,20 @@ impl<'a> Output<'a> {
         (self.shared.options.log)(lines);
     }
 
-    /// Waits for output for at most that long, and takes what is there: one read a pipe.
+    /// Waits for output, or for the end of the process, for at most that long, and takes what is there: one
+    /// read a pipe.
     fn read(&mut self, wait: Duration) {
         let fd = |(pipe, _): &(Option<Box<dyn ReadPipe>>, Lines)| libc::pollfd {
             fd: pipe.as_ref().map_or(-1, |p| p.as_raw_fd()),
             events: libc::POLLIN,
             revents: 0,
         };
-        let mut polled = self.pipes.each_ref().map(fd);
+        let [out, err] = self.pipes.each_ref().map(fd);
+        let process = self.process.as_ref().map_or(-1, |p| p.as_raw_fd());
+        let mut polled = [out, err, libc::pollfd { fd: process, events: libc::POLLIN, revents: 0 }];
         let ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the array is valid for its two elements while the call takes.
-        let there = unsafe { libc::poll(polled.as_mut_ptr(), 2, ms) };
+        // SAFETY: the array is valid for its three elements while the call takes.
+        let there = unsafe { libc::poll(polled.as_mut_ptr(), 3, ms) };
         if there <= 0 {
             return;
         }

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::http::Method;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -113,6 +112,11 @@ impl Conn {
         self.in_flight.len()
     }
 
+    /// Whether it may end: its last answer is there.
+    pub(super) fn is_done(&self) -> bool {
+        self.ends || self.retiring && self.load() == 0
+    }
+
     fn has_room(&self, bytes: usize, now: Instant) -> bool {
         if self.retiring || self.doomed.is_some() {
             return false;
@@ -201,7 +205,7 @@ impl Shared {
 
     pub(super) fn call(&self, exchange: Exchange) {
         let needs_head = self.facts.get().is_none_or(|f| f.needs_head);
-        let head = match needs_head || exchange.request.method != Method::POST {
+        let head = match needs_head || protocol::always_needs_head(&exchange.request) {
             true => protocol::request_head(&exchange.request),
             false => Vec::new(),
         };

@@ -52,6 +52,15 @@ while True:
     elif word == "exit":
         answer(ident, b"bye", flags=6)
         sys.exit(0)
+    elif word == "exit-and-stay":
+        answer(ident, b"bye", flags=6)
+        time.sleep(1000)
+    elif word == "close-and-stay":
+        sock.shutdown(socket.SHUT_RDWR)
+        time.sleep(1000)
+    elif word == "pid-slow":
+        time.sleep(int(rest) / 1e3)
+        answer(ident, str(os.getpid()).encode(), ms=float(rest))
     elif word == "print":
         for _ in range(int(rest)):
             os.write(1, b"x" * 65535 + b"\n")
@@ -63,6 +72,8 @@ while True:
         answer(ident, b"b" * int(rest))
     elif word == "garbage":
         sock.sendall(b"\xff" * 64)
+    elif word == "head":
+        answer(ident, data[17 : 17 + head_len])
     elif word == "pid":
         answer(ident, str(os.getpid()).encode())
     elif word == "grow":
