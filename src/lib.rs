@@ -24,6 +24,7 @@
 //! | room | what it is | feature |
 //! |---|---|---|
 //! | [`service`] | a deployed service's life: processes, states, restarts | `server` |
+//! | [`script`] | entry scripts and their door to the backends | `server` |
 //! | [`server`] | HTTP: admission, JSON, keys, metrics, shutdown | `server` |
 //! | [`registry`] | registered models and services, in one folder | `server` |
 //! | [`deploy`] | deployment files, and the adapter that picks a backend from them | `deploy` |
@@ -57,6 +58,8 @@ pub mod model;
 #[cfg(feature = "server")]
 pub mod registry;
 pub mod scoring;
+#[cfg(feature = "server")]
+pub mod script;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

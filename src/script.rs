@@ -1,0 +1,3 @@
+//! Entry scripts: a user's own Python in front of a model.
+
+pub mod door;
