@@ -4,7 +4,7 @@
 CARGO ?= cargo
 ORT := third_party/onnxruntime/libonnxruntime.so
 
-.PHONY: help setup build demo test lint docs bench bench-server fuzz clean
+.PHONY: help setup build demo test lint docs bench bench-server bench-scripts fuzz clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ bench-server: build ## the server against the Azure ML inference server (install
 	$(CARGO) build --release --locked --example bare_axum
 	@scripts/setup-python.sh bench
 	@.venv/bin/python scripts/bench-server.py --model models/digits_mlp/model.onnx --server 'triscore=target/release/triscore serve {model} --port {port}' --server 'bare=target/release/examples/bare_axum {model} {port}'
+
+bench-scripts: build ## entry scripts in workers against the Azure ML inference server, same script (as bench-server)
+	@scripts/setup-python.sh bench
+	@.venv/bin/python scripts/bench-server.py --model models/digits_mlp/model.onnx --server 'triscore=target/release/triscore serve --ic scripts/bench/inferenceconfig.json --port {port}' --env 'triscore=BENCH_MODEL=$(CURDIR)/models/digits_mlp/model.onnx'
 
 fuzz: ## a short run of every fuzz target
 	@scripts/fuzz-smoke.sh 20

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes the Python environment .venv in the repository root. Nothing that triscore itself needs is in it: it is for
-# training the models under models/ and for the comparison with the Azure ML inference server.
+# training the models under models/ and for the comparisons with the Azure ML inference server.
 #
 #   scripts/setup-python.sh           # scripts/requirements-models.txt: train and check the models
 #   scripts/setup-python.sh bench     # scripts/requirements-bench.txt: scripts/bench-server.py
+#   scripts/setup-python.sh contract  # scripts/requirements-contract.txt: tests/contract
 #
-# Both sets fit in one .venv. PYTHON=<interpreter> picks the Python (default: python3; 3.11 or newer).
+# All sets fit in one .venv. PYTHON=<interpreter> picks the Python (default: python3; 3.11 or newer).
 # A second run finds the stamp of the first, says nothing and does nothing.
 set -euo pipefail
 
@@ -15,11 +16,11 @@ die() {
 }
 
 case ${1-models} in
-    models|bench) set_name=${1-models} ;;
+    models|bench|contract) set_name=${1-models} ;;
     -h|--help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) die "unknown argument '$1': use 'models' (the default) or 'bench'" ;;
+    *) die "unknown argument '$1': use 'models' (the default), 'bench' or 'contract'" ;;
 esac
-[ $# -le 1 ] || die "one argument at most: 'models' or 'bench'"
+[ $# -le 1 ] || die "one argument at most: 'models', 'bench' or 'contract'"
 
 scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 venv=$(dirname -- "$scripts")/.venv
@@ -37,7 +38,7 @@ if [ "$(cat "$stamp" 2>/dev/null || true)" = "$stamp_text" ] && [ -x "$venv/bin/
     exit 0
 fi
 
-# Another Python's environment, or half of one, is made anew; the other set's packages are kept where they still fit.
+# Another Python's environment, or half of one, is made anew; the other sets' packages are kept where they still fit.
 if [ "$("$venv/bin/python" -c 'import pip, sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true)" != "$version" ]; then
     echo "making $venv with Python $version" >&2
     "$python" -m venv --clear "$venv" \

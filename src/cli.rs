@@ -5,15 +5,21 @@
 //! `--json` both are for machines. The exit code comes from the one table of
 //! [`ErrorKind::row`](triscore::ErrorKind::row).
 
+mod azure;
 mod deploy;
 mod devices;
+mod inference;
 mod inspect;
 mod model;
 mod output;
+mod overrides;
+mod package;
+mod profile;
 mod score;
 mod serve;
 mod services;
 mod tensor_file;
+mod update;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -22,6 +28,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use triscore::registry::{Labels, Workspace};
 use triscore::{Result, ScoreError};
 
+use azure::AzureArgs;
 use output::Output;
 
 /// Score any ONNX model on CPU, GPU or FPGA, from the deployment file you already have.
@@ -61,11 +68,19 @@ enum Command {
     /// Score a model once, without a server.
     Score(score::Args),
     /// Register, list, change and deploy models.
-    #[command(subcommand)]
-    Model(model::Command),
-    /// List, show, call, start, stop and delete deployed services.
-    #[command(subcommand)]
-    Service(services::Command),
+    Model {
+        #[command(subcommand)]
+        command: model::Command,
+        #[command(flatten)]
+        azure: AzureArgs,
+    },
+    /// List, show, call, change, start, stop and delete deployed services.
+    Service {
+        #[command(subcommand)]
+        command: services::Command,
+        #[command(flatten)]
+        azure: AzureArgs,
+    },
     /// Serve a model in the foreground.
     Serve(serve::Args),
     /// A deployed service's supervisor.
@@ -73,7 +88,7 @@ enum Command {
     Supervise(serve::Own),
     /// A deployed service's host.
     #[command(hide = true)]
-    Host(serve::Own),
+    Host(serve::Hosted),
 }
 
 /// Runs the program.
@@ -82,7 +97,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return misused(&e),
     };
-    let out = Output::new(cli.global.json);
+    let by_form = match &cli.command {
+        Some(Command::Model { azure, .. } | Command::Service { azure, .. }) => azure.is_json(),
+        _ => false,
+    };
+    let out = Output::new(cli.global.json || by_form);
     let Some(command) = cli.command else {
         let _ = write!(std::io::stderr(), "{}", Cli::command().render_help());
         return ExitCode::from(MISUSED);
@@ -144,11 +163,17 @@ fn run(command: Command, global: &Global, out: &Output) -> Result<()> {
         Command::Devices => devices::run(global, out),
         Command::Inspect(args) => inspect::run(&args, global, out),
         Command::Score(args) => score::run(&args, global, out),
-        Command::Model(command) => model::run(&command, global, out),
-        Command::Service(command) => services::run(&command, global, out),
+        Command::Model { command, azure } => {
+            azure.note(out)?;
+            model::run(&command, global, out)
+        }
+        Command::Service { command, azure } => {
+            azure.note(out)?;
+            services::run(&command, global, out)
+        }
         Command::Serve(args) => serve::run(&args, global, out),
         Command::Supervise(own) => serve::supervise(&own, global),
-        Command::Host(own) => serve::host(&own, global),
+        Command::Host(args) => serve::host(&args, global),
     }
 }
 
@@ -189,6 +214,19 @@ fn labels(flag: &str, pairs: &[String]) -> Result<Labels> {
     Ok(labels)
 }
 
+/// The program's own file, which services are run by.
+fn own_program() -> Result<std::path::PathBuf> {
+    std::env::current_exe()
+        .map_err(|e| ScoreError::internal(format!("cannot find this program's own file: {e}")).with_source(e))
+}
+
+/// A request's body, as it is given or from `@FILE`.
+fn body(data: &str) -> Result<Vec<u8>> {
+    let Some(file) = data.strip_prefix('@') else { return Ok(data.as_bytes().to_vec()) };
+    let path = std::path::Path::new(file);
+    std::fs::read(path).map_err(|e| ScoreError::io("read the request", path, e))
+}
+
 /// Writes bytes to standard output; a reader that went away (`| head`) is no error.
 fn print(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
@@ -207,6 +245,75 @@ mod tests {
     #[test]
     fn the_commands_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    /// The flags of `az ml`'s commands, as its reference of version 1 lists them, without those that every
+    /// command had.
+    const AZ: &[(&str, &str)] = &[
+        (
+            "model register",
+            "-n --name -p --model-path --asset-path --experiment-name -r --run-id -f \
+            --run-metadata-file -d --description --tag --property --model-framework --model-framework-version --cc \
+            --gb --gc --sample-input-dataset-id --sample-output-dataset-id -t --output-metadata-file",
+        ),
+        ("model list", "-n --model-name --tag --property --run-id --latest"),
+        ("model show", "-i --model-id -n --model-name --version"),
+        (
+            "model update",
+            "-i --add-tag --remove-tag --add-property --description --cc --gb --gc \
+            --sample-input-dataset-id --sample-output-dataset-id",
+        ),
+        ("model delete", "-i"),
+        ("model download", "-i -t --target-dir --overwrite"),
+        (
+            "model deploy",
+            "-n --name -m --model -f --model-metadata-file --ic --dc --ct --compute-target --cp \
+            --compute-type --overwrite --no-wait -e --environment-name --ev --ed --es --entry-script --sd --cf --rt \
+            --ds --eg --enable-gpu --cv --bi --ir --cc --cpu-cores --ccl --gb --memory-gb --gbl --gc --gpu-cores --ae \
+            --auth-enabled --token-auth-enabled --kp --ks --ai --md --as --mi --ma --ar --at --nr --rm --mr --tm --ps \
+            --id --ts --st --ft --namespace --po --port --lo --dn --se --sc --sp --sk --pi --profile-input --tag \
+            --property --description --vault-base-url --key-name --key-version --vnet-name --subnet-name --vn --tp",
+        ),
+        ("service list", "-c --compute-type --model-id --model-name --image-digest --tag --property"),
+        ("service show", "-n --name"),
+        ("service run", "-n -d --input-data"),
+        ("service get-logs", "-n -l --num_lines -i --init"),
+        ("service get-keys", "-n"),
+        ("service get-access-token", "-n"),
+        ("service regen-key", "-n -k --key -s --set-key"),
+        (
+            "service update",
+            "-n -m -f --ic --dc --ct --cp -e --ev --ed --es --sd --cf --rt --ds --eg --cv --bi --ir \
+            --cc --ccl --gb --gbl --gc --ae --token-auth-enabled --kp --ks --ai --md --as --mi --ma --ar --at --nr --rm \
+            --mr --tm --ps --id --ts --st --ft --namespace --po --lo --dn --se --sc --sp --sk --add-tag --remove-tag \
+            --add-property --description",
+        ),
+        ("service delete", "-n"),
+    ];
+    const AZ_ALL: &str =
+        "-g --resource-group -w --workspace-name --subscription-id --path -v -o --output --query";
+
+    #[test]
+    fn every_flag_of_az_is_known() {
+        let mut cli = Cli::command();
+        cli.build();
+        for (path, flags) in AZ {
+            let command = path.split(' ').fold(&cli, |command, name| {
+                command.find_subcommand(name).unwrap_or_else(|| panic!("no command {path}"))
+            });
+            let known = |flag: &str| {
+                let args = || command.get_arguments();
+                match flag.strip_prefix("--") {
+                    Some(long) => args().any(|a| {
+                        a.get_long() == Some(long) || a.get_all_aliases().unwrap_or_default().contains(&long)
+                    }),
+                    None => args().any(|a| a.get_short() == flag.chars().nth(1)),
+                }
+            };
+            for flag in flags.split_whitespace().chain(AZ_ALL.split_whitespace()) {
+                assert!(known(flag), "`{path}` does not know {flag}");
+            }
+        }
     }
 
     #[test]

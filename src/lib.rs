@@ -24,14 +24,20 @@
 //! | room | what it is | feature |
 //! |---|---|---|
 //! | [`service`] | a deployed service's life: processes, states, restarts | `server` |
+<<<<<<< HEAD
 //! | [`script`] | entry scripts and their door to the backends | `server` |
+=======
+//! | [`script`] | entry scripts in Python: supervised worker processes | `server` |
+>>>>>>> main
 //! | [`server`] | HTTP: admission, JSON, keys, metrics, shutdown | `server` |
+//! | [`environment`] | the Python environments of entry scripts, built once and kept | `server` |
 //! | [`registry`] | registered models and services, in one folder | `server` |
 //! | [`deploy`] | deployment files, and the adapter that picks a backend from them | `deploy` |
 //! | [`cpu`], [`gpu`], [`fpga`] | the backends; none names another | `cpu`, `cuda`, `opencl` |
 //! | [`scoring`] | the traits: [`Backend`] → [`Scorer`] → [`Lane`] | |
 //! | [`model`] | an ONNX file made safe | |
 //! | [`signature`] | what a model takes and gives | |
+//! | [`machine`] | cores and memory that this process may use | `cpu`, `deploy` |
 //! | [`tensor`] | typed, shaped, aligned, shared | |
 //! | [`error`] | one error type, one table | |
 //!
@@ -41,10 +47,14 @@
 //!   code first, within limits.
 //! - **No panic crosses the API.** What is missing (a driver, a device, a library) is a reason, in words.
 
+#[cfg(feature = "deploy")]
+mod child;
 #[cfg(feature = "cpu")]
 pub mod cpu;
 #[cfg(feature = "deploy")]
 pub mod deploy;
+#[cfg(feature = "server")]
+pub mod environment;
 pub mod error;
 #[cfg(feature = "opencl")]
 pub mod fpga;
@@ -54,6 +64,8 @@ pub mod gpu;
 mod guard;
 #[cfg(any(feature = "cuda", feature = "opencl"))]
 mod library;
+#[cfg(any(feature = "cpu", feature = "deploy"))]
+pub mod machine;
 pub mod model;
 #[cfg(feature = "server")]
 pub mod registry;

@@ -28,12 +28,13 @@
 //! ```
 
 mod blobs;
+mod candidates;
 mod clock;
 mod db;
 mod fetch;
 mod files;
 mod keys;
-mod lock;
+pub(crate) mod lock;
 mod metadata;
 mod mlflow;
 mod models;
@@ -49,6 +50,8 @@ mod source;
 mod workspace;
 
 pub use blobs::{Collected, Progress};
+pub use candidates::Candidate;
+pub(crate) use clock::now;
 pub use keys::{KeyKind, Secret, ServiceKeys};
 pub use metadata::ModelMetadata;
 pub use mlflow::{BestBy, Goal};
@@ -59,7 +62,8 @@ pub use process::ProcessStamp;
 pub use record::{Labels, ModelFile, ModelRecord, Resources};
 pub use runs::{ResolvedRun, RunSource};
 pub use service::{
-    Keys, ServiceFilter, ServiceRecord, ServiceSpec, ServiceState, ServiceStatus, ServiceUpdate,
+    CandidateMark, CandidateStage, FailedUpdate, Keys, ServiceFilter, ServiceRecord, ServiceSpec,
+    ServiceState, ServiceStatus, ServiceUpdate,
 };
 pub use source::SourceLimits;
 pub use workspace::{Workspace, WorkspaceOptions};

@@ -42,6 +42,7 @@ mod reply;
 mod scorers;
 mod shared;
 mod swagger;
+pub(crate) mod tokens;
 mod warm;
 
 use std::fmt;
@@ -51,13 +52,14 @@ use std::time::{Duration, Instant};
 
 pub use application::{AppRequest, AppResponse, Application, Exchange, Outcome, SwaggerVersion};
 pub use keys::Keys;
+pub use listen::{Accept, bind_listener};
 pub use options::ServerOptions;
 pub use shared::Phase;
 pub use warm::warm_up;
 
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::scoring::Scorer;
-use shared::{Loaded, Shared, Stage};
+use shared::{Accepting, Loaded, Shared, Stage};
 
 /// A running server. Dropped, it ends at once; [`Server::join`] waits for its orderly end.
 pub struct Server {
@@ -82,19 +84,34 @@ impl Server {
     /// in use; `Internal` when the system refuses threads.
     pub fn bind(addr: SocketAddr, options: ServerOptions) -> Result<Self> {
         options.validate()?;
+        Self::from_listener(bind_listener(addr)?, options, Accept::Now)
+    }
+
+    /// Serves on a socket that listens already, which other processes may have as well.
+    ///
+    /// # Errors
+    /// As [`Server::bind`], but for the address.
+    pub fn from_listener(
+        listener: std::net::TcpListener,
+        options: ServerOptions,
+        when: Accept,
+    ) -> Result<Self> {
+        options.validate()?;
+        let failed = |e: std::io::Error| {
+            ScoreError::internal(format!("the listening socket cannot be used: {e}")).with_source(e)
+        };
+        let addr = listener.local_addr().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
         let shared = Arc::new(Shared::new(options));
         let (loops, io_threads) = io::Loops::start(&shared)?;
         // From here on, whatever fails drops the server, and that ends its threads.
         let handle = ServerHandle { shared: shared.clone(), scoring: Arc::default() };
-        let mut server = Self { handle, local_addr: addr, io_threads };
+        let server = Self { handle, local_addr: addr, io_threads };
         let first = loops.first()?.clone();
         let entered = first.enter();
-        let listener = listen::bind(addr)?;
-        server.local_addr = listener
-            .local_addr()
-            .map_err(|e| ScoreError::internal(format!("the listener has no address: {e}")).with_source(e))?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         drop(entered);
-        let accepting = first.spawn(listen::accept(listener, loops, shared.clone()));
+        let accepting = first.spawn(listen::accept(listener, when, loops, shared.clone()));
         first.spawn(listen::watchdog(shared.clone()));
         first.spawn(listen::wind_down(shared, accepting));
         Ok(server)
@@ -207,6 +224,31 @@ impl ServerHandle {
     pub fn shutdown(&self) {
         let next = if self.shared.is_past(Stage::Drain) { Stage::Abort } else { Stage::Drain };
         self.shared.advance(next);
+    }
+
+    /// Ends the server in order because another process serves on the same socket: nothing new is taken in from
+    /// now on; the connections that there are go on for `drain_ms`, and then end as in a
+    /// [`shutdown`](Self::shutdown).
+    pub fn retire(&self, drain_ms: u64) {
+        self.shared.drain_ms.store(drain_ms, std::sync::atomic::Ordering::Release);
+        self.shared.accepting.send_if_modified(|now| {
+            let news = *now == Accepting::Yes;
+            if news {
+                *now = Accepting::NoMore;
+            }
+            news
+        });
+        self.shutdown();
+    }
+
+    /// Comes back once nothing new is taken in, after [`retire`](Self::retire).
+    pub async fn retired(&self) {
+        let _ = self.shared.accepting.subscribe().wait_for(|now| *now == Accepting::Over).await;
+    }
+
+    /// Asks callers for these keys from now on, or for none.
+    pub fn set_keys(&self, keys: Option<Keys>) {
+        *self.shared.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// Comes back once the device is lost, with the reason. The process should then end with an error, so

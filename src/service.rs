@@ -10,11 +10,19 @@
 //! |---|---|
 //! | `layout` | where a service keeps its files |
 //! | `launch` | deploy and start: from the registry to a running supervisor |
+//! | `update` | the next version of a service beside the one that serves, and in its place |
 //! | `supervise` | the supervisor |
+//! | `hosted` | the host under its supervisor |
+//! | `inherit` | the socket and the pipe that the supervisor leaves to its host |
 //! | `host` | load a model as its deployment file says, and serve it: in any process |
 //! | `observe` | how a service stands now, and waiting for that to settle |
 //! | `end` | stop and delete |
+//! | `profile` | what a model needs, measured |
+//! | `package` | a service as a folder from which docker builds an image |
+//! | `logs` | the end of a service's log, and the traceback of what failed first |
+//! | `secrets` | keys and tokens of a service that runs |
 //! | `client` | the few HTTP requests that commands make to a service |
+//! | `tls` | trusting exactly the certificate that a service was deployed with |
 //!
 //! A service's states are those of the registry's [`ServiceState`](crate::registry::ServiceState). Who
 //! sets which: `launch` Transitioning; the host Healthy, Unschedulable and Failed; the supervisor
@@ -24,15 +32,29 @@
 mod client;
 mod end;
 mod host;
+mod hosted;
+mod inherit;
 mod launch;
 mod layout;
+mod logs;
 mod observe;
+mod package;
+mod profile;
+mod secrets;
 mod supervise;
+mod tls;
+mod update;
 
-pub use client::{Answer, post_score};
+pub use client::{Answer, Endpoint, post_score};
 pub use end::{delete, stop};
-pub use host::{Event, Host};
+pub use host::{Event, Host, KeySource, Listen, OnRetired};
+pub use hosted::{Inherited, host_for_supervisor};
 pub use launch::{Deployment, deploy, start};
 pub use layout::log_path;
-pub use observe::{address, list, scoring_uri, show, swagger_uri, wait};
-pub use supervise::{host_for_supervisor, supervise};
+pub use logs::logs;
+pub use observe::{address, endpoint, list, scoring_uri, show, swagger_uri, wait};
+pub use package::{Package, Packaged, package};
+pub use profile::{Load, Measured, ProfilePoint, ProfileRequest, Recommendation, profile, recommend};
+pub use secrets::{AccessToken, access_token, credential, regenerate_key};
+pub use supervise::supervise;
+pub use update::{ConfigChange, Update, Updated, update, wait_update};

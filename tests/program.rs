@@ -21,13 +21,19 @@ mod look;
 mod models;
 #[path = "program/numpy.rs"]
 mod numpy;
+#[path = "program/profile.rs"]
+mod profile;
 #[path = "program/races.rs"]
 mod races;
 #[path = "program/requests.rs"]
 mod requests;
 #[path = "program/score.rs"]
 mod score;
+#[path = "program/secrets.rs"]
+mod secrets;
 #[path = "program/serve.rs"]
 mod serve;
 #[path = "program/states.rs"]
 mod states;
+#[path = "program/update.rs"]
+mod update;

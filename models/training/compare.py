@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-PRODUCTS = ("*.onnx", "*.data", "*.npz", "*.json")
+PRODUCTS = ("*.onnx", "*.data", "*.npz", "*.json", "*.tab", "*.txt")
 
 # How far a retrained model's held-out figure may lie from the committed one's.
-TOLERANCE = {"accuracy": 0.015, "r2": 0.08}
+TOLERANCE = {"accuracy": 0.015, "r2": 0.08, "exact_match": 0.05}
 
 
 def products(folder: Path) -> set[Path]:
     """Every file that a training script writes, relative to the models folder."""
     found = {path.relative_to(folder) for pattern in PRODUCTS for path in folder.rglob(pattern)}
-    return {path for path in found if not path.name.startswith("deploymentconfig")}
+    return {path for path in found if not path.match("*config*.json")}
 
 
 def figures(metrics: dict[str, Any], place: str) -> Iterator[tuple[str, str, float]]:
@@ -71,9 +71,9 @@ def main() -> None:
         elif path.suffix == ".npz" and not same_data(committed / path, retrained / path):
             good = False
             print(f"  {path}: the held-out data are OTHER ONES")
-        elif path.parts[0] == "tiny" or path.name == "request.json":
+        elif path.parts[0] == "tiny" or path.name == "request.json" or "nltk_data" in path.parts:
             good = False
-            print(f"  {path}: DIFFERENT, though nothing in it is trained")
+            print(f"  {path}: DIFFERENT, though no matrix product is in it")
         else:
             print(f"  {path}: other bits")
     if different and good:

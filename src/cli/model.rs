@@ -10,7 +10,7 @@ use triscore::registry::{
 use triscore::{Result, ScoreError};
 
 use super::output::{Output, size, table, text};
-use super::{Global, deploy, labels};
+use super::{Global, deploy, labels, package, profile};
 
 /// What can be done with models.
 #[derive(Debug, clap::Subcommand)]
@@ -29,6 +29,10 @@ pub(super) enum Command {
     Delete(Delete),
     /// Deploy a model as a service.
     Deploy(Box<deploy::Args>),
+    /// Measure a model on sample data, and say what to ask for in its deployment file.
+    Profile(Box<profile::Args>),
+    /// Write a service as a folder from which docker builds an image.
+    Package(Box<package::Args>),
 }
 
 /// What a service needs to run a model, where its configuration does not say.
@@ -229,6 +233,8 @@ pub(super) fn run(command: &Command, global: &Global, out: &Output) -> Result<()
             out.result(&json!({ "id": deleted.id() }), || format!("deleted {}", deleted.id()))
         }
         Command::Deploy(args) => deploy::run(args, global, out),
+        Command::Profile(args) => profile::run(args, global, out),
+        Command::Package(args) => package::run(args, global, out),
     }
 }
 

@@ -4,12 +4,13 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 use triscore::deploy::DeploymentConfig;
 use triscore::registry::{ModelRef, ProcessStamp};
 use triscore::server::Keys;
-use triscore::service::{self, Event, Host};
+use triscore::service::{self, Event, Host, Inherited, KeySource, Listen};
 use triscore::{ErrorKind, Result, ScoreError};
 
 use super::Global;
@@ -71,8 +72,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         model_version,
         model,
         config,
-        keys,
-        address: SocketAddr::new(args.address, port),
+        keys: KeySource::Fixed(keys),
+        listen: Listen::At(SocketAddr::new(args.address, port)),
         backends: global.backends(),
     };
     let mut address = None;
@@ -154,10 +155,28 @@ pub(super) fn supervise(own: &Own, global: &Global) -> Result<()> {
     service::supervise(&global.workspace()?, &own.name, own.generation)
 }
 
+/// What a service's host takes besides: the numbers of what its supervisor has left open to it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Hosted {
+    #[command(flatten)]
+    own: Own,
+    /// The listening socket.
+    #[arg(long)]
+    listener: i32,
+    /// A pipe to report on.
+    #[arg(long)]
+    report: i32,
+    /// Another host serves while this one loads.
+    #[arg(long)]
+    candidate: bool,
+}
+
 /// Runs as a service's host.
-pub(super) fn host(own: &Own, global: &Global) -> Result<()> {
+pub(super) fn host(args: &Hosted, global: &Global) -> Result<()> {
+    let inherited = Inherited::take(args.listener, args.report, args.candidate)?;
+    let workspace = Arc::new(global.workspace()?);
     let backends = triscore::deploy::backends_with;
-    service::host_for_supervisor(&global.workspace()?, &own.name, own.generation, backends)
+    service::host_for_supervisor(&workspace, &args.own.name, args.own.generation, inherited, backends)
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use triscore::registry::{ServiceFilter, ServiceRecord, ServiceState, Workspace};
+use triscore::registry::{Secret, ServiceFilter, ServiceKeys, ServiceRecord, ServiceState, Workspace};
 use triscore::service;
 use triscore::{ErrorKind, Result, ScoreError};
 
-use super::Global;
+use super::deploy::program;
 use super::output::{Output, table, text};
+use super::{Global, update};
 
 /// What can be done with services.
 #[derive(Debug, clap::Subcommand)]
@@ -21,8 +22,14 @@ pub(super) enum Command {
     Show(Name),
     /// Send a service one request and print its answer.
     Run(Run),
+    /// Change a service without a gap: labels at once, all else as a new version beside the one that serves.
+    Update(Box<update::Args>),
     /// Print the keys of a service.
     GetKeys(Name),
+    /// Change a key of a service, which need not be started again.
+    RegenKey(RegenKey),
+    /// Print a token for callers of a service with tokenAuthEnabled.
+    GetAccessToken(Name),
     /// Print the end of a service's log.
     GetLogs(Logs),
     /// Start a service again whose process is gone, after a restart of the machine for one.
@@ -45,6 +52,9 @@ pub(super) struct List {
     /// Only services of any version of this model.
     #[arg(long, value_name = "NAME")]
     model_name: Option<String>,
+    /// Refused: services have no images here.
+    #[arg(long, value_name = "DIGEST")]
+    image_digest: Option<String>,
     /// Only services with this tag: a key, or key=value.
     #[arg(long, value_name = "KEY[=VALUE]")]
     tag: Vec<String>,
@@ -84,6 +94,23 @@ pub(super) struct Logs {
     /// How many lines at most.
     #[arg(short = 'l', long = "num_lines", visible_alias = "num-lines", default_value_t = 5000)]
     num_lines: usize,
+    /// Only from the last start on.
+    #[arg(short, long)]
+    init: bool,
+}
+
+/// What `regen-key` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct RegenKey {
+    /// The service's name.
+    #[arg(short, long)]
+    name: String,
+    /// Which key: Primary or Secondary.
+    #[arg(short, long, value_name = "KEY")]
+    key: String,
+    /// The new key, instead of one that is made.
+    #[arg(short, long, value_name = "TEXT")]
+    set_key: Option<String>,
 }
 
 /// Runs one of the commands.
@@ -93,18 +120,19 @@ pub(super) fn run(command: &Command, global: &Global, out: &Output) -> Result<()
         Command::List(args) => list(args, &workspace, out),
         Command::Show(args) => shown(&workspace, &service::show(&workspace, &args.name)?, out),
         Command::Run(args) => call(args, &workspace, out),
-        Command::GetKeys(args) => {
-            let keys = workspace.service_keys(&args.name)?;
-            let (primary, secondary) = (keys.primary.expose(), keys.secondary.expose());
-            let json = json!({ "primaryKey": primary, "secondaryKey": secondary });
-            out.result(&json, || format!("primary    {primary}\nsecondary  {secondary}"))
+        Command::GetKeys(args) => keys(&workspace.service_keys(&args.name)?, out),
+        Command::Update(args) => update::run(args, &workspace, global, out),
+        Command::RegenKey(args) => {
+            let key = args.set_key.as_ref().map(Secret::new).transpose()?;
+            keys(&service::regenerate_key(&workspace, &args.name, args.key.parse()?, key)?, out)
+        }
+        Command::GetAccessToken(args) => {
+            let token = service::access_token(&workspace, &args.name)?;
+            out.result(&token.to_json(), || token.access_token.clone())
         }
         Command::GetLogs(args) => logs(args, &workspace, out),
         Command::Start(args) => {
-            let program = std::env::current_exe().map_err(|e| {
-                ScoreError::internal(format!("cannot find this program's own file: {e}")).with_source(e)
-            })?;
-            let record = service::start(&workspace, &args.name, &program)?;
+            let record = service::start(&workspace, &args.name, &program()?)?;
             wait(&workspace, &args.name, record.generation, out)
         }
         Command::Stop(args) => shown(&workspace, &service::stop(&workspace, &args.name)?, out),
@@ -116,6 +144,13 @@ pub(super) fn run(command: &Command, global: &Global, out: &Output) -> Result<()
     }
 }
 
+/// Prints the keys of a service: for whoever asks for them by name.
+fn keys(keys: &ServiceKeys, out: &Output) -> Result<()> {
+    let (primary, secondary) = (keys.primary.expose(), keys.secondary.expose());
+    let json = json!({ "primaryKey": primary, "secondaryKey": secondary });
+    out.result(&json, || format!("primary    {primary}\nsecondary  {secondary}"))
+}
+
 /// A service as Azure's tools wrote it, with what they had no word for behind it.
 fn to_json(workspace: &Workspace, record: &ServiceRecord) -> Value {
     let (spec, status) = (&record.spec, &record.status);
@@ -123,7 +158,7 @@ fn to_json(workspace: &Workspace, record: &ServiceRecord) -> Value {
         "name": spec.name,
         "computeType": spec.compute_type,
         "state": state(record),
-        "error": status.reason,
+        "error": error(record),
         "scoringUri": service::scoring_uri(record),
         "swaggerUri": service::swagger_uri(record),
         "port": status.port,
@@ -137,7 +172,19 @@ fn to_json(workspace: &Workspace, record: &ServiceRecord) -> Value {
         "device": status.device,
         "pid": status.process.filter(|p| p.is_alive()).map(|p| p.pid),
         "log": service::log_path(workspace, &spec.name).ok(),
+        "updating": record.candidate.is_some(),
     })
+}
+
+/// What is wrong with a service: with the one that serves, and with the update that was to replace it.
+fn error(record: &ServiceRecord) -> Option<String> {
+    let failed = record.failed_update.as_ref();
+    let failed =
+        failed.map(|f| format!("the last update failed and the previous version serves on: {}", f.reason));
+    match (record.status.reason.clone(), failed) {
+        (Some(reason), Some(failed)) => Some(format!("{reason}; {failed}")),
+        (reason, failed) => reason.or(failed),
+    }
 }
 
 /// Local services spell their states in lower case, as they always did.
@@ -148,30 +195,48 @@ fn state(record: &ServiceRecord) -> &'static str {
     }
 }
 
+/// Dots that show a person that something is waited for.
+pub(super) struct Dots {
+    shown: bool,
+    told: u128,
+}
+
+impl Dots {
+    pub(super) fn new(out: &Output) -> Self {
+        Self { shown: std::io::stderr().is_terminal() && !out.is_json(), told: 0 }
+    }
+
+    pub(super) fn tick(&mut self, elapsed: Duration) {
+        if self.shown && elapsed.as_millis() / 500 > self.told {
+            self.told = elapsed.as_millis() / 500;
+            let _ = write!(std::io::stderr(), ".");
+            let _ = std::io::stderr().flush();
+        }
+    }
+
+    pub(super) fn end(self) {
+        if self.told > 0 {
+            let _ = writeln!(std::io::stderr());
+        }
+    }
+}
+
 /// Waits for a service to settle, with dots, and prints how it did.
 ///
 /// # Errors
 /// `Unavailable` or `Internal` with the reason, when it did not become healthy.
 pub(super) fn wait(workspace: &Workspace, name: &str, generation: i64, out: &Output) -> Result<()> {
-    let dots = std::io::stderr().is_terminal() && !out.is_json();
-    let mut told = 0;
-    let waited = service::wait(workspace, name, generation, |_, elapsed| {
-        if dots && elapsed.as_millis() / 500 > told {
-            told = elapsed.as_millis() / 500;
-            let _ = write!(std::io::stderr(), ".");
-            let _ = std::io::stderr().flush();
-        }
-    });
-    if told > 0 {
-        let _ = writeln!(std::io::stderr());
-    }
+    let mut dots = Dots::new(out);
+    let waited = service::wait(workspace, name, generation, |_, elapsed| dots.tick(elapsed));
+    dots.end();
     let record = waited?;
     settled(workspace, &record, out)?;
     let reason = record.status.reason.clone().unwrap_or_else(|| "no reason was given".to_owned());
     let kind = match record.status.state {
         ServiceState::Healthy => return Ok(()),
-        ServiceState::Unschedulable => ErrorKind::Unavailable,
-        _ => ErrorKind::Internal,
+        // Services that failed before kinds were kept have none.
+        ServiceState::Unschedulable => record.status.error_kind.unwrap_or(ErrorKind::Unavailable),
+        _ => record.status.error_kind.unwrap_or(ErrorKind::Internal),
     };
     Err(ScoreError::new(kind, format!("{}: {reason}", record.status.state))
         .with_at(format!("service '{name}'")))
@@ -215,6 +280,10 @@ fn list(args: &List, workspace: &Workspace, out: &Output) -> Result<()> {
         let text = format!("expected one of {}, got '{}'", kinds.join(", "), kind.escape_debug());
         return Err(ScoreError::bad_input(text).with_at("--compute-type"));
     }
+    if args.image_digest.is_some() {
+        let text = "services have no images here: choose them by --model-id or --model-name";
+        return Err(ScoreError::unsupported(text).with_at("--image-digest"));
+    }
     let filter = ServiceFilter {
         compute_type: args.compute_type.clone(),
         model_id: args.model_id.clone(),
@@ -253,14 +322,14 @@ fn call(args: &Run, workspace: &Workspace, out: &Output) -> Result<()> {
     let record = service::show(workspace, &args.name)?;
     let at = format!("service '{}'", args.name);
     let alive = record.status.process.is_some_and(|p| p.is_alive());
-    let Some(address) = service::address(&record).filter(|_| alive) else {
+    let Some(endpoint) = service::endpoint(&record)?.filter(|_| alive) else {
         let why = record.status.reason.unwrap_or_default();
         let text = format!("Cannot call run() when service is {}. {why}", record.status.state);
         return Err(ScoreError::new(ErrorKind::NotReady, text).with_at(at));
     };
-    let keys = workspace.service_keys(&args.name)?;
+    let credential = service::credential(workspace, &record)?;
     let timeout = Duration::from_millis(args.timeout_ms.max(1));
-    let answer = service::post_score(address, Some(keys.primary.expose()), &body, timeout)?;
+    let answer = service::post_score(&endpoint, Some(&credential), &body, timeout)?;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     if answer.status != 200 {
         // Several kinds share a status: these are the ones that a server answers so.
@@ -281,18 +350,7 @@ fn call(args: &Run, workspace: &Workspace, out: &Output) -> Result<()> {
 }
 
 fn logs(args: &Logs, workspace: &Workspace, out: &Output) -> Result<()> {
-    workspace.show_service(&args.name)?;
-    let path = service::log_path(workspace, &args.name)?;
-    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            ScoreError::not_found("it has no log: no process of it has begun yet")
-                .with_at(format!("service '{}'", args.name))
-        }
-        _ => ScoreError::io("read the log", &path, e),
-    })?;
-    let all = String::from_utf8_lossy(&bytes);
-    let lines = all.lines().collect::<Vec<_>>();
-    let last = lines.get(lines.len().saturating_sub(args.num_lines)..).unwrap_or_default().join("\n");
+    let text = service::logs(workspace, &args.name, args.num_lines, args.init)?;
     // An array that holds one string, as Azure's tools printed it.
-    out.result(&json!([last]), || last.clone())
+    out.result(&json!([text]), || text.clone())
 }

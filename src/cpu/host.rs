@@ -1,7 +1,8 @@
 //! What processor, threads and memory this process may use.
 //!
 //! In a container the machine's own numbers are lies: the control group says what may be used. Threads
-//! come from `available_parallelism`, which reads affinity and the group's quota; memory is read here.
+//! come from `available_parallelism`, which reads affinity and the group's quota; memory from
+//! [`Machine`](crate::machine::Machine), which looks at every group above this process.
 
 use std::fs;
 
@@ -19,16 +20,9 @@ pub(super) fn thread_budget(cpu_cores: Option<f64>) -> usize {
     }
 }
 
-/// Memory that may be used in all, in bytes: the machine's, or less where the control group says so.
+/// Memory that may be used in all, in bytes: the machine's, or less where a control group says so.
 pub(super) fn memory_bytes() -> Option<u64> {
-    let machine = kib_field("/proc/meminfo", "MemTotal:");
-    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
-    match (machine, group) {
-        (Some(machine), Some(group)) => Some(machine.min(group)),
-        (one, other) => one.or(other),
-    }
+    crate::machine::Machine::detect().memory_bytes
 }
 
 /// Memory that this process holds, in bytes.

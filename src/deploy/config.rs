@@ -1,32 +1,28 @@
 //! `deploymentconfig.json`, as Azure ML's tools of version 1 wrote and read it.
 //!
-//! Reading is three steps, each in its own file: bytes to a checked value (`text`), the value against the
+//! Reading is three steps, each in its own file: bytes to a checked value (`deploy::text`), the value against the
 //! table of keys (`schema`), and the rules between keys with the defaults (`build`). The typed
 //! result says what the file means; [`DeploymentConfig::states`] and [`DeploymentConfig::raw`] say what it
 //! literally holds, for the few who must tell a default from a statement.
 
 mod build;
 mod parts;
-mod report;
 mod schema;
-mod text;
 
 pub use parts::{
     AcceleratorRequest, Auth, Batching, ComputeType, Keys, LivenessProbe, Policy, Resources, Scaling, Secret,
     Ssl, Timeouts, TriscoreOptions,
 };
-pub use report::Warning;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use serde_json::Value;
 
+use super::report::{self, Report, Warning, describe};
+use super::text;
 use crate::error::{Result, ScoreError};
-use report::{Report, describe};
 
 /// A deployment configuration, checked, with its defaults.
 ///
@@ -89,16 +85,33 @@ impl DeploymentConfig {
     /// when `sslCertificate` or `sslKey` names no file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let io = |e| ScoreError::io("read the deployment configuration", path, e);
-        let mut bytes = Vec::new();
-        // One byte more than is allowed, so that a larger file (or a device without end) shows.
-        let most = text::MAX_BYTES as u64 + 1;
-        File::open(path).map_err(io)?.take(most).read_to_end(&mut bytes).map_err(io)?;
+        let bytes = text::read(path, "read the deployment configuration")?;
         Self::checked(&bytes, true).map_err(|e| e.with_at(path.display().to_string()))
     }
 
+    /// Reads a file without checking what it says, for [`from_value`](Self::from_value).
+    ///
+    /// # Errors
+    /// `BadConfig` with the path when it is neither JSON nor YAML; `TooLarge`, `NotFound` or `Io`.
+    pub fn value(path: impl AsRef<Path>) -> Result<Value> {
+        let path = path.as_ref();
+        let bytes = text::read(path, "read the deployment configuration")?;
+        text::parse(&bytes).map_err(|e| e.with_at(path.display().to_string()))
+    }
+
+    /// Checks what a file holds, or what was made of it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), without the path.
+    pub fn from_value(root: Value) -> Result<Self> {
+        Self::checked_value(root, true)
+    }
+
     fn checked(bytes: &[u8], look_for_files: bool) -> Result<Self> {
-        let root = text::parse(bytes)?;
+        Self::checked_value(text::parse(bytes)?, look_for_files)
+    }
+
+    fn checked_value(root: Value, look_for_files: bool) -> Result<Self> {
         if !root.is_object() {
             let got = describe(&root, true);
             return Err(ScoreError::bad_config(format!("expected an object of keys and values, got {got}")));

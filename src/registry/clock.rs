@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Now, in UTC, with microseconds.
-pub(super) fn now() -> String {
+pub(crate) fn now() -> String {
     iso8601(SystemTime::now())
 }
 

@@ -12,8 +12,8 @@ use crate::error::{ErrorKind, Result, ScoreError};
 
 /// A lock that is held; let go when dropped.
 #[derive(Debug)]
-pub(super) struct Lock {
-    pub(super) file: File,
+pub(crate) struct Lock {
+    pub(crate) file: File,
 }
 
 impl Drop for Lock {
@@ -25,7 +25,7 @@ impl Drop for Lock {
 }
 
 /// Opens the file of a lock, creating it (and its folder) where that is asked for.
-pub(super) fn open(folder: &Path, name: &str, create: bool) -> Result<File> {
+pub(crate) fn open(folder: &Path, name: &str, create: bool) -> Result<File> {
     if create {
         files::create_private_dir(folder)?;
     }
@@ -42,7 +42,7 @@ pub(super) fn open(folder: &Path, name: &str, create: bool) -> Result<File> {
 }
 
 /// Takes the lock, alone or shared, if it is free; gives the file back where it is not.
-pub(super) fn try_take(file: File, alone: bool) -> Result<std::result::Result<Lock, File>> {
+pub(crate) fn try_take(file: File, alone: bool) -> Result<std::result::Result<Lock, File>> {
     let taken = if alone { file.try_lock() } else { file.try_lock_shared() };
     match taken {
         Ok(()) => Ok(Ok(Lock { file })),

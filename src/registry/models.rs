@@ -317,8 +317,10 @@ impl Workspace {
         }
         let deleted = self.db.write(|tx| {
             let (seq, model) = find(tx, model)?;
-            let mut statement = tx
-                .prepare("SELECT DISTINCT service FROM service_models WHERE model_id = ? ORDER BY service")?;
+            let mut statement = tx.prepare(
+                "SELECT service FROM service_models WHERE model_id = ?1
+                     UNION SELECT service FROM candidate_models WHERE model_id = ?1 ORDER BY service",
+            )?;
             let users: Vec<String> =
                 statement.query_map([model.id()], |row| row.get(0))?.collect::<Result<_, _>>()?;
             if !users.is_empty() {

@@ -12,7 +12,7 @@ use crate::error::ScoreError;
 const APPLICATION_ID: i32 = 0x7472_7363;
 
 /// The steps, oldest first.
-const MIGRATIONS: &[&str] = &[STEP_1];
+const MIGRATIONS: &[&str] = &[STEP_1, STEP_2];
 
 const STEP_1: &str = "
 -- Outlives its models: a version number is never given twice, even after a delete.
@@ -90,6 +90,35 @@ CREATE TABLE service_keys (
 ) STRICT, WITHOUT ROWID;
 ";
 
+const STEP_2: &str = "
+-- What kind of error a service's reason is, and how the last update failed: JSON.
+ALTER TABLE services ADD COLUMN error_kind TEXT;
+ALTER TABLE services ADD COLUMN failed_update TEXT;
+
+-- The next version of a service, beside the one that serves, until it takes its place or is given up.
+CREATE TABLE service_candidates (
+    service TEXT PRIMARY KEY REFERENCES services (name) ON DELETE CASCADE,
+    generation INTEGER NOT NULL,
+    stage TEXT NOT NULL,
+    compute_type TEXT NOT NULL,
+    description TEXT,
+    tags TEXT NOT NULL,              -- JSON
+    properties TEXT NOT NULL,        -- JSON
+    deployment_config TEXT NOT NULL, -- JSON
+    source_dir BLOB NOT NULL,
+    primary_key TEXT,                -- both, or the service's stay
+    secondary_key TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE candidate_models (
+    service TEXT NOT NULL REFERENCES service_candidates (service) ON DELETE CASCADE,
+    place INTEGER NOT NULL,
+    model_id TEXT NOT NULL,
+    PRIMARY KEY (service, place)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX candidate_models_by_model ON candidate_models (model_id);
+";
+
 /// Brings the database to the newest layout, or says why it cannot be used.
 pub(super) fn migrate(conn: &mut Connection) -> Told<()> {
     if steps_done(conn)? == MIGRATIONS.len() {
@@ -146,7 +175,27 @@ mod tests {
         migrate(&mut conn).ok().unwrap();
         migrate(&mut conn).ok().unwrap();
         let done: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-        assert_eq!(done, 1);
+        assert_eq!(done, 2);
+    }
+
+    /// A database of the first layout keeps what is in it.
+    #[test]
+    fn the_first_layout_is_brought_up_with_its_services() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(STEP_1).unwrap();
+        conn.execute_batch(
+            "INSERT INTO services (name, generation, compute_type, state, tags, properties, deployment_config,
+                 source_dir, created_time, updated_time)
+             VALUES ('abc', 1, 'local', 'Failed', '{}', '{}', '{}', x'2f', 't', 't')",
+        )
+        .unwrap();
+        conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        conn.pragma_update(None, "user_version", 1).unwrap();
+        migrate(&mut conn).ok().unwrap();
+        let (name, kind): (String, Option<String>) = conn
+            .query_row("SELECT name, error_kind FROM services", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        assert_eq!((name.as_str(), kind), ("abc", None));
     }
 
     #[test]
@@ -155,7 +204,7 @@ mod tests {
         conn.execute_batch("CREATE TABLE t (x)").unwrap();
         assert_eq!(told(migrate(&mut conn)), ErrorKind::BadConfig);
 
-        for version in [2, 99, -1] {
+        for version in [3, 99, -1] {
             let mut conn = Connection::open_in_memory().unwrap();
             migrate(&mut conn).ok().unwrap();
             conn.pragma_update(None, "user_version", version).unwrap();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::keys::ServiceKeys;
 use super::process::ProcessStamp;
-use super::record::Labels;
+use super::record::{Labels, add_properties, change_tags, label_faults};
 use crate::error::{ErrorKind, Result, ScoreError};
 
 /// The states of Azure's cloud services.
@@ -105,12 +105,14 @@ pub struct ServiceStatus {
     pub process: Option<ProcessStamp>,
     /// What it scores on, in words: backend and device.
     pub device: Option<String>,
+    /// What kind of error the reason is, where it is one.
+    pub error_kind: Option<ErrorKind>,
 }
 
 impl ServiceStatus {
     /// That state, and nothing else known.
     pub fn new(state: ServiceState) -> Self {
-        Self { state, reason: None, port: None, process: None, device: None }
+        Self { state, reason: None, port: None, process: None, device: None, error_kind: None }
     }
 
     /// The same with a reason.
@@ -118,6 +120,13 @@ impl ServiceStatus {
     pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
+    }
+
+    /// The same with an error as its reason.
+    #[must_use]
+    pub fn with_error(mut self, e: &ScoreError) -> Self {
+        self.error_kind = Some(e.kind());
+        self.with_reason(e.to_string())
     }
 }
 
@@ -178,6 +187,55 @@ pub struct ServiceRecord {
     pub created_time: String,
     /// When anything of it changed last: ISO 8601, UTC.
     pub updated_time: String,
+    /// The version that is to take its place, if one is under way.
+    pub candidate: Option<CandidateMark>,
+    /// How its last update failed, if it did.
+    pub failed_update: Option<FailedUpdate>,
+}
+
+/// How far a candidate is: the next version of a service, beside the one that serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CandidateStage {
+    /// A command lays its files out.
+    Preparing,
+    /// It waits for the service's supervisor to take it on.
+    Waiting,
+    /// The supervisor has taken it on: it loads.
+    Starting,
+}
+
+impl CandidateStage {
+    /// Every stage.
+    pub const ALL: [CandidateStage; 3] = [Self::Preparing, Self::Waiting, Self::Starting];
+
+    /// Its name in the registry.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Preparing => "Preparing",
+            Self::Waiting => "Waiting",
+            Self::Starting => "Starting",
+        }
+    }
+}
+
+/// That a service has a candidate, and how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CandidateMark {
+    /// The generation that it will be.
+    pub generation: i64,
+    /// How far it is.
+    pub stage: CandidateStage,
+}
+
+/// Why a candidate was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedUpdate {
+    /// The generation that it would have been.
+    pub generation: i64,
+    /// What kind of error it was.
+    pub kind: ErrorKind,
+    /// The error, in words.
+    pub reason: String,
 }
 
 impl ServiceRecord {
@@ -227,6 +285,25 @@ pub struct ServiceUpdate {
     pub add_properties: Labels,
     /// A new description.
     pub description: Option<String>,
+}
+
+impl ServiceUpdate {
+    /// Makes the changes to what is asked for.
+    ///
+    /// # Errors
+    /// `BadInput` when a rule is broken or a tag is not there, `Conflict` when a property is there already.
+    pub fn apply(&self, spec: &mut ServiceSpec) -> Result<()> {
+        let faults = label_faults("tag", &self.add_tags).or(label_faults("property", &self.add_properties));
+        if let Some(fault) = faults {
+            return Err(ScoreError::bad_input(fault));
+        }
+        change_tags(&mut spec.tags, &self.add_tags, &self.remove_tags)?;
+        add_properties(&mut spec.properties, &self.add_properties)?;
+        if self.description.is_some() {
+            spec.description.clone_from(&self.description);
+        }
+        Ok(())
+    }
 }
 
 /// Which services to list; every part that is given must fit.

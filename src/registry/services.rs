@@ -9,18 +9,19 @@ use std::path::PathBuf;
 
 use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
+use super::candidates;
 use super::clock;
 use super::db::{Db, Told};
 use super::keys::{KeyKind, Secret, ServiceKeys};
 use super::models::{find, from_json, to_json};
 use super::names::{ModelRef, service_name_fault, suggestion};
 use super::process::ProcessStamp;
-use super::record::{add_properties, change_tags, label_faults};
+use super::record::label_faults;
 use super::service::{
     Keys, ServiceFilter, ServiceRecord, ServiceSpec, ServiceState, ServiceStatus, ServiceUpdate,
 };
 use super::workspace::Workspace;
-use crate::error::{Result, ScoreError};
+use crate::error::{ErrorKind, Result, ScoreError};
 
 impl Workspace {
     /// Writes a new service down, in state [`Transitioning`](ServiceState::Transitioning).
@@ -42,12 +43,7 @@ impl Workspace {
     }
 
     fn put_service(&self, spec: &ServiceSpec, keys: Keys, replace: bool) -> Result<ServiceRecord> {
-        let mut faults = Vec::from_iter(service_name_fault(&spec.name));
-        faults.extend(label_faults("tag", &spec.tags));
-        faults.extend(label_faults("property", &spec.properties));
-        if !faults.is_empty() {
-            return Err(ScoreError::bad_input(faults.join("\n")));
-        }
+        check_spec(spec)?;
         self.db.write(|tx| {
             let old: Option<String> = tx
                 .query_row("SELECT created_time FROM services WHERE name = ?", [&spec.name], |row| row.get(0))
@@ -67,21 +63,15 @@ impl Workspace {
             };
             tx.execute("DELETE FROM services WHERE name = ?", [&spec.name])?;
             let now = clock::now();
-            let mut spec = spec.clone();
-            // The keys stand in a table of their own, and in no record.
-            if let Some(config) = spec.deployment_config.as_object_mut() {
-                config.retain(|key, _| key != "keys");
-            }
+            let spec = without_keys(spec);
             let service = ServiceRecord {
                 spec,
                 status: ServiceStatus::new(ServiceState::Transitioning),
-                generation: tx.query_row(
-                    "UPDATE generations SET last = last + 1 RETURNING last",
-                    [],
-                    |row| row.get(0),
-                )?,
+                generation: next_generation(tx)?,
                 created_time: old.unwrap_or_else(|| now.clone()),
                 updated_time: now,
+                candidate: None,
+                failed_update: None,
             };
             insert(tx, &service)?;
             put_keys(tx, &service.spec.name, &keys)?;
@@ -98,7 +88,8 @@ impl Workspace {
             check_generation(tx, name, generation)?;
             tx.execute(
                 "UPDATE services SET state = :state, reason = :reason, port = :port, pid = :pid,
-                     pid_start_time = :pid_start_time, device = :device, updated_time = :updated WHERE name = :name",
+                     pid_start_time = :pid_start_time, device = :device, error_kind = :kind, updated_time = :updated
+                 WHERE name = :name",
                 named_params! {
                     ":name": name,
                     ":state": status.state.name(),
@@ -107,6 +98,7 @@ impl Workspace {
                     ":pid": status.process.map(|p| p.pid),
                     ":pid_start_time": start_time(status.process),
                     ":device": status.device,
+                    ":kind": status.error_kind.map(|k| k.row().name),
                     ":updated": clock::now(),
                 },
             )?;
@@ -128,8 +120,29 @@ impl Workspace {
         self.db.write(|tx| {
             check_generation(tx, name, generation)?;
             tx.execute(
-                "UPDATE services SET state = ?, reason = ?, updated_time = ? WHERE name = ?",
+                "UPDATE services SET state = ?, reason = ?, error_kind = NULL, updated_time = ? WHERE name = ?",
                 (state.name(), reason, clock::now(), name),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Says that a service is now in that state because of an error; what else is known of it stays.
+    ///
+    /// # Errors
+    /// As [`Workspace::set_service_status`].
+    pub fn fail_service(
+        &self,
+        name: &str,
+        generation: i64,
+        state: ServiceState,
+        e: &ScoreError,
+    ) -> Result<()> {
+        self.db.write(|tx| {
+            check_generation(tx, name, generation)?;
+            tx.execute(
+                "UPDATE services SET state = ?, reason = ?, error_kind = ?, updated_time = ? WHERE name = ?",
+                (state.name(), e.to_string(), e.row().name, clock::now(), name),
             )?;
             Ok(())
         })
@@ -174,8 +187,9 @@ impl Workspace {
                 now.status.state = state;
                 now.status.reason = Some(reason.to_owned());
                 now.updated_time = clock::now();
+                now.status.error_kind = None;
                 tx.execute(
-                    "UPDATE services SET state = ?, reason = ?, updated_time = ? WHERE name = ?",
+                    "UPDATE services SET state = ?, reason = ?, error_kind = NULL, updated_time = ? WHERE name = ?",
                     (state.name(), reason, &now.updated_time, &seen.spec.name),
                 )?;
             }
@@ -192,18 +206,13 @@ impl Workspace {
         if *update == ServiceUpdate::default() {
             return Err(ScoreError::bad_input("No parameters provided to update."));
         }
-        let faults =
-            label_faults("tag", &update.add_tags).or(label_faults("property", &update.add_properties));
-        if let Some(fault) = faults {
-            return Err(ScoreError::bad_input(fault));
-        }
         self.db.write(|tx| {
             let mut service = find_service(tx, name)?;
-            change_tags(&mut service.spec.tags, &update.add_tags, &update.remove_tags)?;
-            add_properties(&mut service.spec.properties, &update.add_properties)?;
-            if update.description.is_some() {
-                service.spec.description.clone_from(&update.description);
+            // What takes its place would bring the old labels back.
+            if let Some(candidate) = service.candidate {
+                return Err(candidates::in_progress(name, candidate.generation).into());
             }
+            update.apply(&mut service.spec)?;
             service.updated_time = clock::now();
             tx.execute(
                 "UPDATE services SET tags = ?, properties = ?, description = ?, updated_time = ? WHERE name = ?",
@@ -289,13 +298,51 @@ impl Workspace {
                 KeyKind::Secondary => keys.secondary = key,
             }
             put_keys(tx, name, &keys)?;
+            // A candidate that brings keys of its own must not bring the old one back.
+            let column = match which {
+                KeyKind::Primary => "primary_key",
+                KeyKind::Secondary => "secondary_key",
+            };
+            let changed = match which {
+                KeyKind::Primary => keys.primary.expose(),
+                KeyKind::Secondary => keys.secondary.expose(),
+            };
+            let sql = format!(
+                "UPDATE service_candidates SET {column} = ? WHERE service = ? AND {column} IS NOT NULL"
+            );
+            tx.execute(&sql, (changed, name))?;
             Ok(keys)
         })
     }
 }
 
+/// The rules for names and labels.
+pub(super) fn check_spec(spec: &ServiceSpec) -> Result<()> {
+    let mut faults = Vec::from_iter(service_name_fault(&spec.name));
+    faults.extend(label_faults("tag", &spec.tags));
+    faults.extend(label_faults("property", &spec.properties));
+    match faults.is_empty() {
+        true => Ok(()),
+        false => Err(ScoreError::bad_input(faults.join("\n"))),
+    }
+}
+
+/// The keys stand in a table of their own, and in no record.
+pub(super) fn without_keys(spec: &ServiceSpec) -> ServiceSpec {
+    let mut spec = spec.clone();
+    if let Some(config) = spec.deployment_config.as_object_mut() {
+        config.retain(|key, _| key != "keys");
+    }
+    spec
+}
+
+pub(super) fn next_generation(tx: &Transaction<'_>) -> Told<i64> {
+    let sql = "UPDATE generations SET last = last + 1 RETURNING last";
+    Ok(tx.query_row(sql, [], |row| row.get(0))?)
+}
+
 /// A model that a service names must be registered, unless it is a local path (version 0).
-fn check_model(tx: &Transaction<'_>, id: &str) -> Told<()> {
+pub(super) fn check_model(tx: &Transaction<'_>, id: &str) -> Told<()> {
     if id.rsplit_once(':').is_some_and(|(name, version)| !name.is_empty() && version == "0") {
         return Ok(());
     }
@@ -306,7 +353,7 @@ fn check_model(tx: &Transaction<'_>, id: &str) -> Told<()> {
     find(tx, &model).map(|_| ())
 }
 
-fn check_generation(tx: &Transaction<'_>, name: &str, generation: i64) -> Told<()> {
+pub(super) fn check_generation(tx: &Transaction<'_>, name: &str, generation: i64) -> Told<()> {
     let now: Option<i64> = tx
         .query_row("SELECT generation FROM services WHERE name = ?", [name], |row| row.get(0))
         .optional()?;
@@ -327,7 +374,7 @@ fn not_found(tx: &Transaction<'_>, name: &str) -> Told<ScoreError> {
     Ok(ScoreError::not_found(format!("there is no service '{}'; {hint}", name.escape_debug())))
 }
 
-fn find_service(tx: &Transaction<'_>, name: &str) -> Told<ServiceRecord> {
+pub(super) fn find_service(tx: &Transaction<'_>, name: &str) -> Told<ServiceRecord> {
     let mut statement = tx.prepare("SELECT * FROM services WHERE name = ?")?;
     let mut rows = statement.query([name])?;
     match rows.next()? {
@@ -338,6 +385,11 @@ fn find_service(tx: &Transaction<'_>, name: &str) -> Told<ServiceRecord> {
 
 fn from_row(tx: &Transaction<'_>, row: &Row<'_>) -> Told<ServiceRecord> {
     let name: String = row.get("name")?;
+    let candidate = candidates::mark(tx, &name)?;
+    let failed_update = match row.get::<_, Option<String>>("failed_update")? {
+        Some(json) => Some(candidates::failed_from_json(&json)?),
+        None => None,
+    };
     let mut statement =
         tx.prepare_cached("SELECT model_id FROM service_models WHERE service = ? ORDER BY place")?;
     let model_ids = statement.query_map([&name], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -362,15 +414,23 @@ fn from_row(tx: &Transaction<'_>, row: &Row<'_>) -> Told<ServiceRecord> {
             port: row.get("port")?,
             process,
             device: row.get("device")?,
+            error_kind: row.get::<_, Option<String>>("error_kind")?.as_deref().and_then(kind_named),
         },
         generation: row.get("generation")?,
         created_time: row.get("created_time")?,
         updated_time: row.get("updated_time")?,
+        candidate,
+        failed_update,
     })
 }
 
+/// The kind of error that has this name; `None` for one of a later version of this program.
+pub(super) fn kind_named(name: &str) -> Option<ErrorKind> {
+    ErrorKind::ALL.into_iter().find(|kind| kind.row().name == name)
+}
+
 fn insert(tx: &Transaction<'_>, service: &ServiceRecord) -> Told<()> {
-    let ServiceRecord { spec, status, generation, created_time, updated_time } = service;
+    let ServiceRecord { spec, status, generation, created_time, updated_time, .. } = service;
     tx.execute(
         "INSERT INTO services (name, generation, compute_type, state, description, tags, properties,
              deployment_config, source_dir, created_time, updated_time)
@@ -398,7 +458,7 @@ fn insert(tx: &Transaction<'_>, service: &ServiceRecord) -> Told<()> {
     Ok(())
 }
 
-fn keys_of(tx: &Transaction<'_>, name: &str) -> Told<Option<ServiceKeys>> {
+pub(super) fn keys_of(tx: &Transaction<'_>, name: &str) -> Told<Option<ServiceKeys>> {
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
     let keys: Option<(String, String)> = tx
         .query_row("SELECT primary_key, secondary_key FROM service_keys WHERE service = ?", [name], read)
@@ -407,7 +467,7 @@ fn keys_of(tx: &Transaction<'_>, name: &str) -> Told<Option<ServiceKeys>> {
     Ok(Some(ServiceKeys { primary: Secret::new(primary)?, secondary: Secret::new(secondary)? }))
 }
 
-fn put_keys(tx: &Transaction<'_>, name: &str, keys: &ServiceKeys) -> Told<()> {
+pub(super) fn put_keys(tx: &Transaction<'_>, name: &str, keys: &ServiceKeys) -> Told<()> {
     tx.execute(
         "INSERT OR REPLACE INTO service_keys (service, primary_key, secondary_key) VALUES (?, ?, ?)",
         (name, keys.primary.expose(), keys.secondary.expose()),
@@ -416,6 +476,6 @@ fn put_keys(tx: &Transaction<'_>, name: &str, keys: &ServiceKeys) -> Told<()> {
 }
 
 /// SQLite counts with a sign; no machine has been up for long enough to tell.
-fn start_time(process: Option<ProcessStamp>) -> Option<i64> {
+pub(super) fn start_time(process: Option<ProcessStamp>) -> Option<i64> {
     process.and_then(|p| p.start_time).and_then(|t| i64::try_from(t).ok())
 }

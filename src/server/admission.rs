@@ -45,6 +45,14 @@ impl Admission {
 }
 
 impl Permit {
+    /// A permit of nobody's, which bounds nothing.
+    pub(super) fn unbounded() -> Self {
+        let from = Admission::new(usize::MAX, usize::MAX);
+        // What the drop gives back.
+        from.requests.store(1, Ordering::Relaxed);
+        Self { from, bytes: 0 }
+    }
+
     /// Extends the permit by so many bytes; says whether there was room for them.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let room = take(&self.from.bytes, bytes, self.from.max_bytes);

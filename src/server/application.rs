@@ -90,6 +90,17 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// An exchange outside of any server, for who drives an [`Application`] directly, and where its outcome
+    /// arrives. Dropping the receiver is what a client's leaving is.
+    pub fn new(
+        request: AppRequest,
+        received: Instant,
+        deadline: Option<Instant>,
+    ) -> (Self, oneshot::Receiver<Outcome>) {
+        let (reply, outcome) = oneshot::channel();
+        (Self { request, received, deadline, reply, permit: Permit::unbounded() }, outcome)
+    }
+
     /// Whether nobody waits for the answer any more.
     pub fn is_abandoned(&self) -> bool {
         self.reply.is_closed()

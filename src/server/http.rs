@@ -163,7 +163,8 @@ impl Drop for CancelOnDrop {
 
 /// Whether the request shows a key, if keys are asked for.
 fn authorized(shared: &Shared, headers: &HeaderMap) -> Result<(), Reply> {
-    let Some(keys) = &shared.options.keys else { return Ok(()) };
+    let keys = shared.keys.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Some(keys) = &*keys else { return Ok(()) };
     match headers.get(AUTHORIZATION) {
         Some(shown) if keys.open(shown.as_bytes()) => Ok(()),
         Some(_) => {

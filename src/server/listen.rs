@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::connection::{Patience, Registered, Watched};
 use super::io::Loops;
-use super::shared::{Shared, Stage};
+use super::shared::{Accepting, Phase, Shared, Stage};
 use super::{http, scorers};
 use crate::error::{ErrorKind, Result, ScoreError};
 
@@ -28,17 +28,31 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between the last accepted connection and closing idle ones: what they have sent already is served.
 const LAST_CALL: Duration = Duration::from_millis(20);
 
-/// Takes the address.
+/// When a server begins to accept connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accept {
+    /// At once: requests are answered 503 until the service is ready.
+    Now,
+    /// Once it is ready: until then connections wait, or another process that has the same socket takes them.
+    WhenReady,
+}
+
+/// Listens at an address (port 0 lets the system choose), for [`Server::from_listener`].
+///
+/// [`Server::from_listener`]: super::Server::from_listener
 ///
 /// # Errors
 /// `Conflict` when it is taken; `BadConfig` when it cannot be had; `Io`.
-pub(super) fn bind(addr: SocketAddr) -> Result<TcpListener> {
+pub fn bind_listener(addr: SocketAddr) -> Result<std::net::TcpListener> {
     let bound = || {
+        // A socket needs an event loop to be listened on, and none to be handed on afterwards.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let _entered = runtime.enter();
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Without it, a restarted server would have to wait until its old connections are forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
-        socket.listen(BACKLOG)
+        socket.listen(BACKLOG)?.into_std()
     };
     bound().map_err(|e| {
         let port = addr.port();
@@ -62,11 +76,33 @@ pub(super) fn bind(addr: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Accepts until told to finish, and then whatever had connected by then.
-pub(super) async fn accept(listener: TcpListener, loops: Loops, shared: Arc<Shared>) {
+/// Accepts, at once or from when the service is ready, until told to finish, and then whatever had connected
+/// by then.
+pub(super) async fn accept(listener: TcpListener, when: Accept, loops: Loops, shared: Arc<Shared>) {
+    if when == Accept::WhenReady {
+        let mut phase = shared.phase.subscribe();
+        let ready = phase.wait_for(|p| *p == Phase::Ready);
+        tokio::select! {
+            _ = ready => {}
+            // Nobody was let in: who has connected is another process's, on the same socket.
+            () = shared.reached(Stage::Drain) => {
+                drop(listener);
+                shared.accepting.send_replace(Accepting::Over);
+                return;
+            }
+        }
+    }
+    let mut no_more = pin!(shared.accepts_no_more());
     let mut finish = pin!(shared.reached(Stage::Finish));
     loop {
         let accepted = tokio::select! {
+            biased;
+            () = &mut no_more => {
+                // What waits on the socket is the other process's.
+                drop(listener);
+                shared.accepting.send_replace(Accepting::Over);
+                return;
+            }
             accepted = listener.accept() => accepted,
             () = &mut finish => break,
         };
@@ -177,7 +213,7 @@ pub(super) async fn watchdog(shared: Arc<Shared>) {
 /// Leads the server to its end once that is asked for.
 pub(super) async fn wind_down(shared: Arc<Shared>, accepting: tokio::task::JoinHandle<()>) {
     shared.reached(Stage::Drain).await;
-    let drain = Duration::from_millis(shared.options.drain_ms);
+    let drain = Duration::from_millis(shared.drain_ms.load(std::sync::atomic::Ordering::Acquire));
     let _ = tokio::time::timeout(drain, shared.reached(Stage::Finish)).await;
     shared.advance(Stage::Finish);
     let _ = accepting.await;

@@ -1,6 +1,6 @@
 //! What every part of a server holds: its options, its queue, its counters, and what state it is in.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::http::HeaderValue;
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::admission::Admission;
 use super::connection::Connections;
+use super::keys::Keys;
 use super::metrics::{Gauges, Metrics};
 use super::options::ServerOptions;
 use super::queue::Queue;
@@ -67,6 +68,21 @@ pub(super) struct Shared {
     lost: AtomicBool,
     pub(super) stage: watch::Sender<Stage>,
     stage_now: AtomicU8,
+    /// Those of the options, until others are set.
+    pub(super) keys: std::sync::RwLock<Option<Keys>>,
+    /// That of the options, unless the end was asked for with another.
+    pub(super) drain_ms: AtomicU64,
+    pub(super) accepting: watch::Sender<Accepting>,
+}
+
+/// Whether connections are taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepting {
+    Yes,
+    /// Not for longer: another process takes them, on the same socket.
+    NoMore,
+    /// None is taken in any more.
+    Over,
 }
 
 impl Shared {
@@ -81,6 +97,9 @@ impl Shared {
             lost: AtomicBool::new(false),
             stage: watch::Sender::new(Stage::Serve),
             stage_now: AtomicU8::new(Stage::Serve as u8),
+            keys: std::sync::RwLock::new(options.keys.clone()),
+            drain_ms: AtomicU64::new(options.drain_ms),
+            accepting: watch::Sender::new(Accepting::Yes),
             options,
         }
     }
@@ -93,6 +112,12 @@ impl Shared {
     /// Comes back once the end has come that far.
     pub(super) async fn reached(&self, stage: Stage) {
         let _ = self.stage.subscribe().wait_for(|s| *s >= stage).await;
+    }
+
+    /// Comes back once no more connections are to be taken in because another process takes them. What the
+    /// channel lends is given back here: held any longer, it would keep its sender waiting.
+    pub(super) async fn accepts_no_more(&self) {
+        let _ = self.accepting.subscribe().wait_for(|now| *now != Accepting::Yes).await;
     }
 
     /// Goes on to that stage, never back.
@@ -123,7 +148,8 @@ impl Shared {
 
     /// Why the service is not ready, or `None` when it is.
     pub(super) fn not_ready(&self) -> Option<String> {
-        if self.is_past(Stage::Drain) {
+        // Where another process goes on with it the service is well, and those who ask are to stay.
+        if self.is_past(Stage::Drain) && *self.accepting.borrow() == Accepting::Yes {
             return Some("The service is shutting down.".to_owned());
         }
         self.check_health();

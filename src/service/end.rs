@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::layout;
 use crate::error::{Result, ScoreError};
-use crate::registry::{ProcessStamp, ServiceRecord, ServiceState, Workspace};
+use crate::registry::{CandidateStage, ProcessStamp, ServiceRecord, ServiceState, Workspace};
 
 /// How long a service may take to end what is in flight; longer than its server's own patience.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -14,8 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// `NotFound`; `Conflict` when another command is at work on it.
 pub fn stop(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
     let _operation = workspace.begin_operation(name, "stopping")?;
+    stop_process(&workspace.show_service(name)?)?;
+    // Only now: an update may have come to its end meanwhile.
     let record = workspace.show_service(name)?;
-    stop_process(&record)?;
+    abandon(workspace, &record)?;
     let reason = format!("it was stopped: `triscore service start -n {name}` starts it again");
     workspace.set_service_state(name, record.generation, ServiceState::Failed, Some(&reason))?;
     workspace.show_service(name)
@@ -28,14 +31,34 @@ pub fn stop(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
 pub fn delete(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
     let _operation = workspace.begin_operation(name, "deleting")?;
     let record = workspace.show_service(name)?;
-    workspace.set_service_state(name, record.generation, ServiceState::Deleting, None)?;
+    // Told only: what matters is that it is gone in the end.
+    let _ = workspace.set_service_state(name, record.generation, ServiceState::Deleting, None);
     stop_process(&record)?;
-    let record = workspace.delete_service(name)?;
+    // Its files before its name: whoever is killed in between leaves something that can be deleted again.
     let folder = workspace.service_dir(name)?;
     match std::fs::remove_dir_all(&folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ScoreError::io("remove", &folder, e)),
-        _ => Ok(record),
+        _ => workspace.delete_service(name),
     }
+}
+
+/// Drops an update of a service that nobody works on any more: its command was killed before it was handed
+/// over, or the supervisor that had it is gone. To be called by whoever has the right to change the service.
+///
+/// # Errors
+/// `Conflict` when the supervisor is at work on it.
+pub(super) fn abandon(workspace: &Workspace, record: &ServiceRecord) -> Result<()> {
+    let name = &record.spec.name;
+    let Some(candidate) = record.candidate else { return Ok(()) };
+    let alive = record.status.process.is_some_and(|p| p.is_alive());
+    let is_worked_on = candidate.stage == CandidateStage::Starting && alive;
+    // The supervisor may take it on at this very moment: then it is the supervisor's.
+    if is_worked_on || !workspace.drop_candidate(name, candidate)? {
+        let text = format!("service '{name}' is being updated; try again when that is done, or stop it");
+        return Err(ScoreError::conflict(text));
+    }
+    layout::remove(&layout::folder(workspace, name, candidate.generation)?);
+    Ok(())
 }
 
 /// Ends a service's processes: asks, waits, and at last insists.

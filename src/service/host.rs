@@ -1,15 +1,18 @@
 //! Loading a model as its deployment file says, and serving it until told to stop: in the foreground
 //! for `triscore serve`, in a background process for a deployed service.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::deploy::{Adapter, DeploymentConfig, Selection};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::model::Model;
 use crate::scoring::Backend;
-use crate::server::{Keys, Server, ServerHandle, ServerOptions};
+use crate::server::{Accept, Keys, Server, ServerHandle, ServerOptions};
 
 /// What to serve, and how.
 #[derive(Debug)]
@@ -23,12 +26,53 @@ pub struct Host {
     /// What the deployment file says.
     pub config: DeploymentConfig,
     /// Who may call; must be given where the file asks for keys.
-    pub keys: Option<Keys>,
-    /// Where to listen; port 0 takes a free one.
-    pub address: SocketAddr,
+    pub keys: KeySource,
+    /// Where to listen.
+    pub listen: Listen,
     /// What there is to score on.
     pub backends: Vec<Arc<dyn Backend>>,
 }
+
+/// Where the keys of a service come from.
+#[derive(Clone)]
+pub enum KeySource {
+    /// These, for as long as it runs; `None` lets everybody in.
+    Fixed(Option<Keys>),
+    /// Asked for at the start, and anew on SIGHUP, which then does not end the process.
+    Reread(Arc<dyn Fn() -> Result<Option<Keys>> + Send + Sync>),
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fixed(Some(_)) => "Fixed(hidden)",
+            Self::Fixed(None) => "Fixed(None)",
+            Self::Reread(_) => "Reread",
+        })
+    }
+}
+
+/// Where a service listens.
+#[derive(Debug)]
+pub enum Listen {
+    /// At this address; port 0 takes a free one.
+    At(SocketAddr),
+    /// On a socket that somebody else has bound, and from then on. Once it is told that another process takes the
+    /// connections there, it takes no more, and says so.
+    On(TcpListener, Accept, OnRetired),
+}
+
+/// What is done once a host takes no more connections in.
+pub struct OnRetired(pub Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for OnRetired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnRetired(…)")
+    }
+}
+
+/// How long a host that is replaced serves on, telling its callers to connect anew: in milliseconds.
+const DRAIN_MS: u64 = 1000;
 
 /// What happens while a service is hosted, in this order.
 #[derive(Debug)]
@@ -43,9 +87,9 @@ pub enum Event<'a> {
 }
 
 impl Host {
-    /// Serves until SIGTERM or SIGINT (a second one ends at once), or until the device is lost. Told to stop
-    /// while the model is loading, it comes back at once, and the load goes on in a thread of its own until
-    /// the process ends.
+    /// Serves until SIGTERM or SIGINT (a second one ends at once), or until the device is lost. SIGUSR1 says that
+    /// another process serves on the same socket from now on: it drains first. Told to stop while the model
+    /// is loading, it comes back at once, and the load goes on in a thread of its own until the process ends.
     ///
     /// # Errors
     /// - `BadConfig`, `Unsupported`: the deployment file asks for what cannot be served.
@@ -53,13 +97,25 @@ impl Host {
     /// - `Conflict`: the port is in use.
     /// - `BadModel`, `NotFound`, `OutOfMemory`, …: the model cannot be loaded.
     /// - `DeviceLost`: it served, and the device went away; another process may have more luck.
-    pub fn run(self, mut on: impl FnMut(Event<'_>)) -> Result<()> {
-        self.check()?;
-        let server = Server::bind(self.address, self.options())?;
+    pub fn run(mut self, mut on: impl FnMut(Event<'_>)) -> Result<()> {
+        // First of all: neither a stop during the load nor keys that change meanwhile must be lost.
+        let signals = Signals::new(&self.keys)?;
+        let keys = match &self.keys {
+            KeySource::Fixed(keys) => keys.clone(),
+            KeySource::Reread(read) => read()?,
+        };
+        self.check(keys.is_some())?;
+        let options = self.options(keys);
+        let (server, retired) =
+            match std::mem::replace(&mut self.listen, Listen::At(([0, 0, 0, 0], 0).into())) {
+                Listen::At(address) => (Server::bind(address, options)?, None),
+                Listen::On(listener, accept, retired) => {
+                    (Server::from_listener(listener, options, accept)?, Some(retired))
+                }
+            };
         let handle = server.handle();
-        // Before anything slow: a stop during the load must not be lost.
         let outcome = Arc::new(Mutex::new(None));
-        watch(handle.clone(), outcome.clone())?;
+        signals.watch(handle.clone(), self.keys.clone(), retired, outcome.clone())?;
         on(Event::Listening(server.local_addr()));
         match self.load_unless_stopped(&handle)? {
             Some(Ok(selection)) => on(Event::Ready(&selection)),
@@ -78,12 +134,12 @@ impl Host {
     }
 
     /// What the file asks for and this server does not do: refused, not ignored.
-    fn check(&self) -> Result<()> {
+    fn check(&self, has_keys: bool) -> Result<()> {
         for warning in &self.config.warnings {
             tracing::warn!("{warning}");
         }
         refuse_unserved(&self.config)?;
-        if self.config.auth.is_required() && self.keys.is_none() {
+        if self.config.auth.is_required() && !has_keys {
             return Err(ScoreError::bad_config(
                 "authEnabled asks for keys and there are none: give keys.primaryKey, or deploy with \
                  `triscore model deploy`, which makes some",
@@ -92,7 +148,7 @@ impl Host {
         Ok(())
     }
 
-    fn options(&self) -> ServerOptions {
+    fn options(&self, keys: Option<Keys>) -> ServerOptions {
         let (config, timeouts) = (&self.config, &self.config.timeouts);
         let mut options = ServerOptions::new(&self.name);
         options.model_version.clone_from(&self.model_version);
@@ -105,7 +161,7 @@ impl Host {
             options.scorer_threads = usize::try_from(limit).ok();
         }
         if config.auth.is_required() {
-            options.keys.clone_from(&self.keys);
+            options.keys = keys;
         }
         options
     }
@@ -164,38 +220,92 @@ pub(super) fn refuse_unserved(config: &DeploymentConfig) -> Result<()> {
     Ok(())
 }
 
-/// Hands signals and a lost device to the server, from a thread of its own.
-fn watch(handle: ServerHandle, outcome: Arc<Mutex<Option<String>>>) -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed =
-        |what: &str, e: std::io::Error| ScoreError::internal(format!("cannot {what}: {e}")).with_source(e);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| failed("watch for signals", e))?;
-    let (mut terminate, mut interrupt) = {
+/// The signals that a host listens to. Made before anything else: what comes before is lost.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+    retire: Signal,
+    reread: Option<Signal>,
+}
+
+impl Signals {
+    fn new(keys: &KeySource) -> Result<Self> {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unwatchable)?;
         let _entered = runtime.enter();
-        let on = |kind| signal(kind).map_err(|e| failed("watch for signals", e));
-        (on(SignalKind::terminate())?, on(SignalKind::interrupt())?)
-    };
-    let run = move || {
-        runtime.block_on(async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => handle.shutdown(),
-                    _ = interrupt.recv() => handle.shutdown(),
-                    reason = handle.wait_lost() => {
-                        *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
-                        handle.shutdown();
-                        return;
+        let on = |kind| signal(kind).map_err(unwatchable);
+        let reread = match keys {
+            KeySource::Reread(_) => Some(on(SignalKind::hangup())?),
+            // In the foreground a closed terminal is the end.
+            KeySource::Fixed(_) => None,
+        };
+        let (terminate, interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+        let retire = on(SignalKind::user_defined1())?;
+        drop(_entered);
+        Ok(Self { runtime, terminate, interrupt, retire, reread })
+    }
+
+    /// Hands signals and a lost device to the server, from a thread of its own.
+    fn watch(
+        self,
+        handle: ServerHandle,
+        keys: KeySource,
+        mut retired: Option<OnRetired>,
+        outcome: Arc<Mutex<Option<String>>>,
+    ) -> Result<()> {
+        let Self { runtime, mut terminate, mut interrupt, mut retire, mut reread } = self;
+        let run = move || {
+            runtime.block_on(async move {
+                loop {
+                    let hangup = async {
+                        match &mut reread {
+                            Some(signal) => drop(signal.recv().await),
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        _ = terminate.recv() => handle.shutdown(),
+                        _ = interrupt.recv() => handle.shutdown(),
+                        _ = retire.recv() => {
+                            handle.retire(DRAIN_MS);
+                            handle.retired().await;
+                            if let Some(OnRetired(tell)) = retired.take() {
+                                tell();
+                            }
+                        }
+                        () = hangup => keys.hand_to(&handle),
+                        reason = handle.wait_lost() => {
+                            *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                            handle.shutdown();
+                            return;
+                        }
+                        () = handle.ended() => return,
                     }
-                    () = handle.ended() => return,
                 }
+            });
+        };
+        let thread = std::thread::Builder::new().name("triscore-signals".to_owned()).spawn(run);
+        thread.map(drop).map_err(unwatchable)
+    }
+}
+
+impl KeySource {
+    /// Reads the keys anew, and has the server ask for them. Where they cannot be read, the old ones stay.
+    fn hand_to(&self, handle: &ServerHandle) {
+        let Self::Reread(read) = self else { return };
+        match read() {
+            Ok(keys) => {
+                handle.set_keys(keys);
+                tracing::info!("the keys were read anew");
             }
-        });
-    };
-    let thread = std::thread::Builder::new().name("triscore-signals".to_owned()).spawn(run);
-    thread.map(drop).map_err(|e| failed("start a thread", e))
+            Err(e) => tracing::error!("the keys stay as they were; they cannot be read anew: {e}"),
+        }
+    }
+}
+
+fn unwatchable(e: std::io::Error) -> ScoreError {
+    ScoreError::internal(format!("cannot watch for signals: {e}")).with_source(e)
 }
 
 /// The state that an error of [`Host::run`] means: what is not there may come, the rest will not mend itself.

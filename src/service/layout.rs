@@ -4,6 +4,7 @@
 //! services/<name>/service.log                     what its processes print, over all deployments
 //! services/<name>/<generation>/settings.json      what the deploy command was told besides the file
 //! services/<name>/<generation>/deploymentconfig.json
+//! services/<name>/<generation>/{certificate,key}.pem   with sslEnabled; for the owner alone
 //! services/<name>/<generation>/azureml-models/<model>/<version>/…
 //! ```
 
@@ -16,10 +17,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::deploy::DeploymentConfig;
 use crate::error::{Result, ScoreError};
-use crate::registry::{ServiceRecord, Workspace};
+use crate::registry::Workspace;
 
 /// A log longer than this is put aside (one old one is kept) when a service starts.
 const LOG_LIMIT_BYTES: u64 = 16 << 20;
+
+/// The copies of a deployment's certificate and of its key, in its folder.
+pub(super) const CERTIFICATE: &str = "certificate.pem";
+pub(super) const PRIVATE_KEY: &str = "key.pem";
 
 /// What a deployment was told besides its deployment file, and what the host needs to find.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,7 +62,36 @@ pub(super) fn write(folder: &Path, settings: &Settings, config: &DeploymentConfi
     };
     write_private(&folder.join("settings.json"), &json(serde_json::to_vec_pretty(settings))?)?;
     // As the user wrote it: it may hold keys, so nobody else may read it.
-    write_private(&folder.join("deploymentconfig.json"), &json(serde_json::to_vec_pretty(config.raw()))?)
+    let mut file = config.raw().clone();
+    for (key, name, path) in
+        [("sslCertificate", CERTIFICATE, &config.ssl.certificate), ("sslKey", PRIVATE_KEY, &config.ssl.key)]
+    {
+        let Some(path) = path.as_ref().filter(|_| config.ssl.enabled) else { continue };
+        let copy = folder.join(name);
+        write_private(&copy, &read_pem(key, path)?)?;
+        // What is read from now on is the copy: an update may come from another folder.
+        if let Some(entry) = file.get_mut(key) {
+            *entry = copy.to_string_lossy().into();
+        }
+    }
+    write_private(&folder.join("deploymentconfig.json"), &json(serde_json::to_vec_pretty(&file))?)
+}
+
+/// Reads a PEM file, from the folder that the command runs in.
+fn read_pem(key: &str, path: &Path) -> Result<Vec<u8>> {
+    use std::io::Read;
+    /// Chains of certificates are far shorter.
+    const MOST_BYTES: u64 = 1 << 20;
+    let io = |e| ScoreError::io("read the PEM file", path, e).with_at(key);
+    let mut bytes = Vec::new();
+    File::open(path).map_err(io)?.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+    let label: &[u8] = if key == "sslKey" { b"PRIVATE KEY-----" } else { b"BEGIN CERTIFICATE-----" };
+    if bytes.len() as u64 > MOST_BYTES || !bytes.windows(label.len()).any(|w| w == label) {
+        let what = if key == "sslKey" { "private key" } else { "certificate" };
+        let text = format!("holds no {what} in PEM (\"-----BEGIN …\"), or is larger than {MOST_BYTES} bytes");
+        return Err(ScoreError::bad_config(text).with_at(path.display().to_string()).with_at(key));
+    }
+    Ok(bytes)
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -123,15 +157,91 @@ pub(super) fn log_tail(workspace: &Workspace, name: &str, lines: usize) -> Vec<S
     all.iter().skip(all.len().saturating_sub(lines)).map(|l| (*l).to_owned()).collect()
 }
 
-/// Removes the folders of earlier deployments; a folder that cannot be removed is left, and logged.
-pub(super) fn remove_old(workspace: &Workspace, record: &ServiceRecord) {
-    let Ok(dir) = workspace.service_dir(&record.spec.name) else { return };
-    for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
-        let number = entry.file_name().to_str().and_then(|n| n.parse::<i64>().ok());
-        if number.is_some_and(|n| n < record.generation)
-            && let Err(e) = fs::remove_dir_all(entry.path())
-        {
-            tracing::warn!(folder = %entry.path().display(), "cannot remove an old deployment: {e}");
+/// How a line in the log begins that tells of a start.
+pub(super) const START_MARK: &str = "---- triscore: starting ";
+
+/// Marks in the log, which is this process's standard error, that a host begins there.
+pub(super) fn mark_start(name: &str, generation: i64) {
+    let now = crate::registry::now();
+    let _ = writeln!(std::io::stderr(), "{START_MARK}service '{name}', generation {generation}, at {now}");
+}
+
+/// Removes the folders of deployments that neither serve nor are to serve: of earlier ones, and of updates that
+/// were given up. A folder that cannot be removed is left, and logged.
+///
+/// To be called by the service's supervisor, or where it has none: only it knows whether a host still ends
+/// that uses an old folder.
+pub(super) fn sweep(workspace: &Workspace, name: &str) {
+    let Ok(dir) = workspace.service_dir(name) else { return };
+    let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+    let numbered = |entry: fs::DirEntry| {
+        let generation = entry.file_name().to_str().and_then(|n| n.parse::<i64>().ok())?;
+        Some((generation, entry.path()))
+    };
+    let folders = entries.filter_map(numbered).collect::<Vec<_>>();
+    // Asked only now: a folder that was there before belongs to a generation that is known by now.
+    let Ok(record) = workspace.show_service(name) else { return };
+    let used = [Some(record.generation), record.candidate.map(|c| c.generation)];
+    for (_, path) in folders.into_iter().filter(|(generation, _)| !used.contains(&Some(*generation))) {
+        remove(&path);
+    }
+}
+
+/// Removes a folder; one that cannot be removed is left, and logged.
+pub(super) fn remove(path: &Path) {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %path.display(), "cannot remove an old deployment: {e}");
         }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn certificates_are_copied_for_the_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("1");
+        fs::create_dir(&folder).unwrap();
+        let (cert, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+        let config = DeploymentConfig::parse(
+            serde_json::json!({
+                "computeType": "aci", "sslEnabled": true, "sslCertificate": cert, "sslKey": key, "cname": "x",
+            })
+            .to_string()
+            .as_bytes(),
+        )
+        .unwrap();
+        let settings = Settings {
+            model_dir: "m".into(),
+            model_id: "m:1".into(),
+            port: None,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            onnxruntime: None,
+        };
+        let write = || write(&folder, &settings, &config);
+        assert_eq!(write().unwrap_err().kind(), ErrorKind::NotFound);
+        fs::write(&cert, "-----BEGIN CERTIFICATE-----\n").unwrap();
+        fs::write(&key, "-----BEGIN CERTIFICATE-----\n").unwrap();
+        let e = write().unwrap_err();
+        assert!(e.kind() == ErrorKind::BadConfig && e.to_string().starts_with("sslKey: "), "{e}");
+        fs::write(&key, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+        write().unwrap();
+        // What was given may go.
+        fs::remove_file(&cert).unwrap();
+        fs::remove_file(&key).unwrap();
+        let (read_settings, read) = read(&folder).unwrap();
+        assert_eq!(read_settings, settings);
+        for (path, name) in [(read.ssl.certificate, CERTIFICATE), (read.ssl.key, PRIVATE_KEY)] {
+            let path = path.unwrap();
+            assert_eq!(path, folder.join(name));
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        DeploymentConfig::from_value(config.raw().clone()).unwrap_err();
     }
 }

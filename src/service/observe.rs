@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::{client, layout};
+use super::{client, end, layout};
 use crate::error::{ErrorKind, Result, ScoreError};
-use crate::registry::{ServiceFilter, ServiceRecord, ServiceState, Workspace};
+use crate::registry::{CandidateStage, ServiceFilter, ServiceRecord, ServiceState, Workspace};
 
 /// How long a healthy service may take to say so.
 const PROBE: Duration = Duration::from_secs(2);
@@ -18,6 +18,11 @@ const LOOK: Duration = Duration::from_millis(20);
 /// `NotFound`; `Conflict` when the workspace is held.
 pub fn show(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
     settle(workspace, workspace.show_service(name)?, true)
+}
+
+/// The same, without asking the service itself where that is not `probe`d.
+pub(super) fn now(workspace: &Workspace, name: &str, probe: bool) -> Result<ServiceRecord> {
+    settle(workspace, workspace.show_service(name)?, probe)
 }
 
 /// The services that fit, as they stand now.
@@ -60,20 +65,38 @@ pub fn wait(
 /// Corrects what the registry says where the processes show otherwise.
 fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Result<ServiceRecord> {
     use ServiceState::{Healthy, Transitioning, Unhealthy};
+    if record.candidate.is_some() {
+        record = settle_candidate(workspace, record)?;
+    }
+    let name = record.spec.name.clone();
+    if record.status.state == ServiceState::Deleting {
+        return match workspace.begin_operation(&name, "looking at") {
+            Ok(_operation) => {
+                let reason = "its deletion was interrupted: delete it again";
+                workspace.correct_service(&record, ServiceState::Failed, reason)
+            }
+            Err(_) => Ok(record),
+        };
+    }
     if !matches!(record.status.state, Transitioning | Healthy | Unhealthy) {
         return Ok(record);
     }
-    let name = record.spec.name.clone();
     let gone = match &record.status.process {
         Some(process) if process.is_alive() => None,
         Some(process) => Some(died(workspace, &name, process.pid)),
         // Written down and not started yet: a command is at work on it, or it was ended in the middle.
         None => match workspace.begin_operation(&name, "looking at") {
-            Ok(_) => Some("its deployment was interrupted: deploy it again".to_owned()),
+            Ok(_) => Some(interrupted(workspace, &record)),
             Err(_) => None,
         },
     };
     if let Some(reason) = gone {
+        // What it had no time for.
+        if let Ok(_operation) = workspace.begin_operation(&name, "looking at")
+            && workspace.show_service(&name).is_ok_and(|now| now.status.process == record.status.process)
+        {
+            layout::sweep(workspace, &name);
+        }
         // It may have said why in its last moment, after we read: then that stands.
         return match workspace.correct_service(&record, ServiceState::Failed, &reason) {
             Err(e) if e.kind() == ErrorKind::NotFound => Err(e),
@@ -82,6 +105,7 @@ fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Resu
                 tracing::debug!("cannot write down that service '{name}' is gone: {e}");
                 record.status.state = ServiceState::Failed;
                 record.status.reason = Some(reason);
+                record.status.error_kind = None;
                 Ok(record)
             }
             now => now,
@@ -97,6 +121,32 @@ fn settle(workspace: &Workspace, mut record: ServiceRecord, probe: bool) -> Resu
     Ok(record)
 }
 
+/// Drops an update that nobody works on any more.
+fn settle_candidate(workspace: &Workspace, record: ServiceRecord) -> Result<ServiceRecord> {
+    let name = &record.spec.name;
+    let starting = record.candidate.is_some_and(|c| c.stage == CandidateStage::Starting);
+    if starting && record.status.process.is_some_and(|p| p.is_alive()) {
+        return Ok(record);
+    }
+    // A command that prepares it has the right to change the service: then it is not for us to judge.
+    let Ok(_operation) = workspace.begin_operation(name, "looking at") else { return Ok(record) };
+    let record = workspace.show_service(name)?;
+    if let Err(e) = end::abandon(workspace, &record) {
+        tracing::debug!("an update of service '{name}' stays: {e}");
+    }
+    workspace.show_service(name)
+}
+
+/// Where the command that was to start a service was killed; whether there is enough to start it from.
+fn interrupted(workspace: &Workspace, record: &ServiceRecord) -> String {
+    let name = &record.spec.name;
+    let folder = layout::folder(workspace, name, record.generation);
+    match folder.and_then(|folder| layout::read(&folder)) {
+        Ok(_) => format!("its start was interrupted: `triscore service start -n {name}` starts it"),
+        Err(_) => "its deployment was interrupted: deploy it again".to_owned(),
+    }
+}
+
 fn died(workspace: &Workspace, name: &str, pid: u32) -> String {
     let tail = layout::log_tail(workspace, name, 3);
     let log =
@@ -109,7 +159,11 @@ fn died(workspace: &Workspace, name: &str, pid: u32) -> String {
 
 /// Why a service that says it is healthy is not.
 fn unwell(record: &ServiceRecord) -> Option<String> {
-    match client::health(address(record)?, PROBE) {
+    let to = match endpoint(record) {
+        Ok(to) => to?,
+        Err(e) => return Some(e.to_string()),
+    };
+    match client::health(&to, PROBE) {
         Ok(answer) if answer.status == 200 => None,
         Ok(answer) => {
             Some(format!("GET / answers {}: {}", answer.status, String::from_utf8_lossy(&answer.body)))
@@ -130,10 +184,29 @@ pub fn address(record: &ServiceRecord) -> Option<SocketAddr> {
     record.status.port.map(|port| SocketAddr::new(ip, port))
 }
 
+/// Where a service is reached from this machine and how it is spoken to there, once it has a port.
+///
+/// # Errors
+/// `NotFound` or `BadConfig` when the certificate cannot be read that it was deployed with.
+pub fn endpoint(record: &ServiceRecord) -> Result<Option<client::Endpoint>> {
+    let Some(address) = address(record) else { return Ok(None) };
+    let certificate = || folder(record).join(layout::CERTIFICATE);
+    let tls = speaks_tls(record).then(|| super::tls::trusting(&certificate())).transpose()?;
+    Ok(Some(client::Endpoint { address, tls }))
+}
+
+fn folder(record: &ServiceRecord) -> std::path::PathBuf {
+    record.spec.source_dir.join(record.generation.to_string())
+}
+
 /// The address that the service was deployed to listen on; this machine's own where that cannot be read.
 fn listens_on(record: &ServiceRecord) -> IpAddr {
-    let folder = record.spec.source_dir.join(record.generation.to_string());
-    layout::settings(&folder).map_or(Ipv4Addr::LOCALHOST.into(), |s| s.address)
+    layout::settings(&folder(record)).map_or(Ipv4Addr::LOCALHOST.into(), |s| s.address)
+}
+
+/// Whether a service was deployed to speak TLS.
+fn speaks_tls(record: &ServiceRecord) -> bool {
+    record.spec.deployment_config.get("sslEnabled").and_then(serde_json::Value::as_bool) == Some(true)
 }
 
 /// Where a service is called, while it listens.
@@ -154,7 +227,8 @@ pub fn scoring_uri(record: &ServiceRecord) -> Option<String> {
         true => format!("localhost:{}", address.port()),
         false => address.to_string(),
     };
-    Some(format!("http://{host}{prefix}/score"))
+    let scheme = if speaks_tls(record) { "https" } else { "http" };
+    Some(format!("{scheme}://{host}{prefix}/score"))
 }
 
 /// Where a service describes itself, once it listens.

@@ -114,7 +114,7 @@ fn a_port_that_somebody_holds_is_named() {
     home.fails(&["serve", &model, "--port", &text], 73, &words);
     let config = models("digits_cnn/deploymentconfig.json");
     let deploy = ["model", "deploy", "-n", "digits", "-m", "digits", "--dc", &config, "--port", &text];
-    home.fails(&deploy, 70, &words);
+    home.fails(&deploy, 73, &words);
     assert_eq!(home.show("digits")["state"], "failed");
     assert_eq!(home.processes(), []);
     // The one who holds it is not harmed, and once it is gone the service starts.
@@ -128,7 +128,7 @@ fn a_port_that_somebody_holds_is_named() {
     // Two services that want one port: the second says who has it.
     let second: Ran =
         home.run(&["model", "deploy", "-n", "second", "-m", "digits", "--dc", &config, "--port", &text]);
-    second.failed(70, &words);
+    second.failed(73, &words);
     knows_the_digit(port);
 }
 

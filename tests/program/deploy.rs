@@ -178,6 +178,6 @@ fn a_service_listens_where_it_is_told_to() {
         let stream = std::net::TcpStream::connect((host, home.port("digits")));
         assert!(stream.is_ok(), "{address}: {stream:?}");
     }
-    home.run(&[&deploy[..], &["192.0.2.99"]].concat()).failed(70, &["192.0.2.99", "no address of this"]);
+    home.run(&[&deploy[..], &["192.0.2.99"]].concat()).failed(78, &["192.0.2.99", "no address of this"]);
     home.fails(&[&deploy[..], &["localhost"]].concat(), 2, &["--address"]);
 }

@@ -151,3 +151,27 @@ fn a_reader_that_goes_away_is_no_error() {
         assert!([2, 66].contains(&status.code().unwrap()), "{args:?}: {status}");
     }
 }
+
+/// What scripts for `az ml` pass everywhere.
+#[test]
+fn the_flags_of_az_are_taken_and_told() {
+    let home = Home::new();
+    let args = ["-g", "group", "-w", "space", "--subscription-id", "id", "--path", ".", "-v", "--query", "x"];
+    let ran = home.ok(&[&["model", "list"][..], &args].concat());
+    assert_eq!(ran.err.lines().count(), 1, "{ran:#?}");
+    assert!(
+        ran.err.contains("--resource-group, --workspace-name") && ran.err.contains("no meaning"),
+        "{ran:#?}"
+    );
+    for form in ["json", "jsonc"] {
+        assert_eq!(home.ok(&["service", "list", "-o", form]).json(), serde_json::json!([]));
+    }
+    assert!(home.ok(&["service", "list", "-o", "table"]).out.contains("no services"));
+    home.fails(&["service", "list", "-o", "tsv"], 65, &["--output", "jq"]);
+    home.fails(&["service", "list", "--image-digest", "x"], 69, &["--image-digest", "--model-id"]);
+    home.fails(&["service", "list", "-o", "xml"], 2, &["json", "table"]);
+    let help = home.ok(&["model", "deploy", "--help"]).out;
+    for words in ["--cpu-cores", "[alias: --cc]", "--location", "No effect: there is no Azure region here"] {
+        assert!(help.contains(words), "{words}: {help}");
+    }
+}

@@ -64,12 +64,17 @@ fn a_model_that_is_none_fails_with_the_reason() {
         let file = home.file(&format!("{name}.onnx"), content);
         home.ok(&["model", "register", "-n", name, "-p", &file]);
         let deploy = ["model", "deploy", "-n", name, "-m", name, "--dc", &config, "--port", "0"];
-        home.fails(&deploy, 70, &[words, &["Failed"]].concat());
+        home.fails(&deploy, 65, &[words, &["Failed"]].concat());
         let shown = home.show(name);
         assert_eq!(shown["state"], "failed", "{shown:#}");
         assert!(words.iter().all(|w| shown["error"].as_str().unwrap().contains(w)), "{shown:#}");
     }
     assert_eq!(home.processes(), []);
+    let logs = |args: &[&str]| home.ok(&[&["service", "get-logs", "-n", "page"], args].concat()).out;
+    home.fails(&["service", "start", "-n", "page"], 65, &["HTML"]);
+    assert_eq!(logs(&[]).matches("---- triscore: starting service 'page'").count(), 2);
+    assert_eq!(logs(&["-i"]).matches("---- triscore: starting service 'page'").count(), 1);
+    assert!(logs(&["--init"]).contains("HTML") && logs(&["-l", "1"]).lines().count() == 1);
     // A good version over the broken one mends it.
     home.ok(&["model", "register", "-n", "page", "-p", &models("digits_cnn/model.onnx")]);
     home.ok(&["model", "deploy", "-n", "page", "-m", "page", "--dc", &config, "--port", "0"]);

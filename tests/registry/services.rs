@@ -1,10 +1,10 @@
 //! Services, from the first deployment to the delete.
 
-use triscore::ErrorKind;
 use triscore::registry::{
-    KeyKind, Keys, NewModel, ProcessStamp, Secret, ServiceFilter, ServiceKeys, ServiceSpec, ServiceState,
-    ServiceStatus, ServiceUpdate,
+    CandidateMark, CandidateStage, KeyKind, Keys, NewModel, ProcessStamp, Secret, ServiceFilter, ServiceKeys,
+    ServiceSpec, ServiceState, ServiceStatus, ServiceUpdate,
 };
+use triscore::{ErrorKind, ScoreError};
 
 use super::{labels, model_ref, scene};
 
@@ -37,6 +37,7 @@ fn a_service_lives() {
         port: Some(32267),
         process: Some(ProcessStamp::current()),
         device: Some("cpu: 2 cores".into()),
+        error_kind: None,
     };
     workspace.set_service_status("my-service", first.generation, &running).unwrap();
     workspace
@@ -190,4 +191,91 @@ fn a_service_is_claimed_once() {
     let third = workspace.replace_service(&spec("my-service", &["m:1"]), Keys::default()).unwrap();
     workspace.correct_service(&third, failed, "interrupted").unwrap();
     assert_eq!(claim(third.generation), Err(ErrorKind::Conflict), "it was given up");
+}
+
+/// The next version stands beside the one that serves until it takes its place or is given up.
+#[test]
+fn a_candidate_takes_its_services_place_or_leaves_it_alone() {
+    let (_dir, workspace, folder) = scene();
+    for _ in 0..2 {
+        workspace.register(&NewModel::from_path("m", &folder)).unwrap();
+    }
+    let next = ServiceSpec { tags: labels(&[("t", "2")]), ..spec("abc", &["m:2"]) };
+    assert_eq!(workspace.put_candidate(&next, Keys::default()).unwrap_err().kind(), ErrorKind::NotFound);
+    let old = workspace.insert_service(&spec("abc", &["m:1"]), Keys::default()).unwrap();
+    let keys = workspace.service_keys("abc").unwrap();
+    for (bad, kind) in [
+        (ServiceSpec { model_ids: vec!["m:3".into()], ..next.clone() }, ErrorKind::NotFound),
+        (ServiceSpec { tags: labels(&[("", "")]), ..next.clone() }, ErrorKind::BadInput),
+    ] {
+        assert_eq!(workspace.put_candidate(&bad, Keys::default()).unwrap_err().kind(), kind);
+    }
+
+    // Given up: the service is as it was, and says why.
+    let candidate = workspace.put_candidate(&next, Keys::default()).unwrap();
+    let generation = candidate.generation;
+    assert!(generation > old.generation && candidate.stage == CandidateStage::Preparing);
+    let now = workspace.show_service("abc").unwrap();
+    let mark = CandidateMark { generation, stage: CandidateStage::Preparing };
+    assert_eq!((now.candidate, &now.spec, now.generation), (Some(mark), &old.spec, old.generation));
+    assert_eq!(workspace.put_candidate(&next, Keys::default()).unwrap_err().kind(), ErrorKind::Conflict);
+    let tag = ServiceUpdate { add_tags: labels(&[("x", "")]), ..Default::default() };
+    assert_eq!(workspace.update_service("abc", &tag).unwrap_err().kind(), ErrorKind::Conflict);
+    let e = workspace.delete(&model_ref("m:2")).unwrap_err();
+    assert!(e.kind() == ErrorKind::Conflict && e.message().contains("'abc'"), "{e}");
+    assert_eq!(workspace.claim_candidate("abc", old.generation).unwrap(), None, "it is in preparation");
+    workspace.offer_candidate("abc", generation).unwrap();
+    assert!(workspace.offer_candidate("abc", generation).is_err());
+    assert!(workspace.claim_candidate("abc", generation).is_err(), "that is not what serves");
+    let claimed = workspace.claim_candidate("abc", old.generation).unwrap().unwrap();
+    assert_eq!((claimed.stage, &claimed.spec), (CandidateStage::Starting, &next));
+    assert_eq!(workspace.claim_candidate("abc", old.generation).unwrap(), None, "it is taken");
+    workspace.fail_candidate("abc", generation, &ScoreError::bad_model("no")).unwrap();
+    let now = workspace.show_service("abc").unwrap();
+    let failed = now.failed_update.clone().unwrap();
+    assert_eq!((failed.generation, failed.kind, &*failed.reason), (generation, ErrorKind::BadModel, "no"));
+    assert_eq!((&now.spec, now.generation, now.candidate), (&old.spec, old.generation, None));
+    let healthy = ServiceStatus { device: Some("cpu".into()), ..ServiceStatus::new(ServiceState::Healthy) };
+    for late in [
+        workspace.promote_candidate("abc", generation, &healthy).map(drop),
+        workspace.fail_candidate("abc", generation, &ScoreError::internal("late")),
+        workspace.offer_candidate("abc", generation),
+    ] {
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::Conflict);
+    }
+
+    // Promoted: it is the service, with the first time and the keys of the old one.
+    let generation = workspace.put_candidate(&next, Keys::default()).unwrap().generation;
+    assert_eq!(workspace.show_service("abc").unwrap().failed_update, None);
+    let new = workspace.promote_candidate("abc", generation, &healthy).unwrap();
+    assert_eq!((&new.spec, &new.status, new.generation), (&next, &healthy, generation));
+    assert_eq!((new.created_time, new.candidate), (old.created_time, None));
+    assert!(workspace.service_keys("abc").unwrap().accept(keys.primary.expose().as_bytes()));
+    workspace.delete(&model_ref("m:1")).unwrap();
+    assert!(workspace.set_service_state("abc", old.generation, ServiceState::Failed, None).is_err());
+
+    // One that brings keys has them for itself until then; a key that changes meanwhile stays changed.
+    let own = ServiceKeys { primary: Secret::new("one").unwrap(), secondary: Secret::new("two").unwrap() };
+    let generation = workspace.put_candidate(&next, Keys::Set(own)).unwrap().generation;
+    assert_eq!(workspace.service_keys_of("abc", generation).unwrap().primary.expose(), "one");
+    assert_eq!(workspace.service_keys("abc").unwrap().primary.expose(), keys.primary.expose());
+    let three = Secret::new("three").unwrap();
+    workspace.regenerate_service_key("abc", KeyKind::Secondary, Some(three)).unwrap();
+    workspace.promote_candidate("abc", generation, &healthy).unwrap();
+    let now = workspace.service_keys("abc").unwrap();
+    assert_eq!((now.primary.expose(), now.secondary.expose()), ("one", "three"));
+
+    // Dropped without a word; and gone with its service.
+    let generation = workspace.put_candidate(&next, Keys::default()).unwrap().generation;
+    let seen = |stage| CandidateMark { generation, stage };
+    assert!(
+        !workspace.drop_candidate("abc", seen(CandidateStage::Waiting)).unwrap(),
+        "it was taken on since"
+    );
+    assert!(workspace.drop_candidate("abc", seen(CandidateStage::Preparing)).unwrap());
+    assert_eq!(workspace.show_service("abc").unwrap().candidate, None);
+    workspace.put_candidate(&next, Keys::default()).unwrap();
+    workspace.delete_service("abc").unwrap();
+    assert_eq!(workspace.candidate("abc").unwrap(), None);
+    workspace.delete(&model_ref("m:2")).unwrap();
 }

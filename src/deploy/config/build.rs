@@ -104,8 +104,6 @@ fn auth(fields: &Fields<'_>, compute: ComputeType, report: &mut Report) -> Auth 
     let by_default = matches!(compute, ComputeType::Aks | ComputeType::AksEndpoint);
     if token && key == Some(true) {
         report.violation("tokenAuthEnabled", "authEnabled or tokenAuthEnabled, not both", "both");
-    } else if token {
-        report.warning("tokenAuthEnabled", "there are no Azure tokens here; callers need a key instead");
     }
     Auth { key: key.unwrap_or(by_default && !token), token }
 }

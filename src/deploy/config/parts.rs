@@ -93,8 +93,8 @@ impl AcceleratorRequest {
 pub struct Auth {
     /// `authEnabled`: the callers bring a key.
     pub key: bool,
-    /// `tokenAuthEnabled`: the callers bring a token of Azure's directory. There is none here, so a server
-    /// that cannot check tokens has to ask for a key instead.
+    /// `tokenAuthEnabled`: the callers bring a token that the service's owner has made of its key, and that
+    /// ends by itself.
     pub token: bool,
 }
 

@@ -312,7 +312,6 @@ fn warnings_say_what_is_ignored() {
         ),
         ("computeType: aci\ncname: ''", "cname: empty, taken as not given"),
         ("computeType: aci\nkeys: {secondaryKey: b}", "keys.secondaryKey: ignored without keys.primaryKey"),
-        ("computeType: aks\ntokenAuthEnabled: true", "tokenAuthEnabled: there are no Azure tokens here"),
         (
             "computeType: local\ncontainerResourceRequirements: {fpga: 1}",
             "containerResourceRequirements.fpga: 1 is taken as it is; Azure asked for a multiple of 2",

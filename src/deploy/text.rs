@@ -9,6 +9,9 @@
 //! (the last one would win, silently) and nesting without end.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -16,10 +19,24 @@ use serde_json::{Map, Value};
 use crate::error::{ErrorKind, Result, ScoreError};
 
 /// The largest file that is read. Real ones have a few hundred bytes; certificates are named, not held.
-pub(crate) const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_BYTES: usize = 1 << 20;
 
-/// The deepest nesting that is read. The deepest key of the contract lies at 3.
+/// The deepest nesting that is read. The deepest of the contracts, a pip requirement in an
+/// environment, lies at 7.
 const MAX_DEPTH: usize = 16;
+
+/// The bytes of a configuration file, for [`parse`].
+///
+/// # Errors
+/// `NotFound` or `Io` with what was to be done.
+pub(super) fn read(path: &Path, doing: &str) -> Result<Vec<u8>> {
+    let io = |e| ScoreError::io(doing, path, e);
+    let mut bytes = Vec::new();
+    // One byte more than is allowed, so that a larger file (or a device without end) shows.
+    let most = MAX_BYTES as u64 + 1;
+    File::open(path).map_err(io)?.take(most).read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
 
 /// Reads JSON or YAML into a value without duplicate keys.
 ///
@@ -50,7 +67,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value> {
 }
 
 /// UTF-8, with or without a byte order mark.
-fn decode(bytes: &[u8]) -> Result<&str> {
+pub(super) fn decode(bytes: &[u8]) -> Result<&str> {
     if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
         let message = "expected UTF-8 text, got UTF-16 (as PowerShell's '>' writes it): save it as UTF-8";
         return Err(ScoreError::bad_config(message));

@@ -37,8 +37,13 @@ pub(super) struct Report {
 impl Report {
     /// This key breaks a rule: what was expected, and what is there.
     pub(super) fn violation(&mut self, key: &str, expected: impl fmt::Display, got: impl fmt::Display) {
+        self.fault(format!("{key}: expected {expected}, got {got}"));
+    }
+
+    /// Something is wrong that is best said in words of its own.
+    pub(super) fn fault(&mut self, message: impl Into<String>) {
         if self.violations.len() < MOST {
-            self.violations.push(format!("{key}: expected {expected}, got {got}"));
+            self.violations.push(message.into());
         } else {
             self.more_violations += 1;
         }

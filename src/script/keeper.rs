@@ -1,0 +1,430 @@
+//! One thread a worker: starts its process, reads what it prints, and starts the next when it ends.
+//!
+//! The thread lives as long as the pool: the system kills a child when the *thread* that started it ends.
+
+use std::io::{ErrorKind as Io, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use super::lines::{Lines, Tail};
+use super::pool::{Conn, Shared};
+use super::protocol;
+use super::reader::read_answers;
+use crate::error::{Result, ScoreError};
+use crate::server::Outcome;
+
+/// How often a worker is looked at when it says nothing.
+const LOOK: Duration = Duration::from_millis(50);
+/// A worker that lived for less died quickly: the next but one waits.
+const QUICK: Duration = Duration::from_secs(5);
+/// For a worker to end by itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_FRAME_BYTES: usize = 16 << 20;
+
+/// Keeps slot number `slot` filled until the pool closes. `started` hears what became of the first start.
+pub(super) fn keep(shared: &Arc<Shared>, slot: usize, started: &Sender<Result<()>>) {
+    let mut quick = 0u32;
+    let mut first = Some(started);
+    let mut round = 0;
+    while !shared.is_closed() {
+        let born = Instant::now();
+        let number = round * shared.options.workers as u64 + slot as u64;
+        round += 1;
+        match live(shared, slot, number, &mut first) {
+            Ok(()) => {}
+            Err(e) => {
+                tracing::error!(service = shared.options.service_name, slot, error = %e, "a worker ended");
+                shared.lock().why_down = format!("A worker is being replaced: {}", e.message());
+                if let Some(first) = first.take() {
+                    let _ = first.send(Err(e));
+                    return;
+                }
+            }
+        }
+        quick = if born.elapsed() < QUICK { quick + 1 } else { 0 };
+        let pause = match quick {
+            0 | 1 => Duration::ZERO,
+            n => Duration::from_millis(100 << (n - 2).min(7)).min(Duration::from_secs(10)),
+        };
+        let until = Instant::now() + pause;
+        while Instant::now() < until && !shared.is_closed() {
+            std::thread::sleep(LOOK.min(pause));
+        }
+    }
+}
+
+/// Takes one worker from its start to its end.
+fn live(
+    shared: &Arc<Shared>,
+    slot: usize,
+    number: u64,
+    first: &mut Option<&Sender<Result<()>>>,
+) -> Result<()> {
+    let failed = |what: &str, e: std::io::Error| ScoreError::internal(format!("cannot {what}: {e}"));
+    let (mine, theirs) = UnixStream::pair().map_err(|e| failed("make a socket pair", e))?;
+    let door = shared.options.door.as_ref().map(|d| d.open(number)).transpose()?;
+    let mut fds = vec![theirs.as_raw_fd()];
+    fds.extend(door.as_ref().map(|d| d.descriptor.as_raw_fd()));
+    let mut child = spawn(shared, &fds)?;
+    drop(theirs);
+    let guard = door.map(|d| d.guard);
+    let mut output = Output::new(shared, &mut child);
+    let control = mine.try_clone().map_err(|e| failed("copy a socket", e));
+    let ended = match control {
+        Ok(control) => {
+            let ended = attend(shared, slot, number, &mut child, &mut output, mine, &control, first);
+            let _ = control.shutdown(Shutdown::Both);
+            ended
+        }
+        Err(e) => Err(e),
+    };
+    kill_group(&child);
+    let status = child.wait();
+    output.read(Duration::ZERO);
+    output.finish();
+    drop(guard);
+    // The reader takes what is left in the socket; it, or the end of its loop, lets go of the worker.
+    let until = Instant::now() + PATIENCE;
+    while shared.lock().conn(slot, number).is_some() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    shared.disconnected(slot, number, None);
+    let place = shared.lock().slots.get_mut(slot).map(|s| (s.begun.take(), s.wrong.take(), s.parked.take()));
+    let (begun, wrong) = place.map_or((None, None), |(begun, wrong, _)| (begun, wrong));
+    let exit = status.map_or_else(|e| format!("was lost: {e}"), exit_words);
+    let why = wrong.map_or_else(
+        || format!("the worker process {exit}"),
+        |w| format!("the worker process was replaced: {w}"),
+    );
+    if let Some(job) = begun {
+        job.exchange.answer(Outcome::Died(format!("{why} while it worked on this request")));
+    }
+    if shared.is_closed() {
+        return Ok(());
+    }
+    let last = output.tail.last(5).join("\n");
+    ended.and_then(|()| Err(ScoreError::internal(why))).map_err(|e| {
+        match (first.is_some(), last.is_empty()) {
+            (true, false) if e.kind() == crate::ErrorKind::Internal => ScoreError::bad_config(format!(
+                "{} ({exit}) before it was ready; its last lines:\n{last}",
+                e.message()
+            )),
+            _ => e,
+        }
+    })
+}
+
+/// From the start to the end of a process, which it may not have reached yet when this comes back.
+#[allow(clippy::too_many_arguments, reason = "one caller")]
+fn attend(
+    shared: &Arc<Shared>,
+    slot: usize,
+    number: u64,
+    child: &mut Child,
+    output: &mut Output<'_>,
+    mine: UnixStream,
+    control: &UnixStream,
+    first: &mut Option<&Sender<Result<()>>>,
+) -> Result<()> {
+    let refuse = |what: String| Err(ScoreError::bad_config(what));
+    let limit = Duration::from_millis(shared.options.init_timeout_ms);
+    let born = Instant::now();
+    let mut frame = Vec::new();
+    let _ = mine.set_nonblocking(true);
+    let ready = loop {
+        output.read(Duration::from_millis(5));
+        let end = match fill(&mine, &mut frame) {
+            Ok(Some(())) => match protocol::first_frame(frame.get(4..).unwrap_or_default()) {
+                Ok(Ok(ready)) => break ready,
+                Ok(Err(failed)) => {
+                    output.print(&format!("{}\n", failed.traceback.trim_end()));
+                    return refuse(failed.message);
+                }
+                Err(wrong) => return refuse(format!("the worker does not speak the protocol: {wrong}")),
+            },
+            Ok(None) => false,
+            Err(wrong) if wrong.is_empty() => true,
+            Err(wrong) => return refuse(wrong),
+        };
+        if end || has_ended(child) || shared.is_closed() {
+            return Err(ScoreError::internal("the worker process ended"));
+        }
+        if born.elapsed() > limit {
+            return refuse(format!("init() did not return within {} ms", limit.as_millis()));
+        }
+    };
+    let _ = shared.facts.set(ready);
+    if let Some(place) = shared.lock().slots.get_mut(slot) {
+        place.parked = Some((number, mine));
+    }
+    attach(shared)?;
+    if let Some(first) = first.take() {
+        let _ = first.send(Ok(()));
+    }
+    let mut looked = Instant::now();
+    let mut leave: Option<Instant> = None;
+    let mut large_at_once = None;
+    loop {
+        output.read(LOOK);
+        if has_ended(child) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let doomed = {
+            let mut state = shared.lock();
+            let parked = state.slots.get(slot).is_some_and(|s| s.parked.is_some());
+            match state.conn(slot, number) {
+                Some(conn) => {
+                    if conn.retiring && conn.load() == 0 && leave.is_none() {
+                        let _ = control.shutdown(Shutdown::Write);
+                        leave = Some(now + PATIENCE);
+                    }
+                    conn.doomed.is_some()
+                }
+                None => !parked, // its socket has ended
+            }
+        };
+        if doomed || leave.is_some_and(|until| now >= until) {
+            return Ok(());
+        }
+        if shared.is_closed() && leave.is_none() {
+            let _ = control.shutdown(Shutdown::Write);
+            leave = Some(now + PATIENCE);
+        }
+        if let Some(limit) = shared.options.memory_limit_bytes
+            && now.saturating_duration_since(looked) >= Duration::from_secs(1)
+            && let Some(resident) = resident_bytes(child.id())
+        {
+            looked = now;
+            let over = resident > limit;
+            let service = &shared.options.service_name;
+            if over && *large_at_once.get_or_insert(over) {
+                tracing::warn!(
+                    service,
+                    slot,
+                    resident,
+                    limit,
+                    "a worker is above its memory limit from its start"
+                );
+                large_at_once = Some(true);
+                looked = now + Duration::from_secs(3600);
+            } else if over && let Some(conn) = shared.lock().conn(slot, number) {
+                tracing::warn!(
+                    service,
+                    slot,
+                    resident,
+                    limit,
+                    "a worker is above its memory limit: replaced"
+                );
+                conn.retiring = true;
+            }
+            large_at_once.get_or_insert(over);
+        }
+    }
+}
+
+/// Moves every worker that is ready onto its event loop, once there are any.
+pub(super) fn attach(shared: &Arc<Shared>) -> Result<()> {
+    let Some(loops) = shared.loops.get() else { return Ok(()) };
+    for slot in 0..shared.options.workers {
+        let Some(parked) = shared.lock().slots.get_mut(slot).and_then(|s| s.parked.take()) else { continue };
+        let Some(on) = loops.get(slot % loops.len().max(1)) else { continue };
+        let (number, stream) = parked;
+        let _entered = on.enter();
+        let stream = tokio::net::UnixStream::from_std(stream)
+            .map_err(|e| ScoreError::internal(format!("cannot watch a worker's socket: {e}")))?;
+        let (read, write) = stream.into_split();
+        shared.attached(slot, Conn::new(number, write));
+        on.spawn(read_answers(shared.clone(), slot, number, read));
+        on.spawn(shared.clone().write_on(slot, number));
+    }
+    Ok(())
+}
+
+/// Reads on in the first frame, never past it; an error without words is the end of the stream.
+fn fill(stream: &UnixStream, frame: &mut Vec<u8>) -> Result<Option<()>, String> {
+    loop {
+        let want = match frame.first_chunk::<4>() {
+            None => 4,
+            Some(length) => 4 + usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX - 4),
+        };
+        if want > FIRST_FRAME_BYTES {
+            return Err(format!("the worker announced a first frame of {want} bytes"));
+        }
+        if frame.len() >= want && want > 4 {
+            return Ok(Some(()));
+        }
+        if frame.len() >= 4 && want == 4 {
+            return Err("the worker sent an empty frame".to_owned());
+        }
+        let mut rest = stream;
+        match (&mut rest).take((want - frame.len()) as u64).read_to_end(frame) {
+            Ok(0) => return Err(String::new()),
+            Ok(_) => {}
+            Err(e) if e.kind() == Io::WouldBlock => {
+                let whole = frame.first_chunk::<4>().map(|l| 4 + u32::from_le_bytes(*l) as usize);
+                if whole != Some(frame.len()) {
+                    return Ok(None);
+                }
+            }
+            Err(_) => return Err(String::new()),
+        }
+    }
+}
+
+fn spawn(shared: &Shared, fds: &[RawFd]) -> Result<Child> {
+    let options = &shared.options;
+    let mut command = Command::new(&options.python);
+    command.arg("-u").arg(&options.worker_script).current_dir(&options.app_root);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.env("AML_APP_ROOT", &options.app_root).env("AZUREML_ENTRY_SCRIPT", &options.entry_script);
+    command.env("SERVICE_NAME", &options.service_name);
+    command.env("SCORING_TIMEOUT_MS", options.scoring_timeout_ms.to_string());
+    command.envs(options.environment.iter().map(|(name, value)| (name, value)));
+    let given = options.environment.iter().rev().find(|(name, _)| name == "PYTHONPATH");
+    let given = given.map(|(_, value)| value.clone()).or_else(|| std::env::var_os("PYTHONPATH"));
+    let mut path = options.worker_script.with_file_name("shims").into_os_string();
+    if let Some(given) = given.filter(|g| !g.is_empty()) {
+        path.push(":");
+        path.push(given);
+    }
+    command.env("PYTHONPATH", path);
+    for (name, fd) in ["TRISCORE_WORKER_FD", "TRISCORE_DOOR_FD"].into_iter().zip(fds) {
+        command.env(name, fd.to_string());
+    }
+    let fds = fds.to_vec();
+    let parent = std::process::id();
+    let prepare = move || {
+        // Only here, in the child: set for this process, any other child started now would inherit them.
+        for fd in &fds {
+            // SAFETY: takes a descriptor that is open and no memory; safe after fork.
+            if unsafe { libc::fcntl(*fd, libc::F_SETFD, 0) } < 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        #[cfg(target_os = "linux")]
+        // SAFETY: this option takes one integer and touches no memory.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        }
+        match std::os::unix::process::parent_id() == parent {
+            true => Ok(()),
+            false => Err(Io::BrokenPipe.into()),
+        }
+    };
+    // SAFETY: the closure makes system calls alone; it takes no lock and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
+    command.spawn().map_err(|e| ScoreError::io("start the Python interpreter", &options.python, e))
+}
+
+/// Whether a child has ended; it stays to be waited for, so that its id is not used again.
+fn has_ended(child: &Child) -> bool {
+    // SAFETY: all zeros is a value of this plain structure.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is valid for writes for as long as the call takes.
+    let called = unsafe { libc::waitid(libc::P_PID, child.id(), &raw mut info, flags) };
+    // SAFETY: a call that succeeded filled the field, or left it zero.
+    called != 0 || unsafe { info.si_pid() } != 0
+}
+
+/// Kills a child that was not waited for yet, and what it started.
+fn kill_group(child: &Child) {
+    if let Ok(pid) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: no memory is involved; the id is the child's own until it is waited for.
+        unsafe { libc::kill(-pid, libc::SIGKILL) };
+    }
+}
+
+fn exit_words(status: ExitStatus) -> String {
+    const NAMES: [(i32, &str); 6] =
+        [(4, "SIGILL"), (6, "SIGABRT"), (7, "SIGBUS"), (9, "SIGKILL"), (11, "SIGSEGV"), (15, "SIGTERM")];
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => match NAMES.iter().find(|(n, _)| *n == signal) {
+            Some((_, name)) => format!("was killed by signal {signal} ({name})"),
+            None => format!("was killed by signal {signal}"),
+        },
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages = text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?;
+    // SAFETY: asks for a constant; no memory is involved.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    pages.checked_mul(page)
+}
+
+/// A worker's output: its pipes, its lines, the last of them.
+struct Output<'a> {
+    shared: &'a Shared,
+    pipes: [(Option<Box<dyn ReadPipe>>, Lines); 2],
+    tail: Tail,
+}
+
+trait ReadPipe: Read + AsRawFd {}
+impl<T: Read + AsRawFd> ReadPipe for T {}
+
+impl<'a> Output<'a> {
+    fn new(shared: &'a Shared, child: &mut Child) -> Self {
+        let out = child.stdout.take().map(|p| Box::new(p) as Box<dyn ReadPipe>);
+        let err = child.stderr.take().map(|p| Box::new(p) as Box<dyn ReadPipe>);
+        let pipes = [(out, Lines::default()), (err, Lines::default())];
+        Self { shared, pipes, tail: Tail::default() }
+    }
+
+    fn print(&self, lines: &str) {
+        self.tail.push(lines);
+        (self.shared.options.log)(lines);
+    }
+
+    /// Waits for output for at most that long, and takes what is there: one read a pipe.
+    fn read(&mut self, wait: Duration) {
+        let fd = |(pipe, _): &(Option<Box<dyn ReadPipe>>, Lines)| libc::pollfd {
+            fd: pipe.as_ref().map_or(-1, |p| p.as_raw_fd()),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let mut polled = self.pipes.each_ref().map(fd);
+        let ms = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the array is valid for its two elements while the call takes.
+        let there = unsafe { libc::poll(polled.as_mut_ptr(), 2, ms) };
+        if there <= 0 {
+            return;
+        }
+        let mut text = String::new();
+        let mut buffer = [0; 32 << 10];
+        for ((pipe, lines), polled) in self.pipes.iter_mut().zip(polled) {
+            if polled.revents == 0 {
+                continue;
+            }
+            match pipe.as_mut().map(|p| p.read(&mut buffer)) {
+                Some(Ok(0)) | Some(Err(_)) => *pipe = None,
+                Some(Ok(n)) => lines.feed(buffer.get(..n).unwrap_or_default(), &mut text),
+                None => {}
+            }
+        }
+        if !text.is_empty() {
+            self.print(&text);
+        }
+    }
+
+    fn finish(&mut self) {
+        for _ in 0..8 {
+            self.read(Duration::ZERO); // a pipe holds 64 KiB
+        }
+        let mut text = String::new();
+        self.pipes.iter_mut().for_each(|(_, lines)| lines.finish(&mut text));
+        if !text.is_empty() {
+            self.print(&text);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+"""The same module as azureml_inference_server_http.api.aml_response, under the name that scripts know."""
+
+import sys
+
+from azureml_inference_server_http.api import aml_response
+
+sys.modules[__name__] = aml_response

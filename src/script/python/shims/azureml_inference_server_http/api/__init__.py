@@ -1,0 +1,1 @@
+"""What the Azure ML inference server offers to entry scripts."""
