@@ -24,11 +24,7 @@
 //! | room | what it is | feature |
 //! |---|---|---|
 //! | [`service`] | a deployed service's life: processes, states, restarts | `server` |
-<<<<<<< HEAD
-//! | [`script`] | entry scripts and their door to the backends | `server` |
-=======
 //! | [`script`] | entry scripts in Python: supervised worker processes | `server` |
->>>>>>> main
 //! | [`server`] | HTTP: admission, JSON, keys, metrics, shutdown | `server` |
 //! | [`environment`] | the Python environments of entry scripts, built once and kept | `server` |
 //! | [`registry`] | registered models and services, in one folder | `server` |
