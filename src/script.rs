@@ -3,6 +3,7 @@
 //! A script runs in processes of its own: what it does to its process it does to no other, and Python's
 //! one lock is one per worker. [`Pool`] keeps so many of them alive and hands them the requests.
 
+pub mod door;
 mod keeper;
 mod lines;
 mod log_file;
