@@ -1,4 +1,4 @@
-//! Entry scripts in Python: supervised worker processes behind [`Application`].
+//! Entry scripts in Python: supervised worker processes behind [`Application`], and their door to the backends.
 //!
 //! A script runs in processes of its own: what it does to its process it does to no other, and Python's
 //! one lock is one per worker. [`Pool`] keeps so many of them alive and hands them the requests.
@@ -27,6 +27,7 @@ pub use log_file::LogFile;
 pub use options::{Door, DoorEnd, LogSink, ScriptOptions};
 
 use crate::error::{ErrorKind, Result, ScoreError};
+use crate::scoring::Health;
 use crate::server::{AppResponse, Application, Exchange, Outcome, SwaggerVersion};
 
 /// Worker processes that run one entry script. Dropped, it ends them.
@@ -124,6 +125,10 @@ impl Application for Pool {
     fn not_ready(&self) -> Option<String> {
         let state = self.shared.lock();
         state.is_down().then(|| state.why_down.clone())
+    }
+
+    fn health(&self) -> Health {
+        self.shared.options.door.as_ref().map_or(Health::Ready, |door| door.health())
     }
 
     fn swagger(&self, version: SwaggerVersion) -> Option<Bytes> {

@@ -39,6 +39,7 @@ use std::sync::Arc;
 
 pub use connection::Connection;
 
+use super::DoorEnd;
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::scoring::{Health, Scorer};
 use models::Models;
@@ -91,6 +92,17 @@ impl Door {
             }
         }
         worst
+    }
+}
+
+impl super::Door for Door {
+    fn open(&self, _worker: u64) -> Result<DoorEnd> {
+        let (descriptor, connection) = self.connect()?;
+        Ok(DoorEnd { descriptor, guard: Box::new(connection) })
+    }
+
+    fn health(&self) -> Health {
+        self.health()
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Result, ScoreError};
+use crate::scoring::Health;
 
 /// Takes what the workers print: one or more whole lines of valid UTF-8 at a time, each with its line end.
 /// Called from one thread a worker; while it runs, that worker's output waits.
@@ -59,6 +60,11 @@ pub trait Door: fmt::Debug + Send + Sync {
     /// # Errors
     /// Whatever keeps the door shut; the worker is not started then.
     fn open(&self, worker: u64) -> Result<DoorEnd>;
+
+    /// Whether what is behind it is there. A lost device ends the service.
+    fn health(&self) -> Health {
+        Health::Ready
+    }
 }
 
 /// What one worker gets from a [`Door`].

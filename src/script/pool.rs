@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use axum::http::Method;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -205,7 +206,7 @@ impl Shared {
 
     pub(super) fn call(&self, exchange: Exchange) {
         let needs_head = self.facts.get().is_none_or(|f| f.needs_head);
-        let head = match needs_head || protocol::always_needs_head(&exchange.request) {
+        let head = match needs_head || exchange.request.method != Method::POST {
             true => protocol::request_head(&exchange.request),
             false => Vec::new(),
         };

@@ -14,8 +14,8 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use axum::http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use crate::server::{AppRequest, AppResponse, Outcome};
@@ -80,17 +80,6 @@ pub(super) fn request_head(request: &AppRequest) -> Vec<u8> {
     };
     // Strings alone: nothing of it can fail.
     serde_json::to_vec(&head).unwrap_or_default()
-}
-
-/// Whether a request has a head whatever the worker says: its body alone is not the script's input, because
-/// it has none or because it is a form, which is not read as text.
-pub(super) fn always_needs_head(request: &AppRequest) -> bool {
-    let is_form = |value: &HeaderValue| {
-        let media_type = value.as_bytes().split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-        let forms: [&[u8]; 2] = [b"application/x-www-form-urlencoded", b"multipart/form-data"];
-        forms.iter().any(|form| media_type.eq_ignore_ascii_case(form))
-    };
-    request.method != Method::POST || request.headers.get(CONTENT_TYPE).is_some_and(is_form)
 }
 
 fn title_case(name: &HeaderName) -> String {
@@ -294,35 +283,13 @@ mod tests {
         headers.append("x-ms-Request-id", HeaderValue::from_bytes(b"caf\xe9 \"q\"").unwrap());
         headers.append("x-ms-request-id", HeaderValue::from_static("2"));
         let uri = "/score?a=b&c".parse().unwrap();
-        let request = AppRequest { method: Method::GET, uri, headers, body: Bytes::new() };
+        let request = AppRequest { method: axum::http::Method::GET, uri, headers, body: Bytes::new() };
         let head: serde_json::Value = serde_json::from_slice(&request_head(&request)).unwrap();
         let expected = serde_json::json!({
             "method": "GET", "path": "/score", "query": "a=b&c", "remote": "127.0.0.1",
             "headers": [["Content-Type", "text/plain"], ["X-Ms-Request-Id", "café \"q\""], ["X-Ms-Request-Id", "2"]],
         });
         assert_eq!(head, expected);
-    }
-
-    #[test]
-    fn a_form_and_a_get_always_have_a_head() {
-        for (method, content_type, expected) in [
-            (Method::POST, "application/json", false),
-            (Method::POST, "", false),
-            (Method::POST, "application/x-www-form-urlencoded", true),
-            (Method::POST, "Application/X-WWW-Form-Urlencoded ; charset=utf-8", true),
-            (Method::POST, "multipart/form-data; boundary=b", true),
-            (Method::POST, "multipart/form-database", false),
-            (Method::POST, "text/plain; multipart/form-data", false),
-            (Method::GET, "application/json", true),
-        ] {
-            let mut headers = HeaderMap::new();
-            if !content_type.is_empty() {
-                headers.insert("content-type", HeaderValue::from_static(content_type));
-            }
-            let uri = "/score".parse().unwrap();
-            let request = AppRequest { method, uri, headers, body: Bytes::new() };
-            assert_eq!(always_needs_head(&request), expected, "{content_type}");
-        }
     }
 
     #[test]

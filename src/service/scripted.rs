@@ -5,12 +5,13 @@
 //! at a time. Here a worker is a process, whatever container it would have been in.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::deploy::{Adapter, ComputeType, DeploymentConfig, InferenceConfig, Scaling};
 use crate::environment::Environment;
 use crate::error::{Result, ScoreError};
+use crate::model::Model;
 use crate::script::{LogSink, Pool, ScriptOptions, runtime};
 
 /// How many workers a replica has, where `WORKER_COUNT` says nothing.
@@ -74,7 +75,14 @@ impl ScriptService {
         if let Some(log) = &self.log {
             options.log = log.clone();
         }
-        let _ = adapter;
+        let (config, root) = (config.clone(), self.app_root.clone());
+        let open = move |path: &Path| {
+            let compiled = adapter.compile(&config, &Model::open(path)?)?;
+            let device = &compiled.selection;
+            tracing::info!(model = %path.display(), %device, "the script has opened a model");
+            Ok(compiled.scorer)
+        };
+        options.door = Some(Arc::new(crate::script::door::Door::new(Arc::new(open), root)));
         Pool::start(options)
     }
 

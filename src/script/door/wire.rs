@@ -194,11 +194,8 @@ mod tests {
         let mut m = Vec::new();
         m.extend(5u32.to_le_bytes());
         m.extend(1500u64.to_le_bytes());
-        for (arena, offset, len) in [(2u32, 2048u64, 2048u64)] {
-            m.extend(arena.to_le_bytes());
-            m.extend(offset.to_le_bytes());
-            m.extend(len.to_le_bytes());
-        }
+        m.extend(2u32.to_le_bytes());
+        m.extend([2048u64, 2048].map(u64::to_le_bytes).concat());
         m.extend([1, 0, 1, 0, 0, 0]);
         m.extend([0, 0, 1, 1]);
         m.extend(1u32.to_le_bytes());

@@ -15,10 +15,8 @@ from urllib.parse import unquote_to_bytes
 
 import flask
 from azureml_inference_server_http.api.aml_request import AMLRequest
-from werkzeug.exceptions import HTTPException
 
 from . import wire
-from .inputs import Refused
 
 RUN_FAILED_HEADER = "x-ms-run-function-failed"
 
@@ -46,14 +44,6 @@ class Bridge:
         """The request, as `flask.request` too for as long as the context lasts."""
         with self._app.request_context(_environ(head, body)) as context:
             yield context.request
-
-    def data(self, head: Dict[str, Any], body: wire.Bytes) -> bytes:
-        """What is left of the body when a form has been taken out of it."""
-        with self.context(head, body) as request:
-            try:
-                return bytes(request.data)
-            except HTTPException as error:
-                raise Refused(error.code or 400, error.description or error.name) from None
 
     def finished(self, response: Any, method: str) -> Tuple[int, int, bytes, bytes]:
         """A flask response as an answer's status, flags, head and body.

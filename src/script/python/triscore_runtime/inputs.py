@@ -14,8 +14,6 @@ from urllib.parse import parse_qsl, quote
 
 from .wire import Bytes
 
-_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-
 
 class Refused(Exception):
     """The request is answered with this status and message; run() never sees it."""
@@ -47,11 +45,6 @@ def text_of(body: Bytes) -> str:
         return str(body, "utf-8")
     except UnicodeDecodeError as error:
         raise Refused(400, f"Input cannot be decoded as UTF-8: {error}") from None
-
-
-def is_form(head: Dict[str, Any]) -> bool:
-    """The body is an HTML form's, which werkzeug takes for itself: nothing is left of it to be input."""
-    return _media_type(head) in _FORMS
 
 
 def query_values(head: Dict[str, Any]) -> Dict[str, Any]:

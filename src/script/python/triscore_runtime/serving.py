@@ -114,19 +114,10 @@ class Server:
             elif script.mode == SCHEMA:
                 values = inputs.arguments(script.parameters, inputs.json_object(head, request.body))
             else:
-                body = self._beside_form(head, request.body) if inputs.is_form(head) else request.body
-                values = {self._first: inputs.text_of(body)}
+                values = {self._first: inputs.text_of(request.body)}
             if script.wants_headers:
                 values["request_headers"] = inputs.headers(head)
             return self._called(values, request.timeout_ms, method)
-
-    def _beside_form(self, head: Dict[str, Any], body: wire.Bytes) -> wire.Bytes:
-        """What the Azure ML inference server takes for the body of a form: nothing, if it can be read."""
-        try:
-            bridge = self._bridge or self._new_bridge()
-        except ImportError:
-            return b""
-        return bridge.data(head, body)
 
     def _called(self, arguments: Dict[str, Any], timeout_ms: int, method: str) -> Answer:
         """Calls run(), in time, and makes an answer of what it returns or raises."""
