@@ -162,7 +162,6 @@ impl Served {
     }
 
     fn answer(&mut self, message: &[u8], number: u32, file: Option<OwnedFd>) -> Result<Vec<u8>> {
-        let kept = self.kept.take();
         let no_file =
             || ScoreError::bad_input("the memory file that belongs to the message did not come with it");
         match wire::decode(message)? {
@@ -184,12 +183,14 @@ impl Served {
                 Ok(wire::reply(Status::Done, number))
             }
             Request::Run(run) => {
+                self.kept = None;
                 let answer = self.run(&run)?;
                 self.deliver(answer, run.answer, number)
             }
             Request::Fetch(place) => {
                 let nothing = || ScoreError::not_found("there is no answer to be fetched");
-                self.deliver(kept.ok_or_else(nothing)?, place, number)
+                let kept = self.kept.take().ok_or_else(nothing)?;
+                self.deliver(kept, place, number)
             }
         }
     }

@@ -13,7 +13,7 @@
 //! A reply is `u8 status, 3 bytes of nothing, u32 number of the request`, then: status 0 (done) what the table says;
 //! 1 (failed) JSON `{"kind", "message"}`. An answer is status 3 (here) with the answer itself, if it is
 //! small; 4 (in its place) `u64 length` when it was written where the request said; 2 (too small) `u64 length` when it
-//! did not fit there: it is kept until the next request, which may be the fetch.
+//! did not fit there: it is kept until it is fetched, or until the next run.
 //!
 //! A place is `u32 arena, u64 offset, u64 length`. A run is `u32 session, u64 timeout in µs (0: none), place of
 //! the answer, u16 outputs, u16 inputs`, for each output its `u16 number`, for each input `u16 number, u8 element type

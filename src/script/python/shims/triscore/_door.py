@@ -67,6 +67,8 @@ class Door:
                 # An exception may have come between an earlier call and its reply: that reply is nobody's.
                 if of == number:
                     break
+        except TimeoutError:
+            raise  # not the socket's, which waits for ever: an alarm's, raised in its middle
         except OSError as error:
             raise ScoreError(f"the accelerated door to the service is broken: {error}", "unavailable") from None
         body = self._view[_HEAD.size : length]
