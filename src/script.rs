@@ -14,8 +14,7 @@ mod reader;
 pub mod runtime;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError, mpsc};
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -33,7 +32,6 @@ use crate::server::{AppResponse, Application, Exchange, Outcome, SwaggerVersion}
 /// Worker processes that run one entry script. Dropped, it ends them.
 pub struct Pool {
     shared: Arc<pool::Shared>,
-    keepers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Pool {
@@ -42,23 +40,16 @@ impl Pool {
     /// # Errors
     /// `BadConfig` when the script does not start. The first line of its message is a short reason that a
     /// client may see; lines after it, if any, are the last ones that the script printed, and are not for
-    /// clients. A traceback is in the log alone.
-    /// `NotFound` when there is no
-    /// such interpreter; `Internal` when the system refuses a thread or a process.
+    /// clients. A traceback is in the log alone. `NotFound` when there is no such interpreter; `Internal` when
+    /// the system refuses a thread or a process.
     pub fn start(options: ScriptOptions) -> Result<Arc<Self>> {
         options.validate()?;
         let workers = options.workers;
         let shared = Arc::new(pool::Shared::new(options));
-        let pool = Arc::new(Self { shared: shared.clone(), keepers: Mutex::default() });
+        let pool = Arc::new(Self { shared: shared.clone() });
         let (started, results) = mpsc::channel();
         for slot in 0..workers {
-            let (shared, started) = (shared.clone(), started.clone());
-            let keeper = std::thread::Builder::new().name(format!("triscore-worker-{slot}"));
-            let keeper = keeper.spawn(move || keeper::keep(&shared, slot, &started)).map_err(|e| {
-                ScoreError::internal(format!("cannot start a worker's thread: {e}")).with_source(e)
-            });
-            let keeper = keeper.inspect_err(|_| pool.shutdown())?;
-            pool.keepers.lock().unwrap_or_else(PoisonError::into_inner).push(keeper);
+            keeper::start(&shared, slot, Some(started.clone())).inspect_err(|_| pool.shutdown())?;
         }
         drop(started);
         for _ in 0..workers {
@@ -74,7 +65,8 @@ impl Pool {
     /// Ends the workers, and waits for that: a few seconds at most. What waits is answered 503.
     pub fn shutdown(&self) {
         self.shared.close();
-        let keepers = std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
+        let keepers =
+            std::mem::take(&mut *self.shared.keepers.lock().unwrap_or_else(PoisonError::into_inner));
         for keeper in keepers {
             let _ = keeper.join();
         }

@@ -170,15 +170,31 @@ fn a_script_that_does_not_start_says_why() {
 
 #[test]
 fn a_worker_that_leaks_or_is_killed_is_replaced() {
-    let rig = rig(1, 20_000);
+    let mut options = options("slow");
+    options.memory_limit_bytes = Some(100 << 20);
+    let rig = rig_of(options);
     let first = rig.ask("pid").unwrap();
-    assert_eq!(rig.ask("grow 200000000"), Ok("grown".to_owned()));
-    let until = Instant::now() + Duration::from_secs(10);
-    while rig.ask("pid").unwrap() == first && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(rig.ask("grow 150000000"), Ok("grown".to_owned()));
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut longest = Duration::ZERO;
+    while Instant::now() < until {
+        let asked = Instant::now();
+        let pid = rig.ask("pid").unwrap();
+        longest = longest.max(asked.elapsed());
+        if pid != first {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    // The next one takes a second to start, and nobody has waited for it.
+    assert!(longest < Duration::from_millis(700), "{longest:?}");
     let second = rig.ask("pid").unwrap();
     assert_ne!(second, first);
+    let gone = || !std::path::Path::new(&format!("/proc/{first}")).exists();
+    while !gone() {
+        assert!(Instant::now() < until, "the old one is still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let killed = std::process::Command::new("kill").args(["-9", &second]).status().unwrap();
     assert!(killed.success());
     let since = Instant::now();

@@ -1,6 +1,6 @@
 //! One thread a worker: starts its process, reads what it prints, and starts the next when it ends.
 //!
-//! The thread lives as long as the pool: the system kills a child when the *thread* that started it ends.
+//! The thread lives as long as its worker: the system kills a child when the *thread* that started it ends.
 
 use std::io::{ErrorKind as Io, Read};
 use std::net::Shutdown;
@@ -8,8 +8,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lines::{Lines, Tail};
@@ -32,17 +33,34 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_FRAME_BYTES: usize = 16 << 20;
 
-/// Keeps slot number `slot` filled until the pool closes. `started` hears what became of the first start.
-pub(super) fn keep(shared: &Arc<Shared>, slot: usize, started: &Sender<Result<()>>) {
+/// Starts the thread that keeps slot number `slot` filled. `started` hears what became of the first start.
+///
+/// # Errors
+/// `Internal` when the system refuses a thread.
+pub(super) fn start(shared: &Arc<Shared>, slot: usize, started: Option<Sender<Result<()>>>) -> Result<()> {
+    let keeping = shared.clone();
+    let thread = std::thread::Builder::new().name(format!("triscore-worker-{slot}"));
+    let thread = thread.spawn(move || keep(&keeping, slot, started.as_ref()));
+    let thread = thread
+        .map_err(|e| ScoreError::internal(format!("cannot start a worker's thread: {e}")).with_source(e))?;
+    let mut keepers = shared.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+    // Those that have handed over are done.
+    keepers.retain(|keeper| !keeper.is_finished());
+    keepers.push(thread);
+    Ok(())
+}
+
+/// Keeps a slot filled until the pool closes, or until another thread has taken the place over.
+fn keep(shared: &Arc<Shared>, slot: usize, started: Option<&Sender<Result<()>>>) {
     let mut quick = 0u32;
-    let mut first = Some(started);
-    let mut round = 0;
-    while !shared.is_closed() {
+    let mut first = started;
+    let mut is_succeeded = false;
+    while !shared.is_closed() && !is_succeeded {
         let born = Instant::now();
-        let number = round * shared.options.workers as u64 + slot as u64;
-        round += 1;
-        match live(shared, slot, number, &mut first) {
+        let number = shared.next_number.fetch_add(1, Ordering::Relaxed);
+        match live(shared, slot, number, &mut first, &mut is_succeeded) {
             Ok(()) => {}
+            Err(_) if is_succeeded => return,
             Err(e) => {
                 shared.lock().why_down = format!("A worker is being replaced: {}", first_line(&e));
                 if let Some(first) = first.take() {
@@ -74,6 +92,7 @@ fn live(
     slot: usize,
     number: u64,
     first: &mut Option<&Sender<Result<()>>>,
+    is_succeeded: &mut bool,
 ) -> Result<()> {
     let failed = |what: &str, e: std::io::Error| ScoreError::internal(format!("cannot {what}: {e}"));
     let (mine, theirs) = UnixStream::pair().map_err(|e| failed("make a socket pair", e))?;
@@ -87,7 +106,8 @@ fn live(
     let control = mine.try_clone().map_err(|e| failed("copy a socket", e));
     let ended = match control {
         Ok(control) => {
-            let ended = attend(shared, slot, number, &mut child, &mut output, mine, &control, first);
+            let ended =
+                attend(shared, slot, number, &mut child, &mut output, mine, &control, first, is_succeeded);
             let _ = control.shutdown(Shutdown::Both);
             ended
         }
@@ -156,6 +176,7 @@ fn attend(
     mine: UnixStream,
     control: &UnixStream,
     first: &mut Option<&Sender<Result<()>>>,
+    is_succeeded: &mut bool,
 ) -> Result<()> {
     let refuse = |what: String| Err(ScoreError::bad_config(what));
     let limit = Duration::from_millis(shared.options.init_timeout_ms);
@@ -236,29 +257,46 @@ fn attend(
             && now.saturating_duration_since(looked) >= MEMORY_LOOK
         {
             looked = now;
-            let over = resident_bytes(child.id()).filter(|resident| *resident > limit);
-            if let Some(resident) = over
-                && let Some(conn) = shared.lock().conn(slot, number)
-                && !conn.retiring
-            {
-                conn.retiring = true;
-                let service = &shared.options.service_name;
-                tracing::warn!(
-                    service,
-                    slot,
-                    resident,
-                    limit,
-                    "a worker is above its memory limit: replaced"
-                );
+            let resident = resident_bytes(child.id()).unwrap_or(0);
+            if resident > limit {
+                replace(shared, slot, number, (resident, limit), is_succeeded);
             }
         }
+    }
+}
+
+/// A worker leaks: the next one is started beside it, in the other slot of this place, and it retires once that
+/// one is ready. So nobody waits for a start.
+fn replace(
+    shared: &Arc<Shared>,
+    slot: usize,
+    number: u64,
+    (resident, limit): (u64, u64),
+    is_succeeded: &mut bool,
+) {
+    let service = &shared.options.service_name;
+    let other = (slot + shared.options.workers) % (2 * shared.options.workers);
+    if !*is_succeeded {
+        tracing::warn!(service, slot, resident, limit, "a worker is above its memory limit: replaced");
+        match start(shared, other, None) {
+            Ok(()) => *is_succeeded = true,
+            Err(e) => tracing::error!(service, slot, "it is replaced after its end: {e}"),
+        }
+    }
+    let mut state = shared.lock();
+    let is_next_ready = state.slots.get(other).is_some_and(|s| s.conn.is_some());
+    // Twice the limit is not waited for: the system might end more than this worker.
+    if (is_next_ready || !*is_succeeded || resident / 2 > limit)
+        && let Some(conn) = state.conn(slot, number)
+    {
+        conn.retiring = true;
     }
 }
 
 /// Moves every worker that is ready onto its event loop, once there are any.
 pub(super) fn attach(shared: &Arc<Shared>) -> Result<()> {
     let Some(loops) = shared.loops.get() else { return Ok(()) };
-    for slot in 0..shared.options.workers {
+    for slot in 0..2 * shared.options.workers {
         let Some(parked) = shared.lock().slots.get_mut(slot).and_then(|s| s.parked.take()) else { continue };
         let Some(on) = loops.get(slot % loops.len().max(1)) else { continue };
         let (number, stream) = parked;

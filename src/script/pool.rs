@@ -4,8 +4,9 @@
 //! two requests and a slow one has nothing queued behind it. The rest waits in one bounded queue.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -91,6 +92,10 @@ pub(super) struct Shared {
     state: Mutex<State>,
     pub(super) loops: OnceLock<Vec<Handle>>,
     pub(super) closed: AtomicBool,
+    /// The threads that keep the workers.
+    pub(super) keepers: Mutex<Vec<JoinHandle<()>>>,
+    /// The number of the next worker: no two have the same.
+    pub(super) next_number: AtomicU64,
 }
 
 impl Conn {
@@ -184,7 +189,8 @@ impl Conn {
 
 impl Shared {
     pub(super) fn new(options: ScriptOptions) -> Self {
-        let slots = (0..options.workers).map(|_| Slot::default()).collect();
+        // Two for each worker, so that its successor can be made ready beside it.
+        let slots = (0..2 * options.workers).map(|_| Slot::default()).collect();
         let why_down = "The service is loading.".to_owned();
         let state = State { waiting: VecDeque::new(), slots, why_down, outage_end: None };
         Self {
@@ -193,6 +199,8 @@ impl Shared {
             state: Mutex::new(state),
             loops: OnceLock::new(),
             closed: AtomicBool::new(false),
+            keepers: Mutex::default(),
+            next_number: AtomicU64::new(0),
         }
     }
 

@@ -36,10 +36,8 @@ pub fn delete(workspace: &Workspace, name: &str) -> Result<ServiceRecord> {
     stop_process(&record)?;
     // Its files before its name: whoever is killed in between leaves something that can be deleted again.
     let folder = workspace.service_dir(name)?;
-    match std::fs::remove_dir_all(&folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(ScoreError::io("remove", &folder, e)),
-        _ => workspace.delete_service(name),
-    }
+    super::layout::remove_whole(&folder).map_err(|e| ScoreError::io("remove", &folder, e))?;
+    workspace.delete_service(name)
 }
 
 /// Drops an update of a service that nobody works on any more: its command was killed before it was handed

@@ -13,6 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -206,12 +207,23 @@ pub(super) fn sweep(workspace: &Workspace, name: &str) {
 
 /// Removes a folder; one that cannot be removed is left, and logged.
 pub(super) fn remove(path: &Path) {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(folder = %path.display(), "cannot remove an old deployment: {e}");
-        }
-        _ => {}
+    if let Err(e) = remove_whole(path) {
+        tracing::warn!(folder = %path.display(), "cannot remove an old deployment: {e}");
     }
+}
+
+/// Removes a folder, if it is there, also while a process that was killed writes its last file into it.
+pub(super) fn remove_whole(path: &Path) -> std::io::Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    const TRIES: u32 = 100;
+    for _ in 0..TRIES {
+        match fs::remove_dir_all(path) {
+            Err(e) if e.kind() == NotFound => return Ok(()),
+            Err(e) if e.kind() == DirectoryNotEmpty => std::thread::sleep(Duration::from_millis(10)),
+            done => return done,
+        }
+    }
+    fs::remove_dir_all(path)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ def answer(ident, body, flags=2, ms=0.01):
 init = os.environ.get("TEST_INIT", "")
 if init == "hang":
     time.sleep(1000)
+if init == "slow":
+    time.sleep(1)
 if init == "die":
     print("last words", flush=True)
     os._exit(7)
