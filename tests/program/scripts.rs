@@ -1,10 +1,12 @@
 //! Entry scripts as their authors deploy them: the files of old, this machine's Python.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use super::home::{Home, is_alive, models, signal, until};
 use super::http::{self, Reply};
-use super::serve::serve;
+use super::serve::{serve, start};
 
 const DC: &str = r#"{"computeType": "local"}"#;
 
@@ -29,6 +31,9 @@ def run(data):
         for _ in range(100 * 1024):
             sys.stdout.write(line)
     if what == "pid":
+        return os.getpid()
+    if what == "work":
+        time.sleep(0.005)
         return os.getpid()
     if what == "where":
         names = ["AZUREML_MODEL_DIR", "AZUREML_ENTRY_SCRIPT", "AZUREML_SOURCE_DIRECTORY", "AML_APP_ROOT",
@@ -149,6 +154,51 @@ fn a_worker_that_goes_wrong_is_replaced_and_told_of() {
     assert!(size("service.log") <= 17 << 20 && size("service.log.1") <= 17 << 20);
 }
 
+/// A worker that is killed under load: what it was at is told so, nobody else notices, and another is there soon.
+#[test]
+fn a_worker_killed_under_load_costs_one_request() {
+    const CLIENTS: usize = 8;
+    let home = Home::new();
+    let ic = inference_config(&home, "one", SCRIPT);
+    let dc = home.file(
+        "dc.json",
+        r#"{"computeType": "aks", "authEnabled": false, "autoscaleEnabled": false, "numReplicas": 2}"#,
+    );
+    home.ok(&["model", "deploy", "-n", "svc", "--ic", &ic, "--dc", &dc]);
+    let port = home.port("svc");
+    let since = Instant::now();
+    let killed_at = std::sync::OnceLock::new();
+    let answers = std::thread::scope(|scope| {
+        let client = || {
+            let mut seen = Vec::new();
+            while since.elapsed() < Duration::from_secs(5) {
+                let reply = score(port, &json!("work"));
+                seen.push((Instant::now(), reply));
+            }
+            seen
+        };
+        let clients = (0..CLIENTS).map(|_| scope.spawn(client)).collect::<Vec<_>>();
+        std::thread::sleep(Duration::from_secs(1));
+        let worker = u32::try_from(score(port, &json!("work")).json().as_u64().unwrap()).unwrap();
+        killed_at.set(Instant::now()).unwrap();
+        signal(worker, libc::SIGKILL);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+    });
+    let killed_at = *killed_at.get().unwrap();
+    let (right, wrong) = answers.iter().partition::<Vec<_>, _>(|(_, reply)| reply.status == 200);
+    assert!(wrong.len() <= 1 && right.len() > 100, "{} right; {wrong:#?}", right.len());
+    for (_, reply) in &wrong {
+        assert!(reply.status == 502 && reply.body.contains("SIGKILL"), "{reply:?}");
+    }
+    let pids = |from: Instant| {
+        let after = right.iter().filter(|(at, _)| *at >= from).map(|(_, reply)| reply.body.clone());
+        after.collect::<std::collections::BTreeSet<_>>()
+    };
+    // Both work again: what both do is what was done before.
+    let back = pids(killed_at + Duration::from_secs(2));
+    assert_eq!((back.len(), pids(since).len()), (2, 3), "{back:?}");
+}
+
 /// Whatever is wrong with a script is said before anything that serves is stopped, or leaves it serving.
 #[test]
 fn a_bad_script_leaves_what_serves_alone() {
@@ -234,4 +284,54 @@ fn serve_runs_a_script_where_it_lies() {
     signal(running.0.id(), libc::SIGTERM);
     assert_eq!((running.end(), is_alive(worker)), (0, false));
     assert_eq!(std::fs::read_dir(home.root().join("serving")).unwrap().count(), 0);
+}
+
+/// What is packaged for an image serves as it would there: the same files, under another root.
+#[test]
+fn a_package_serves_what_was_packaged() {
+    let home = with_two_models();
+    let ic = inference_config(&home, "one", SCRIPT);
+    let out = home.path("image");
+    let folder = out.to_str().unwrap();
+    let models = ["-m", "digits:1", "-m", "other:1"];
+    home.ok(&[&["model", "package", "--ic", &ic, "--output-path", folder], &models[..]].concat());
+    // As the Dockerfile copies them.
+    let root = out.join("app");
+    std::fs::rename(out.join("azureml-models"), root.join("azureml-models")).unwrap();
+    let config = out.join("config/inferenceconfig.json");
+    let text = std::fs::read_to_string(&config).unwrap().replace("/var/azureml-app", root.to_str().unwrap());
+    std::fs::write(&config, text).unwrap();
+    let (ic, dc) = (config.to_str().unwrap(), out.join("config/deploymentconfig.json"));
+    let mut command = home.command(&["serve", "--ic", ic, "--dc", dc.to_str().unwrap(), "--port", "0"]);
+    command.env("AML_APP_ROOT", &root).env("AZUREML_MODEL_DIR", root.join("azureml-models"));
+    let (_running, port) = start(command);
+    let place = score(port, &json!("where")).json();
+    assert_eq!(place["models"], json!(["digits/1/model.onnx", "other/1/model.onnx"]), "{place:#}");
+    assert_eq!((&place["AML_APP_ROOT"], &place["COLOUR"]), (&json!(root), &json!("brown")));
+}
+
+#[test]
+fn a_script_is_profiled_as_a_model_is() {
+    let home = Home::with_digits();
+    let ic = inference_config(&home, "one", SCRIPT);
+    let profile = home.json(&[
+        "model",
+        "profile",
+        "-n",
+        "p",
+        "-m",
+        "digits:1",
+        "--ic",
+        &ic,
+        "-d",
+        "1",
+        "--seconds",
+        "0.3",
+    ]);
+    assert_eq!(
+        (&profile["state"], &profile["successRate"]),
+        (&json!("Succeeded"), &json!(100.0)),
+        "{profile:#}"
+    );
+    assert!(profile["recommendedMemoryInGB"].as_f64().unwrap() > 0.0);
 }

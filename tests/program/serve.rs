@@ -8,12 +8,12 @@ use super::http::{connect, digit, digit_of, get, knows_the_digit, post, read, re
 
 /// Starts it; gives the process once it serves, and its port.
 pub(crate) fn serve(home: &Home, args: &[&str]) -> (Running, u16) {
-    let mut command = home.command(&[&["serve"], args].concat());
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
-    start(command)
+    start(home.command(&[&["serve"], args].concat()))
 }
 
-fn start(mut command: Command) -> (Running, u16) {
+/// As `serve`, with a command whose output is still to be caught.
+pub(crate) fn start(mut command: Command) -> (Running, u16) {
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut running = Running(command.spawn().unwrap());
     let said = BufReader::new(running.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let port = |line: String| line.split_once("://127.0.0.1:")?.1.split_once('/')?.0.parse().ok();
