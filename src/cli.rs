@@ -11,6 +11,7 @@ mod devices;
 mod inference;
 mod inspect;
 mod model;
+mod named;
 mod output;
 mod overrides;
 mod package;

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use triscore::Result;
 use triscore::deploy::DeploymentConfig;
-use triscore::registry::{ModelMetadata, ModelRef};
 use triscore::service::{self, Deployment};
-use triscore::{Result, ScoreError};
 
 use super::inference::Inference;
+use super::named::Models;
 use super::output::Output;
 use super::overrides::Overrides;
 use super::{Global, labels, services};
@@ -20,13 +20,8 @@ pub(super) struct Args {
     #[arg(short, long)]
     name: String,
 
-    /// The model: `name:version`, or a name for its latest version.
-    #[arg(short, long, value_name = "ID")]
-    model: Vec<String>,
-
-    /// A file that names the model, written by `model register -t`.
-    #[arg(short = 'f', long, value_name = "FILE")]
-    model_metadata_file: Vec<PathBuf>,
+    #[command(flatten)]
+    models: Models,
 
     /// The deployment file: JSON or YAML, for local, aci or aks.
     #[arg(long = "dc", visible_alias = "deploy-config-file", value_name = "FILE")]
@@ -71,13 +66,11 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     let config = args.overrides.over_file(args.deploy_config_file.as_deref())?;
     warn(&config, args.deploy_config_file.as_deref(), &args.overrides, out);
-    let models = models(&args.model, &args.model_metadata_file)?;
-    // An entry script may do without a model.
-    if models.is_empty() && !args.inference.is_given() {
-        return Err(ScoreError::bad_input(
-            "Error, need to specify either --model or --model-metadata-file for model(s) to be deployed.",
-        ));
-    }
+    let models = match args.inference.is_given() {
+        // An entry script may do without a model.
+        true => args.models.all()?,
+        false => args.models.at_least_one("deployed")?,
+    };
     let script = args.inference.prepare(global, out)?;
     let workspace = global.workspace()?;
     let deployment = Deployment {
@@ -91,7 +84,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         overwrite: args.overwrite,
         port: args.port,
         address: args.address,
-        program: program()?,
+        program: super::own_program()?,
         onnxruntime: global.onnxruntime.clone(),
     };
     let record = service::deploy(&workspace, &deployment)?;
@@ -99,15 +92,6 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         return services::shown(&workspace, &record, out);
     }
     services::wait(&workspace, &args.name, record.generation, out)
-}
-
-/// The models that `-m` and `-f` name.
-pub(super) fn models(ids: &[String], metadata_files: &[PathBuf]) -> Result<Vec<ModelRef>> {
-    let mut models = ids.iter().map(|m| m.parse::<ModelRef>()).collect::<Result<Vec<_>>>()?;
-    for file in metadata_files {
-        models.push(ModelMetadata::read(file)?.model()?);
-    }
-    Ok(models)
 }
 
 /// Says what the author of a deployment file, or of its flags, should know.
@@ -121,10 +105,4 @@ pub(super) fn warn(config: &DeploymentConfig, file: Option<&Path>, overrides: &O
     for idle in overrides.idle() {
         out.note(&format!("warning: {idle}"));
     }
-}
-
-/// The program that runs services: this one.
-pub(super) fn program() -> Result<PathBuf> {
-    std::env::current_exe()
-        .map_err(|e| ScoreError::internal(format!("cannot find this program's own file: {e}")).with_source(e))
 }

@@ -4,24 +4,19 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use triscore::deploy::DeploymentConfig;
-use triscore::registry::{ModelMetadata, ModelRef};
 use triscore::service::{self, Package};
 use triscore::{BackendKind, Result, ScoreError};
 
 use super::Global;
 use super::inference::Inference;
+use super::named::Models;
 use super::output::Output;
 
 /// What `package` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The model: `name:version`, or a name for its latest version.
-    #[arg(short, long, value_name = "ID")]
-    model: Vec<String>,
-
-    /// A file that names the model, written by `model register -t`.
-    #[arg(short = 'f', long, value_name = "FILE")]
-    model_metadata_file: Vec<PathBuf>,
+    #[command(flatten)]
+    models: Models,
 
     /// The deployment file: JSON or YAML; its keys are left out of the image.
     #[arg(long = "dc", visible_alias = "deploy-config-file", value_name = "FILE")]
@@ -52,29 +47,18 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
              README.md that is written there on a machine with docker",
         ));
     };
-    let mut models = args.model.iter().map(|m| m.parse::<ModelRef>()).collect::<Result<Vec<_>>>()?;
-    for file in &args.model_metadata_file {
-        models.push(ModelMetadata::read(file)?.model()?);
-    }
-    if models.is_empty() {
-        return Err(ScoreError::bad_input(
-            "Error, need to specify either --model or --model-metadata-file for model(s) to be packaged.",
-        ));
-    }
+    let models = args.models.at_least_one("packaged")?;
     let Some(inference) = args.inference.resolve(out)? else {
         return Err(ScoreError::bad_input("need to specify entry_script: give --ic FILE, or --es FILE"));
     };
     let deployment = args.deploy_config_file.as_ref().map(DeploymentConfig::read).transpose()?;
-    let program = std::env::current_exe().map_err(|e| {
-        ScoreError::internal(format!("cannot find this program's own file: {e}")).with_source(e)
-    })?;
     let package = Package {
         models,
         inference,
         deployment,
         output_path,
         overwrite: args.overwrite,
-        program,
+        program: super::own_program()?,
         onnxruntime: onnxruntime(global)?,
     };
     let packaged = service::package(&global.workspace()?, &package)?;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use triscore::registry::{ModelMetadata, ModelRef};
 use triscore::service::{Load, Measured, ProfilePoint, ProfileRequest, profile, recommend};
 use triscore::{BackendKind, Result, ScoreError};
 
 use super::Global;
+use super::named::Models;
 use super::output::{Output, table, text};
 
 /// What `profile` takes.
@@ -20,13 +20,8 @@ pub(super) struct Args {
     #[arg(short, long)]
     name: String,
 
-    /// The model: `name:version`, or a name for its latest version.
-    #[arg(short, long, value_name = "ID")]
-    model: Vec<String>,
-
-    /// A file that names the model, written by `model register -t`.
-    #[arg(short = 'f', long, value_name = "FILE")]
-    model_metadata_file: Vec<PathBuf>,
+    #[command(flatten)]
+    models: Models,
 
     /// The inference file of an entry script.
     #[arg(long = "ic", visible_alias = "inference-config-file", value_name = "FILE")]
@@ -109,15 +104,11 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
 
 /// The arguments of `triscore serve` that name what is served.
 fn served(args: &Args, global: &Global) -> Result<Vec<OsString>> {
-    let mut models = args.model.iter().map(|m| m.parse::<ModelRef>()).collect::<Result<Vec<_>>>()?;
-    for file in &args.model_metadata_file {
-        models.push(ModelMetadata::read(file)?.model()?);
-    }
-    if models.is_empty() && args.inference_config_file.is_none() {
-        return Err(ScoreError::bad_input(
-            "Error, need to specify either --model or --model-metadata-file for model(s) to be profiled.",
-        ));
-    }
+    let models = match args.inference_config_file {
+        // An entry script may do without a model.
+        Some(_) => args.models.all()?,
+        None => args.models.at_least_one("profiled")?,
+    };
     let mut serve = Vec::<OsString>::new();
     if let Some(home) = &global.home {
         serve.extend(["--home".into(), home.into()]);

@@ -9,9 +9,8 @@ use triscore::registry::{Secret, ServiceFilter, ServiceKeys, ServiceRecord, Serv
 use triscore::service;
 use triscore::{ErrorKind, Result, ScoreError};
 
-use super::deploy::program;
 use super::output::{Output, table, text};
-use super::{Global, update};
+use super::{Global, own_program, update};
 
 /// What can be done with services.
 #[derive(Debug, clap::Subcommand)]
@@ -132,7 +131,7 @@ pub(super) fn run(command: &Command, global: &Global, out: &Output) -> Result<()
         }
         Command::GetLogs(args) => logs(args, &workspace, out),
         Command::Start(args) => {
-            let record = service::start(&workspace, &args.name, &program()?)?;
+            let record = service::start(&workspace, &args.name, &own_program()?)?;
             wait(&workspace, &args.name, record.generation, out)
         }
         Command::Stop(args) => shown(&workspace, &service::stop(&workspace, &args.name)?, out),

@@ -9,6 +9,7 @@ use triscore::service::{self, Update, Updated};
 use triscore::{Result, ScoreError};
 
 use super::inference::Inference;
+use super::named::Models;
 use super::output::Output;
 use super::overrides::Overrides;
 use super::services::{Dots, settled, shown, wait};
@@ -21,13 +22,8 @@ pub(super) struct Args {
     #[arg(short, long)]
     name: String,
 
-    /// Another model: `name:version`, or a name for its latest version.
-    #[arg(short, long, value_name = "ID")]
-    model: Vec<String>,
-
-    /// A file that names the model, written by `model register -t`.
-    #[arg(short = 'f', long, value_name = "FILE")]
-    model_metadata_file: Vec<PathBuf>,
+    #[command(flatten)]
+    models: Models,
 
     /// Another deployment file, in the place of the one that it has.
     #[arg(long = "dc", visible_alias = "deploy-config-file", value_name = "FILE")]
@@ -66,7 +62,7 @@ pub(super) struct Args {
 
 /// Changes a service, and waits until the new version serves or will not.
 pub(super) fn run(args: &Args, workspace: &Workspace, global: &Global, out: &Output) -> Result<()> {
-    let models = deploy::models(&args.model, &args.model_metadata_file)?;
+    let models = args.models.all()?;
     let file = args.deploy_config_file.as_deref();
     let change = |present: &Value| -> Result<DeploymentConfig> {
         let config = match file {
@@ -98,7 +94,7 @@ pub(super) fn run(args: &Args, workspace: &Workspace, global: &Global, out: &Out
             add_properties: labels("--add-property", &args.add_property)?,
             description: args.description.clone(),
         },
-        program: deploy::program()?,
+        program: super::own_program()?,
         onnxruntime: global.onnxruntime.clone(),
     };
     match service::update(workspace, &update)? {

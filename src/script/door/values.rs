@@ -183,10 +183,11 @@ mod tests {
 
     #[test]
     fn texts_are_read_within_their_bytes() {
-        let cases: [(&[u8], usize, &str); 7] = [
+        let cases: [(&[u8], usize, &str); 8] = [
             (b"\x02\0\0\0ab\0\0\0\0", 2, ""),
             (b"", 0, ""),
-            (b"\x02\0\0\0ab", 2, "text element 1 is not there"),
+            (b"\x02\0\0\0ab", 2, "2 texts do not fit into 6 bytes"),
+            (b"\x04\0\0\0abcd", 2, "text element 1 is not there"),
             (b"\x03\0\0\0ab", 1, "text element 0 is cut off"),
             (b"\x02\0\0\0\xff\xfe", 1, "text element 0 is not UTF-8"),
             (b"\x01\0\0\0ab", 1, "1 bytes follow"),
