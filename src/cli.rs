@@ -18,6 +18,7 @@ mod package;
 mod profile;
 mod score;
 mod serve;
+mod service_view;
 mod services;
 mod tensor_file;
 mod update;

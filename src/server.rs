@@ -40,6 +40,7 @@ mod metrics;
 mod options;
 mod queue;
 mod reply;
+mod respond;
 mod score;
 mod scorers;
 mod shared;

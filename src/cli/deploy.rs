@@ -1,17 +1,16 @@
 //! `triscore model deploy`: a model and a deployment file become a service.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use triscore::Result;
-use triscore::deploy::DeploymentConfig;
 use triscore::service::{self, Deployment};
 
 use super::inference::Inference;
 use super::named::Models;
 use super::output::Output;
 use super::overrides::Overrides;
-use super::{Global, labels, services};
+use super::{Global, labels, service_view};
 
 /// What `deploy` takes.
 #[derive(Debug, clap::Args)]
@@ -65,7 +64,7 @@ pub(super) struct Args {
 /// Deploys, and waits until the service is healthy or will not be.
 pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     let config = args.overrides.over_file(args.deploy_config_file.as_deref())?;
-    warn(&config, args.deploy_config_file.as_deref(), &args.overrides, out);
+    args.overrides.warn(&config, args.deploy_config_file.as_deref(), out);
     let models = match args.inference.is_given() {
         // An entry script may do without a model.
         true => args.models.all()?,
@@ -89,20 +88,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     };
     let record = service::deploy(&workspace, &deployment)?;
     if args.no_wait {
-        return services::shown(&workspace, &record, out);
+        return service_view::shown(&workspace, &record, out);
     }
-    services::wait(&workspace, &args.name, record.generation, out)
-}
-
-/// Says what the author of a deployment file, or of its flags, should know.
-pub(super) fn warn(config: &DeploymentConfig, file: Option<&Path>, overrides: &Overrides, out: &Output) {
-    for warning in &config.warnings {
-        match file.filter(|_| !warning.key.starts_with("--")) {
-            Some(file) => out.note(&format!("warning: {}: {warning}", file.display())),
-            None => out.note(&format!("warning: {warning}")),
-        }
-    }
-    for idle in overrides.idle() {
-        out.note(&format!("warning: {idle}"));
-    }
+    service_view::wait(&workspace, &args.name, record.generation, out)
 }

@@ -11,6 +11,8 @@ use serde_json::{Map, Value};
 use triscore::deploy::DeploymentConfig;
 use triscore::{Result, ScoreError};
 
+use super::output::Output;
+
 /// How a value becomes JSON. What is not of the form is left as text, and the file's rules refuse it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -152,8 +154,21 @@ impl Overrides {
         Ok(config)
     }
 
+    /// Says what the author of a deployment file, or of these flags, should know.
+    pub(super) fn warn(&self, config: &DeploymentConfig, file: Option<&Path>, out: &Output) {
+        for warning in &config.warnings {
+            match file.filter(|_| !warning.key.starts_with("--")) {
+                Some(file) => out.note(&format!("warning: {}: {warning}", file.display())),
+                None => out.note(&format!("warning: {warning}")),
+            }
+        }
+        for idle in self.idle() {
+            out.note(&format!("warning: {idle}"));
+        }
+    }
+
     /// Names the flags that do nothing whatever the file says.
-    pub(super) fn idle(&self) -> impl Iterator<Item = String> {
+    fn idle(&self) -> impl Iterator<Item = String> {
         let why = |flag: &str| IDLE.iter().find(|(long, ..)| *long == flag).map(|(_, _, why)| *why);
         self.idle.iter().map(move |flag| format!("--{flag}: {}", why(flag).unwrap_or_default()))
     }

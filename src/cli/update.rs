@@ -12,8 +12,8 @@ use super::inference::Inference;
 use super::named::Models;
 use super::output::Output;
 use super::overrides::Overrides;
-use super::services::{Dots, settled, shown, wait};
-use super::{Global, deploy, labels};
+use super::service_view::{Dots, settled, shown, wait};
+use super::{Global, labels};
 
 /// What `update` takes.
 #[derive(Debug, clap::Args)]
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, workspace: &Workspace, global: &Global, out: &Out
             Some(_) => args.overrides.over_file(file)?,
             None => args.overrides.over(present.clone())?,
         };
-        deploy::warn(&config, file, &args.overrides, out);
+        args.overrides.warn(&config, file, out);
         Ok(config)
     };
     let changes_config = file.is_some() || !args.overrides.is_empty();

@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, Response, StatusCode};
 
 use super::application::{AppResponse, Outcome};
 use super::headers;
-use super::http::ReplyBody;
 use super::reply::Reply;
+use super::respond::ReplyBody;
 use super::shared::Shared;
 
 /// An application's own answer. Ids come after it, so that those of the request win over its own.

@@ -4,30 +4,26 @@
 //! hyper itself; what an embedder adds is an axum router, asked last.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONNECTION,
+    HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY, WWW_AUTHENTICATE,
 };
-use axum::http::{Method, Request, Response, StatusCode};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use axum::http::{Method, Request, Response};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::connection::Conn;
 use super::headers::{self, Ids};
-use super::reply::message_body;
+use super::respond::{HTML, ReplyBody, empty, message, not_allowed, with_body};
 use super::shared::{Served, Shared, Stage};
 use super::{score, swagger};
 
 const NOT_FOUND: &str = "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.";
-pub(super) const NOT_ALLOWED: &str = "The method is not allowed for the requested URL.";
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
 /// Answers one request of one connection.
@@ -187,73 +183,6 @@ fn log(method: &Method, path: &str, response: &Response<ReplyBody>, start: Insta
         let (status, ms) = (response.status().as_u16(), start.elapsed().as_secs_f64() * 1e3);
         let length = response.body().size_hint().exact().unwrap_or(0);
         tracing::debug!(target: "triscore::access", "{method} {path} {status} {ms:.3}ms {length}");
-    }
-}
-
-pub(super) fn with_body(status: u16, content_type: HeaderValue, body: Bytes) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::Whole(Some(body)));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    // Room for all that an answer carries, so that the table is made once.
-    *response.headers_mut() = HeaderMap::with_capacity(12);
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    response
-}
-
-/// A refusal outside of the scoring route.
-fn message(status: u16, text: &str) -> Response<ReplyBody> {
-    let mut response = with_body(status, headers::JSON, message_body(text));
-    response.headers_mut().insert(headers::RUN_FAILED, headers::python_bool(false));
-    response
-}
-
-pub(super) fn not_allowed(allowed: &'static str) -> Response<ReplyBody> {
-    with_allow(message(405, NOT_ALLOWED), allowed)
-}
-
-/// With what would be allowed, as an answer 405 must say.
-pub(super) fn with_allow(mut response: Response<ReplyBody>, allowed: &'static str) -> Response<ReplyBody> {
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-    response
-}
-
-pub(super) fn empty() -> Response<ReplyBody> {
-    with_body(200, HTML, Bytes::new())
-}
-
-/// The body of an answer: our own, in one piece, or that of an embedder's route.
-pub(super) enum ReplyBody {
-    Whole(Option<Bytes>),
-    Routed(axum::body::Body),
-}
-
-impl Body for ReplyBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => {
-                Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
-            }
-            Self::Routed(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Routed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Routed(body) => body.size_hint(),
-        }
     }
 }
 
