@@ -8,6 +8,7 @@
 mod azure;
 mod deploy;
 mod devices;
+mod environments;
 mod inference;
 mod inspect;
 mod model;
@@ -82,6 +83,12 @@ enum Command {
         command: services::Command,
         #[command(flatten)]
         azure: AzureArgs,
+    },
+    /// The Python environments of entry scripts.
+    #[command(visible_alias = "env")]
+    Environment {
+        #[command(subcommand)]
+        command: environments::Command,
     },
     /// Serve a model in the foreground.
     Serve(serve::Args),
@@ -173,6 +180,7 @@ fn run(command: Command, global: &Global, out: &Output) -> Result<()> {
             azure.note(out)?;
             services::run(&command, global, out)
         }
+        Command::Environment { command } => environments::run(&command, global, out),
         Command::Serve(args) => serve::run(&args, global, out),
         Command::Supervise(own) => serve::supervise(&own, global),
         Command::Host(args) => serve::host(&args, global),

@@ -54,7 +54,7 @@ mod update;
 
 pub use client::{Answer, Endpoint, post_score};
 pub use end::{delete, stop};
-pub use entry_script::EntryScript;
+pub use entry_script::{EntryScript, environments_in_use};
 pub use host::{Event, Host, KeySource, Listen, OnRetired, Served};
 pub use hosted::{Inherited, host_for_supervisor};
 pub use launch::{Deployment, deploy, start};

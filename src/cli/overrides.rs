@@ -95,7 +95,7 @@ const ROWS: &[Row] = &[
 /// Flags of az that stand for no key, and do nothing here.
 #[rustfmt::skip]
 const IDLE: &[(&str, &str, &str)] = &[
-    ("profile-input", "pi", "No effect: models are not profiled here"),
+    ("profile-input", "pi", "No effect: `triscore model profile` measures a model"),
 ];
 
 /// The parts of a deployment file that were given as flags.
@@ -348,7 +348,7 @@ mod tests {
             assert!(told.iter().any(|t| t.starts_with(&line)), "{told:?}");
         }
         let told = overrides(&["--pi", "x"]).idle().collect::<Vec<_>>();
-        assert_eq!(told, ["--profile-input: No effect: models are not profiled here"]);
+        assert_eq!(told, ["--profile-input: No effect: `triscore model profile` measures a model"]);
     }
 
     #[test]

@@ -138,6 +138,11 @@ fn with_script(script: EntryScript, models: &[String], global: &Global) -> Resul
             (Some(dir), Some(stem(&path, "model")))
         }
         many => {
+            if let Some(file) = many.iter().find(|m| many.len() > 1 && Path::new(m).exists()) {
+                let text =
+                    format!("of several models each must be registered, and '{file}' is a file or a folder");
+                return Err(ScoreError::bad_input(text));
+            }
             let laid = many.iter().map(|id| folder.lay_out(id, global)).collect::<Result<Vec<_>>>()?;
             match laid.as_slice() {
                 [one] => (Some(one.version_dir.clone()), Some(one.name.clone())),

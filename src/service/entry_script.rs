@@ -17,6 +17,7 @@ use super::{layout, tree};
 use crate::deploy::{self, InferenceConfig, PythonSpec};
 use crate::environment::{self, Environment, Progress};
 use crate::error::{Result, ScoreError};
+use crate::registry::Workspace;
 
 /// The folder of the models in an application's.
 pub(super) const MODELS: &str = "azureml-models";
@@ -87,6 +88,23 @@ impl EntryScript {
 }
 
 const FILE: &str = "inferenceconfig.json";
+
+/// The environments that services need, those that do not run now among them.
+///
+/// # Errors
+/// `Io`, `BadConfig` and what [`environment::find`] says: then nobody can tell, and none may be removed.
+pub fn environments_in_use(workspace: &Workspace) -> Result<Vec<String>> {
+    let services = workspace.root().join("services");
+    let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let mut used = Vec::new();
+    // Versions that are coming up too: whatever is laid out.
+    for folder in below(services).flat_map(below).filter(|folder| folder.join(FILE).is_file()) {
+        let spec = read(&folder)?.environment;
+        let found = environment::find(&spec, workspace.root());
+        used.extend(found.map_err(|e| e.with_at(folder.display().to_string()))?.map(|found| found.hash));
+    }
+    Ok(used)
+}
 
 /// The folder that a script knows as `AML_APP_ROOT`.
 pub(super) fn app_root(folder: &Path) -> PathBuf {

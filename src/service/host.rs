@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::scripted::ScriptService;
-use crate::deploy::{Adapter, DeploymentConfig, Selection};
+use crate::deploy::{Adapter, ComputeType, DeploymentConfig, Selection};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::model::Model;
 use crate::scoring::Backend;
@@ -185,7 +185,7 @@ impl Host {
                 options.cors_origins = script.cors_origins();
             }
         }
-        options.max_queue_wait_ms = timeouts.max_queue_wait_ms.into();
+        options.max_queue_wait_ms = max_queue_wait_ms(config, options.scoring_timeout_ms);
         options.warm_up = config.triscore.warm_up;
         options.path_prefix = Some(format!("/api/v1/service/{}", self.name));
         if config.states("maxConcurrentRequestsPerContainer") {
@@ -262,6 +262,16 @@ impl Host {
             "serving"
         );
         Ok(Loaded { selection, workers })
+    }
+}
+
+/// How long a request may wait for its turn. Only a cluster's front end had a bound by itself; on one machine,
+/// and in a container instance, callers waited as long as they cared to.
+pub(super) fn max_queue_wait_ms(config: &DeploymentConfig, scoring_timeout_ms: u64) -> u64 {
+    let cluster = matches!(config.compute, ComputeType::Aks | ComputeType::AksEndpoint);
+    match cluster || config.states("maxQueueWaitMs") {
+        true => config.timeouts.max_queue_wait_ms.into(),
+        false => scoring_timeout_ms,
     }
 }
 

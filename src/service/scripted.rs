@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::host::max_queue_wait_ms;
 use crate::deploy::{Adapter, ComputeType, DeploymentConfig, InferenceConfig, Scaling};
 use crate::environment::Environment;
 use crate::error::{Result, ScoreError};
@@ -70,7 +71,10 @@ impl ScriptService {
         let per_replica = self.workers_per_replica(config)?;
         options.workers = replicas(config).saturating_mul(per_replica).min(MOST_WORKERS);
         options.scoring_timeout_ms = self.scoring_timeout_ms(config)?;
-        options.max_queue_wait_ms = config.timeouts.max_queue_wait_ms.into();
+        options.max_queue_wait_ms = max_queue_wait_ms(config, options.scoring_timeout_ms);
+        if let Some(seconds) = self.number("WORKER_TIMEOUT")? {
+            options.init_timeout_ms = seconds.saturating_mul(1000);
+        }
         options.memory_limit_bytes = memory_limit_bytes(config).map(|all| all / per_replica.max(1) as u64);
         if let Some(log) = &self.log {
             options.log = log.clone();
@@ -234,6 +238,14 @@ mod tests {
             let (script, config) = (script(variables), config(file));
             let all = replicas(&config) * script.workers_per_replica(&config).unwrap();
             assert_eq!((all, script.scoring_timeout_ms(&config).unwrap()), (workers, timeout_ms));
+        }
+        for (file, wait_ms) in [
+            (json!({"computeType": "local"}), 7),
+            (json!({"computeType": "aci"}), 7),
+            (json!({"computeType": "aks"}), 500),
+            (json!({"computeType": "aks", "maxQueueWaitMs": 20}), 20),
+        ] {
+            assert_eq!(max_queue_wait_ms(&config(file), 7), wait_ms);
         }
         let wrong = script(&[("WORKER_COUNT", "many")]);
         let e = wrong.workers_per_replica(&config(json!({"computeType": "local"}))).unwrap_err();

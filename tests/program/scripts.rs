@@ -263,8 +263,14 @@ fn a_script_that_does_not_start_has_its_traceback_shown_first() {
     assert!(logs.contains("about to"), "{logs}");
 
     // An init() without end is waited for, and can be ended at any time.
-    let endless = "import time\ndef init():\n    time.sleep(1e6)\ndef run(d):\n    pass\n";
+    let endless =
+        "import time\ndef init():\n    print('waiting')\n    time.sleep(1e6)\ndef run(d):\n    pass\n";
     let ic = inference_config(&home, "endless", endless);
+    let limited =
+        std::fs::read_to_string(&ic).unwrap().replace("COLOUR", "WORKER_TIMEOUT").replace("brown", "1");
+    let limited = home.file("limited.json", limited);
+    let args = ["model", "deploy", "-n", "svc3", "--ic", &limited, "--dc", &dc];
+    home.fails(&args, 78, &["init() did not return within 1000 ms", "waiting"]);
     home.ok(&["model", "deploy", "-n", "svc2", "--ic", &ic, "--dc", &dc, "--no-wait"]);
     assert_eq!(home.show("svc2")["state"], "deploying");
     home.ok(&["service", "delete", "-n", "svc2"]);
@@ -280,6 +286,7 @@ fn serve_runs_a_script_where_it_lies() {
     assert_eq!(place["AML_APP_ROOT"], json!(home.path("one")));
     assert_eq!(place["AZUREML_MODEL_DIR"], json!(models("digits_cnn")));
     assert_eq!(place["SERVICE_NAME"], "digits");
+    home.fails(&["serve", "--ic", &ic, &model, &model], 65, &["must be registered", "model.onnx"]);
     let worker = u32::try_from(score(port, &json!("pid")).json().as_u64().unwrap()).unwrap();
     signal(running.0.id(), libc::SIGTERM);
     assert_eq!((running.end(), is_alive(worker)), (0, false));
@@ -334,4 +341,30 @@ fn a_script_is_profiled_as_a_model_is() {
         "{profile:#}"
     );
     assert!(profile["recommendedMemoryInGB"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn environments_are_kept_for_as_long_as_a_service_needs_them() {
+    let home = Home::new();
+    home.file("one/score.py", SCRIPT);
+    let config = json!({
+        "entryScript": "score.py", "sourceDirectory": home.path("one"),
+        "environment": {"python": {"condaDependencies": {"dependencies": ["python", {"pip": []}]}}},
+    });
+    let (ic, dc) = (home.file("ic.json", config.to_string()), home.file("dc.json", DC));
+    let deploy = ["model", "deploy", "-n", "svc", "--ic", &ic, "--dc", &dc];
+    let said = home.ok(&deploy).err;
+    assert!(said.contains("environment: making an environment"), "{said}");
+    let said = home.ok(&deploy).err;
+    assert!(!said.contains("environment: making"), "it is there already: {said}");
+    home.ok(&["service", "stop", "-n", "svc"]);
+    let list = || home.json(&["environment", "list"]);
+    assert_eq!((list().as_array().unwrap().len(), &list()[0]["inUse"]), (1, &json!(true)), "{:#}", list());
+    assert_eq!(home.json(&["environment", "prune"]), json!({"removed": []}));
+    home.ok(&["service", "start", "-n", "svc"]);
+    until("a running service", || (home.show("svc")["state"] == "running").then_some(()));
+    home.ok(&["service", "delete", "-n", "svc"]);
+    let hash = list()[0]["hash"].clone();
+    assert_eq!(home.json(&["environment", "prune"]), json!({"removed": [hash]}));
+    assert_eq!(list(), json!([]));
 }
