@@ -18,6 +18,7 @@
 //! | `entry_script` | a script that is checked, with its Python, and its files laid out |
 //! | `host` | load a model as its deployment file says, and serve it: in any process |
 //! | `scripted` | the workers of an entry script, as its deployment file says |
+//! | `config_file` | the variables that the Azure ML inference server took from `config.json` |
 //! | `observe` | how a service stands now, and waiting for that to settle |
 //! | `end` | stop and delete |
 //! | `profile` | what a model needs, measured |
@@ -33,6 +34,7 @@
 //! processes are gone without a word.
 
 mod client;
+mod config_file;
 mod end;
 mod entry_script;
 mod host;

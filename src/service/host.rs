@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::config_file;
 use super::scripted::ScriptService;
 use crate::deploy::{Adapter, ComputeType, DeploymentConfig, Selection};
 use crate::error::{ErrorKind, Result, ScoreError};
@@ -120,6 +121,9 @@ impl Host {
             KeySource::Reread(read) => read()?,
         };
         self.check(keys.is_some())?;
+        if let Served::Script(script) = &mut self.served {
+            config_file::merge(&mut script.inference, &script.app_root)?;
+        }
         let options = self.options(keys)?;
         let (server, retired) =
             match std::mem::replace(&mut self.listen, Listen::At(([0, 0, 0, 0], 0).into())) {
@@ -178,16 +182,17 @@ impl Host {
         let (config, timeouts) = (&self.config, &self.config.timeouts);
         let mut options = ServerOptions::new(&self.name);
         options.scoring_timeout_ms = timeouts.scoring_timeout_ms.into();
+        options.path_prefix = Some(format!("/api/v1/service/{}", self.name));
         match &self.served {
             Served::Model { version, .. } => options.model_version.clone_from(version),
             Served::Script(script) => {
                 options.scoring_timeout_ms = script.scoring_timeout_ms(config)?;
                 options.cors_origins = script.cors_origins();
+                options.path_prefix = script.path_prefix().or(options.path_prefix);
             }
         }
         options.max_queue_wait_ms = max_queue_wait_ms(config, options.scoring_timeout_ms);
         options.warm_up = config.triscore.warm_up;
-        options.path_prefix = Some(format!("/api/v1/service/{}", self.name));
         if config.states("maxConcurrentRequestsPerContainer") {
             let limit = timeouts.max_concurrent_requests_per_container;
             options.scorer_threads = usize::try_from(limit).ok();

@@ -107,6 +107,12 @@ impl ScriptService {
         origins.split(',').map(str::trim).filter(|o| !o.is_empty()).map(str::to_owned).collect()
     }
 
+    /// The path that everything is served below besides, where the script's author has chosen one.
+    pub(super) fn path_prefix(&self) -> Option<String> {
+        let prefix = self.variable("SERVICE_PATH_PREFIX")?.trim_matches('/');
+        (!prefix.is_empty()).then(|| format!("/{prefix}"))
+    }
+
     /// A worker takes one request at a time, so that many workers are that many at once.
     fn workers_per_replica(&self, config: &DeploymentConfig) -> Result<usize> {
         let asked =
@@ -279,5 +285,8 @@ mod tests {
         assert!(!variables.iter().any(|(n, _)| n == "AZUREML_MODEL_DIR"), "there is no model");
         let origins = script(&[("AML_CORS_ORIGINS", "https://a.example, *,")]).cors_origins();
         assert_eq!(origins, ["https://a.example", "*"]);
+        for (prefix, path) in [("", None), ("a/b", Some("/a/b")), ("/a/", Some("/a"))] {
+            assert_eq!(script(&[("SERVICE_PATH_PREFIX", prefix)]).path_prefix().as_deref(), path);
+        }
     }
 }

@@ -32,6 +32,8 @@ def run(data):
             sys.stdout.write(line)
     if what == "pid":
         return os.getpid()
+    if what == "sleep":
+        time.sleep(60)
     if what == "work":
         time.sleep(0.005)
         return os.getpid()
@@ -152,6 +154,24 @@ fn a_worker_that_goes_wrong_is_replaced_and_told_of() {
     let folder = home.root().join("services/svc");
     let size = |name: &str| std::fs::metadata(folder.join(name)).map_or(0, |m| m.len());
     assert!(size("service.log") <= 17 << 20 && size("service.log.1") <= 17 << 20);
+}
+
+/// The server's own variables, in the file that it took them from; and what a request that takes too long gets.
+#[test]
+fn config_json_beside_the_script_is_read() {
+    let home = Home::new();
+    let (dc, ic) = (home.file("dc.json", DC), inference_config(&home, "one", SCRIPT));
+    home.file("one/source_dir/config.json", r#"{"SCORING_TIMEOUT_MS": 200, "SERVICE_PATH_PREFIX": "mine"}"#);
+    home.ok(&["model", "deploy", "-n", "svc", "--ic", &ic, "--dc", &dc]);
+    let port = home.port("svc");
+    for path in ["/score", "/mine/score"] {
+        let reply = http::request(port, "POST", path, "", br#""sleep""#).unwrap();
+        assert_eq!((reply.status, &*reply.body), (504, "{\"message\": \"Scoring timeout after 200 ms\"}"));
+    }
+    assert_eq!(score(port, &json!(1)).status, 200);
+    let bad = home.file("one/source_dir/config.json", "not JSON");
+    home.fails(&["service", "update", "-n", "svc", "--ic", &ic], 78, &["config.json", "a JSON object"]);
+    assert_eq!(score(port, &json!(1)).status, 200, "{bad}");
 }
 
 /// A worker that is killed under load: what it was at is told so, nobody else notices, and another is there soon.
