@@ -75,7 +75,7 @@ impl Report {
             // Only what is listed is compared, or a file of unknown keys would take its time.
             let known = known.collect::<Vec<_>>();
             let near = nearest(key, known.iter().copied());
-            let (path, hint) = (join(path, &short(key)), near.map(|k| format!(": did you mean '{k}'?")));
+            let (path, hint) = (join(path, &plain_name(key)), near.map(|k| format!(": did you mean '{k}'?")));
             match (ours, hint) {
                 (true, Some(hint)) => self.violations.push(format!("{path}: unknown key{hint}")),
                 (true, None) => {
@@ -118,6 +118,18 @@ pub(super) fn short(text: &str) -> String {
     const LONGEST: usize = 60;
     let mut out = text.chars().take(LONGEST).flat_map(char::escape_debug).collect::<String>();
     if text.chars().nth(LONGEST).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// A key that nobody knows, as far as it looks like one: where a quote is missing, a name goes on through the
+/// values that follow it, and they may be secret.
+pub(super) fn plain_name(key: &str) -> String {
+    const LONGEST: usize = 60;
+    let is_plain = |c: &char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$');
+    let mut out = key.chars().take(LONGEST).take_while(is_plain).collect::<String>();
+    if out.len() < key.len() {
         out.push('…');
     }
     out

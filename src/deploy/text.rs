@@ -144,7 +144,7 @@ impl fmt::Display for Place<'_> {
         if let Some(parent) = self.parent {
             write!(f, "{parent}.")?;
         }
-        f.write_str(&super::report::short(self.key))
+        f.write_str(&super::report::plain_name(self.key))
     }
 }
 

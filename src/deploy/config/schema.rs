@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::report::{Report, describe, either, join};
+use super::report::{Report, describe, either, join, plain_name};
 use super::{ComputeType, Fields};
 
 /// Which compute types read a key, one bit each.
@@ -225,7 +225,7 @@ pub(super) fn redacted(root: &Value) -> Value {
                 _ if value.is_null() => Value::Null,
                 _ => "…".into(),
             };
-            (name.clone(), shown)
+            (if known.is_some() { name.clone() } else { plain_name(name) }, shown)
         });
         Value::Object(entries.collect())
     }

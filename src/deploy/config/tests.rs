@@ -399,6 +399,13 @@ fn keys_are_never_shown() {
     assert!(!shown.contains("s3cret"), "{shown}");
     assert!(!format!("{c:?}").replace("s3cret-d", "").contains("s3cret"), "{c:?}");
     assert_eq!(c.redacted()["computeType"], "aci");
+
+    // A missing quote makes one name of all that follows.
+    let swallowed =
+        r#"{"computeType": "aci", "sslEnabled: true, keys: {primaryKey: s3cret-a}": 1, "{s3cret-b}": 2}"#;
+    let c = good(swallowed);
+    assert!(!format!("{c:?} {}", c.redacted()).contains("s3cret"), "{c:?} {}", c.redacted());
+    assert!(c.warnings[0].to_string().starts_with("sslEnabled…: unknown key"), "{}", c.warnings[0]);
 }
 
 #[test]
