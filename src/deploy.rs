@@ -29,3 +29,4 @@ pub use inference::{
 pub use machine::Machine;
 pub use report::Warning;
 pub use requirement::Requirement;
+pub(crate) use text::{MAX_BYTES as MAX_SMALL_FILE_BYTES, read as read_small_file};

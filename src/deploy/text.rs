@@ -19,17 +19,18 @@ use serde_json::{Map, Value};
 use crate::error::{ErrorKind, Result, ScoreError};
 
 /// The largest file that is read. Real ones have a few hundred bytes; certificates are named, not held.
-pub(super) const MAX_BYTES: usize = 1 << 20;
+pub(crate) const MAX_BYTES: usize = 1 << 20;
 
 /// The deepest nesting that is read. The deepest of the contracts, a pip requirement in an
 /// environment, lies at 7.
 const MAX_DEPTH: usize = 16;
 
-/// The bytes of a configuration file, for [`parse`].
+/// The bytes of a configuration file, for [`parse`], or of another file that is small where nothing is wrong: all of
+/// them, or [`MAX_BYTES`] and one more of a larger one.
 ///
 /// # Errors
 /// `NotFound` or `Io` with what was to be done.
-pub(super) fn read(path: &Path, doing: &str) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, doing: &str) -> Result<Vec<u8>> {
     let io = |e| ScoreError::io(doing, path, e);
     let mut bytes = Vec::new();
     // One byte more than is allowed, so that a larger file (or a device without end) shows.

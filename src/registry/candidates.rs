@@ -6,8 +6,7 @@
 //! it, and the supervisor takes it on. Up to the offer it is the command's, from then on the supervisor's:
 //! whoever finds one whose owner is gone drops it.
 
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
 
 use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde_json::{Value, json};
@@ -21,7 +20,7 @@ use super::service::{
 };
 use super::services::{
     check_generation, check_model, check_spec, find_service, keys_of, kind_named, next_generation, put_keys,
-    start_time, without_keys,
+    spec_of, start_time, without_keys,
 };
 use super::workspace::Workspace;
 use crate::error::{ErrorKind, Result, ScoreError};
@@ -247,16 +246,7 @@ fn find(tx: &Transaction<'_>, name: &str) -> Told<Option<Candidate>> {
     Ok(Some(Candidate {
         generation: row.get("generation")?,
         stage: stage_named(&row.get::<_, String>("stage")?)?,
-        spec: ServiceSpec {
-            name: name.to_owned(),
-            model_ids,
-            compute_type: row.get("compute_type")?,
-            description: row.get("description")?,
-            tags: from_json(&row.get::<_, String>("tags")?)?,
-            properties: from_json(&row.get::<_, String>("properties")?)?,
-            deployment_config: from_json(&row.get::<_, String>("deployment_config")?)?,
-            source_dir: PathBuf::from(std::ffi::OsString::from_vec(row.get("source_dir")?)),
-        },
+        spec: spec_of(row, name.to_owned(), model_ids)?,
     }))
 }
 

@@ -398,16 +398,7 @@ fn from_row(tx: &Transaction<'_>, row: &Row<'_>) -> Told<ServiceRecord> {
         .get::<_, Option<u32>>("pid")?
         .map(|pid| ProcessStamp { pid, start_time: started.and_then(|t| u64::try_from(t).ok()) });
     Ok(ServiceRecord {
-        spec: ServiceSpec {
-            name,
-            model_ids,
-            compute_type: row.get("compute_type")?,
-            description: row.get("description")?,
-            tags: from_json(&row.get::<_, String>("tags")?)?,
-            properties: from_json(&row.get::<_, String>("properties")?)?,
-            deployment_config: from_json(&row.get::<_, String>("deployment_config")?)?,
-            source_dir: PathBuf::from(std::ffi::OsString::from_vec(row.get("source_dir")?)),
-        },
+        spec: spec_of(row, name, model_ids)?,
         status: ServiceStatus {
             state: row.get::<_, String>("state")?.parse().map_err(Db::damaged)?,
             reason: row.get("reason")?,
@@ -421,6 +412,20 @@ fn from_row(tx: &Transaction<'_>, row: &Row<'_>) -> Told<ServiceRecord> {
         updated_time: row.get("updated_time")?,
         candidate,
         failed_update,
+    })
+}
+
+/// What a row says a service is: of a service, or of a candidate for one.
+pub(super) fn spec_of(row: &Row<'_>, name: String, model_ids: Vec<String>) -> Told<ServiceSpec> {
+    Ok(ServiceSpec {
+        name,
+        model_ids,
+        compute_type: row.get("compute_type")?,
+        description: row.get("description")?,
+        tags: from_json(&row.get::<_, String>("tags")?)?,
+        properties: from_json(&row.get::<_, String>("properties")?)?,
+        deployment_config: from_json(&row.get::<_, String>("deployment_config")?)?,
+        source_dir: PathBuf::from(std::ffi::OsString::from_vec(row.get("source_dir")?)),
     })
 }
 

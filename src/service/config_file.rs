@@ -4,13 +4,11 @@
 //! script. What the environment says wins over it. The name is a common one, so only the keys that are the
 //! server's are taken; the others are somebody else's, and are named in the log.
 
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::deploy::InferenceConfig;
+use crate::deploy::{self, InferenceConfig};
 use crate::error::{Result, ScoreError};
 
 /// The variables that the file may give.
@@ -27,8 +25,6 @@ const KEYS: [&str; 11] = [
     "SERVICE_VERSION",
     "WORKSPACE_NAME",
 ];
-/// Real ones have a few hundred bytes.
-const MOST_BYTES: u64 = 1 << 20;
 
 /// Puts what the file says, if there is one, behind the variables of the configuration.
 ///
@@ -64,13 +60,11 @@ pub(super) fn merge(inference: &mut InferenceConfig, app_root: &Path) -> Result<
     Ok(())
 }
 
-fn read(path: &PathBuf) -> Result<Map<String, Value>> {
-    let io = |e| ScoreError::io("read the server's configuration", path, e);
-    let mut bytes = Vec::new();
-    fs::File::open(path).map_err(io)?.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+fn read(path: &Path) -> Result<Map<String, Value>> {
+    let bytes = deploy::read_small_file(path, "read the server's configuration")?;
     let wrong = |what: String| ScoreError::bad_config(what).with_at(path.display().to_string());
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(wrong(format!("expected at most {MOST_BYTES} bytes")));
+    if bytes.len() > deploy::MAX_SMALL_FILE_BYTES {
+        return Err(wrong(format!("expected at most {} bytes", deploy::MAX_SMALL_FILE_BYTES)));
     }
     serde_json::from_slice(&bytes)
         .map_err(|e| wrong(format!("expected a JSON object of keys and values: {e}")))
@@ -80,6 +74,7 @@ fn read(path: &PathBuf) -> Result<Map<String, Value>> {
 mod tests {
     use super::*;
     use crate::ErrorKind;
+    use std::fs;
 
     #[test]
     fn the_file_stands_behind_the_environment() {

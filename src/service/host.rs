@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config_file;
 use super::scripted::ScriptService;
-use crate::deploy::{Adapter, ComputeType, DeploymentConfig, Selection};
+use crate::deploy::{self, Adapter, ComputeType, DeploymentConfig, Selection};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::model::Model;
 use crate::scoring::Backend;
@@ -203,9 +203,7 @@ impl Host {
         if let (true, Some(certificate), Some(key)) =
             (config.ssl.enabled, &config.ssl.certificate, &config.ssl.key)
         {
-            let read = |path: &PathBuf| {
-                std::fs::read(path).map_err(|e| ScoreError::io("read the PEM file", path, e))
-            };
+            let read = |path: &PathBuf| deploy::read_small_file(path, "read the PEM file");
             options.tls = Some(Tls::from_pem(&read(certificate)?, &read(key)?)?);
         }
         Ok(options)

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::DeploymentConfig;
+use crate::deploy::{self, DeploymentConfig};
 use crate::error::{Result, ScoreError};
 use crate::registry::Workspace;
 use crate::server::Tls;
@@ -97,14 +97,11 @@ pub(super) fn write_json(path: &Path, content: &impl Serialize) -> Result<()> {
 
 /// Reads a PEM file, from the folder that the command runs in.
 fn read_pem(key: &str, path: &Path) -> Result<Vec<u8>> {
-    use std::io::Read;
     /// Chains of certificates are far shorter.
-    const MOST_BYTES: u64 = 1 << 20;
-    let io = |e| ScoreError::io("read the PEM file", path, e).with_at(key);
-    let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+    const MOST_BYTES: usize = deploy::MAX_SMALL_FILE_BYTES;
+    let bytes = deploy::read_small_file(path, "read the PEM file").map_err(|e| e.with_at(key))?;
     let label: &[u8] = if key == "sslKey" { b"PRIVATE KEY-----" } else { b"BEGIN CERTIFICATE-----" };
-    if bytes.len() as u64 > MOST_BYTES || !bytes.windows(label.len()).any(|w| w == label) {
+    if bytes.len() > MOST_BYTES || !bytes.windows(label.len()).any(|w| w == label) {
         let what = if key == "sslKey" { "private key" } else { "certificate" };
         let text = format!("holds no {what} in PEM (\"-----BEGIN …\"), or is larger than {MOST_BYTES} bytes");
         return Err(ScoreError::bad_config(text).with_at(path.display().to_string()).with_at(key));
