@@ -30,6 +30,7 @@
 //! | [`registry`] | registered models and services, in one folder | `server` |
 //! | [`deploy`] | deployment files, and the adapter that picks a backend from them | `deploy` |
 //! | [`cpu`], [`gpu`], [`fpga`] | the backends; none names another | `cpu`, `cuda`, `opencl` |
+//! | [`graph`] | what GPU and FPGA compile from: one form, types, shapes, rewrites | `cuda`, `opencl` |
 //! | [`scoring`] | the traits: [`Backend`] → [`Scorer`] → [`Lane`] | |
 //! | [`model`] | an ONNX file made safe | |
 //! | [`signature`] | what a model takes and gives | |
@@ -56,6 +57,8 @@ pub mod error;
 pub mod fpga;
 #[cfg(feature = "cuda")]
 pub mod gpu;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
+pub mod graph;
 #[cfg(any(feature = "cuda", feature = "opencl"))]
 mod guard;
 #[cfg(any(feature = "cuda", feature = "opencl"))]

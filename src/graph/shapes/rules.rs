@@ -1,0 +1,369 @@
+//! Which rule of `rten-shape-inference` an operator follows. Nodes are in the form of [`OPSET`](crate::graph::OPSET), so there is
+//! one form of each.
+
+use rten_shape_inference::ops::{self as rule, Padding};
+use rten_shape_inference::{
+    BinaryOp, InferShapes, InferShapesContext, ReductionOp, SymExpr, SymTensor, SymbolGen, UnaryOp,
+    VariadicOp,
+};
+
+use crate::error::ScoreError;
+use crate::graph::window::{self, AutoPad, Window};
+use crate::graph::{Graph, Node};
+
+/// Why there are no shapes.
+#[derive(Debug)]
+pub(super) enum Missing {
+    /// No rule is known for the operator.
+    Rule,
+    /// The rule found that the inputs do not fit, or what is wrong with the attributes.
+    Shape(String),
+}
+
+impl From<ScoreError> for Missing {
+    fn from(error: ScoreError) -> Self {
+        Self::Shape(error.message().to_owned())
+    }
+}
+
+type Inputs = Vec<Option<SymTensor>>;
+type Found = Result<Vec<SymTensor>, Missing>;
+
+/// The shapes of what a node makes.
+pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &mut SymbolGen) -> Found {
+    let attributes = &node.op.attributes;
+    let int = |name: &str, default: i64| narrow(attributes.int(name).unwrap_or(default));
+    let mut run = |rule: &dyn Rule, inputs: Inputs| rule.run(inputs, symbols);
+    if node.op.domain == "com.microsoft" {
+        return microsoft(&node.op.name, inputs, &mut run, int("axis", 0)?);
+    }
+    if !node.op.domain.is_empty() {
+        const ML: [&str; 5] = ["Binarizer", "Imputer", "Normalizer", "Scaler", "LabelEncoder"];
+        let is_unary = node.op.domain == "ai.onnx.ml" && ML.contains(&node.op.name.as_str());
+        return if is_unary { run(&UnaryOp, inputs) } else { Err(Missing::Rule) };
+    }
+    match node.op.name.as_str() {
+        "Abs"
+        | "BatchNormalization"
+        | "CastLike"
+        | "Ceil"
+        | "Celu"
+        | "Clip"
+        | "Cos"
+        | "CumSum"
+        | "DequantizeLinear"
+        | "Elu"
+        | "Erf"
+        | "Exp"
+        | "Floor"
+        | "Gelu"
+        | "GroupNormalization"
+        | "HardSigmoid"
+        | "HardSwish"
+        | "InstanceNormalization"
+        | "IsInf"
+        | "IsNaN"
+        | "LRN"
+        | "LayerNormalization"
+        | "LeakyRelu"
+        | "Log"
+        | "LogSoftmax"
+        | "LpNormalization"
+        | "Mish"
+        | "Not"
+        | "QuantizeLinear"
+        | "RMSNormalization"
+        | "Reciprocal"
+        | "Relu"
+        | "Round"
+        | "Selu"
+        | "Shrink"
+        | "Sigmoid"
+        | "Sign"
+        | "Sin"
+        | "Softmax"
+        | "Softplus"
+        | "Softsign"
+        | "Sqrt"
+        | "Swish"
+        | "Tan"
+        | "Tanh"
+        | "ThresholdedRelu"
+        | "Trilu" => run(&UnaryOp, inputs),
+        // Casting keeps a shape's values, which `Identity` follows.
+        "Identity" | "Cast" => run(&rule::Identity, inputs),
+        "Dropout" => run(&rule::Dropout, inputs),
+        "Neg" => run(&rule::Neg, inputs),
+        "Add" => run(&rule::Add, inputs),
+        "Sub" => run(&rule::Sub, inputs),
+        "Mul" => run(&rule::Mul, inputs),
+        "Div" => run(&rule::Div, inputs),
+        "Equal" => run(&rule::Equal, inputs),
+        "And" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Mod" | "Or" | "PRelu" | "Pow"
+        | "Xor" => run(&BinaryOp, inputs),
+        "Max" | "Mean" | "Min" | "Sum" => run(&VariadicOp, inputs),
+        "Where" => run(&rule::Where, inputs),
+        "Conv" => conv(node, inputs, &mut run),
+        "ConvInteger" => {
+            inputs.truncate(2);
+            conv(node, inputs, &mut run)
+        }
+        "QLinearConv" => conv(node, pick(inputs, &[0, 3]), &mut run),
+        "ConvTranspose" => conv_transpose(node, inputs, &mut run),
+        "AveragePool" | "LpPool" | "MaxPool" => pool(node, inputs, &mut run),
+        "GlobalAveragePool" | "GlobalLpPool" | "GlobalMaxPool" => run(&rule::GlobalPool, inputs),
+        "MatMul" | "MatMulInteger" => {
+            inputs.truncate(2);
+            run(&rule::MatMul, inputs)
+        }
+        "QLinearMatMul" => run(&rule::MatMul, pick(inputs, &[0, 3])),
+        "Gemm" => {
+            let (a, b) = (attributes.flag("transA"), attributes.flag("transB"));
+            run(&rule::Gemm { transpose_a: a, transpose_b: b }, inputs)
+        }
+        "Einsum" => run(&rule::Einsum { equation: attributes.text("equation").unwrap_or_default() }, inputs),
+        "Concat" => run(&rule::Concat { axis: int("axis", 0)? }, inputs),
+        "Split" => split(node, inputs, &mut run),
+        "Slice" => run(&rule::Slice, inputs),
+        "Gather" => run(&rule::Gather { axis: int("axis", 0)? }, inputs),
+        "GatherElements" => run(&rule::GatherElements, inputs),
+        "GatherND" => {
+            let batch_dims = attributes.int("batch_dims").and_then(|i| usize::try_from(i).ok()).unwrap_or(0);
+            run(&rule::GatherND { batch_dims }, inputs)
+        }
+        "Reshape" => run(&rule::Reshape { allow_zero: attributes.flag("allowzero") }, inputs),
+        "Flatten" => run(&rule::Flatten { axis: int("axis", 1)? }, inputs),
+        "Squeeze" => run(&rule::Squeeze, inputs),
+        "Unsqueeze" => run(&rule::Unsqueeze, inputs),
+        "Transpose" => run(&rule::Transpose { perm: attributes.lengths("perm")?.as_deref() }, inputs),
+        "Expand" => run(&rule::Expand, inputs),
+        "Tile" => tile(inputs, &mut run),
+        "Pad" => run(&rule::Pad, inputs),
+        "Shape" => {
+            let bound = |name| attributes.int(name).map(narrow).transpose();
+            run(&rule::Shape { start: bound("start")?, end: bound("end")? }, inputs)
+        }
+        "Size" => run(&rule::Size, inputs),
+        "Range" => run(&rule::Range, inputs),
+        "ConstantOfShape" => constant_of_shape(node, inputs, &mut run),
+        "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean"
+        | "ReduceMin" | "ReduceProd" | "ReduceSum" | "ReduceSumSquare" => reduce(node, inputs, &mut run),
+        "ArgMax" | "ArgMin" => {
+            let keep_dims = int("keepdims", 1)? != 0;
+            run(&ReductionOp { axes: Some(&[int("axis", 0)?]), keep_dims }, inputs)
+        }
+        "TopK" => run(&rule::TopK { axis: Some(int("axis", -1)?) }, inputs),
+        "Resize" => resize(graph, node, inputs, &mut run),
+        "DepthToSpace" => {
+            let block_size = u32::try_from(int("blocksize", 1)?).unwrap_or(1);
+            run(&rule::DepthToSpace { block_size }, inputs)
+        }
+        "SpaceToDepth" => space_to_depth(inputs, int("blocksize", 1)?),
+        "ScatterElements" | "ScatterND" => {
+            inputs.truncate(1);
+            run(&UnaryOp, inputs)
+        }
+        "DynamicQuantizeLinear" => run(&rule::DynamicQuantizeLinear, inputs),
+        _ => Err(Missing::Rule),
+    }
+}
+
+/// The operators of ONNX Runtime that quantised models are made of.
+fn microsoft(
+    name: &str,
+    inputs: Inputs,
+    run: &mut dyn FnMut(&dyn Rule, Inputs) -> Found,
+    axis: i32,
+) -> Found {
+    match name {
+        "QLinearAdd" | "QLinearMul" => run(&BinaryOp, pick(inputs, &[0, 3])),
+        "QLinearSigmoid" | "QLinearLeakyRelu" | "QLinearSoftmax" | "Gelu" | "FastGelu" | "BiasGelu"
+        | "QuickGelu" => run(&UnaryOp, pick(inputs, &[0])),
+        "QLinearConcat" => {
+            let tensors = inputs.into_iter().skip(2).step_by(3).collect();
+            run(&rule::Concat { axis }, tensors)
+        }
+        _ => Err(Missing::Rule),
+    }
+}
+
+/// A rule as a trait object: [`InferShapes`] is one, called through this.
+trait Rule {
+    fn run(&self, inputs: Inputs, symbols: &mut SymbolGen) -> Found;
+}
+
+impl<R: InferShapes> Rule for R {
+    fn run(&self, inputs: Inputs, symbols: &mut SymbolGen) -> Found {
+        let found = self.infer_shapes(InferShapesContext::from(inputs), symbols);
+        found.map_err(|e| Missing::Shape(e.to_string()))
+    }
+}
+
+type Run<'a> = &'a mut dyn FnMut(&dyn Rule, Inputs) -> Found;
+
+fn pick(mut inputs: Inputs, places: &[usize]) -> Inputs {
+    places.iter().map(|p| inputs.get_mut(*p).and_then(Option::take)).collect()
+}
+
+fn narrow(value: i64) -> Result<i32, Missing> {
+    i32::try_from(value).map_err(|_| Missing::Shape(format!("{value} is out of range")))
+}
+
+/// Axes beside batch and channels, of an input or of the kernel.
+fn spatial_rank(input: Option<&Option<SymTensor>>) -> Result<usize, Missing> {
+    let rank = input.and_then(Option::as_ref).and_then(SymTensor::ndim);
+    let rank = rank.ok_or_else(|| Missing::Shape("the rank of its input is not known".to_owned()))?;
+    rank.checked_sub(2).ok_or_else(|| Missing::Shape(format!("its input has {rank} axes")))
+}
+
+fn padding(window: &Window) -> Padding<'_> {
+    match window.auto_pad {
+        AutoPad::SameUpper | AutoPad::SameLower => Padding::Same,
+        AutoPad::None => Padding::Fixed(&window.pads),
+    }
+}
+
+fn conv(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
+    let window = window::of_conv(&node.op.attributes, spatial_rank(inputs.first())?)?;
+    run(
+        &rule::Conv { dilations: &window.dilations, padding: padding(&window), strides: &window.strides },
+        inputs,
+    )
+}
+
+fn conv_transpose(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
+    let attributes = &node.op.attributes;
+    if attributes.has("output_shape") {
+        return Err(Missing::Rule);
+    }
+    let window = window::of_conv(attributes, spatial_rank(inputs.first())?)?;
+    let output_padding = attributes.lengths("output_padding")?;
+    let rule = rule::ConvTranspose {
+        groups: attributes.int("group").and_then(|g| usize::try_from(g).ok()).unwrap_or(1),
+        padding: padding(&window),
+        strides: &window.strides,
+        dilations: &window.dilations,
+        output_padding: output_padding.as_deref(),
+    };
+    run(&rule, inputs)
+}
+
+fn pool(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
+    let attributes = &node.op.attributes;
+    let window = window::of_pool(attributes, spatial_rank(inputs.first())?)?;
+    let rule = rule::Pool {
+        dilations: &window.dilations,
+        kernel_size: &window.kernel,
+        padding: padding(&window),
+        strides: &window.strides,
+        ceil_mode: attributes.flag("ceil_mode"),
+    };
+    let mut found = run(&rule, inputs)?;
+    // `MaxPool`'s second output has the places of the maxima.
+    found.extend(found.first().cloned());
+    Ok(found)
+}
+
+fn reduce(node: &Node, mut inputs: Inputs, run: Run<'_>) -> Found {
+    let axes = inputs.get(1).and_then(Option::as_ref).map(|axes| match axes.values() {
+        Some(values) => values.iter().map(number).collect::<Option<Vec<i32>>>(),
+        None => None,
+    });
+    let axes = match axes {
+        Some(None) => return Err(Missing::Shape("the axes to reduce are not known".to_owned())),
+        Some(Some(axes)) => Some(axes).filter(|axes| !axes.is_empty()),
+        None => None,
+    };
+    inputs.truncate(1);
+    if axes.is_none() && node.op.attributes.flag("noop_with_empty_axes") {
+        return run(&UnaryOp, inputs);
+    }
+    let keep_dims = node.op.attributes.int("keepdims").unwrap_or(1) != 0;
+    run(&ReductionOp { axes: axes.as_deref(), keep_dims }, inputs)
+}
+
+fn number(e: &SymExpr) -> Option<i32> {
+    match e.simplify() {
+        SymExpr::Value(v) => Some(v),
+        _ => None,
+    }
+}
+
+/// Without lengths the parts are equal, the last one shorter.
+fn split(node: &Node, mut inputs: Inputs, run: Run<'_>) -> Found {
+    let axis = narrow(node.op.attributes.int("axis").unwrap_or(0))?;
+    let parts = node.outputs.len();
+    if inputs.get(1).is_none_or(Option::is_none) {
+        let data = inputs.first().and_then(Option::as_ref);
+        let rank = data.and_then(SymTensor::ndim).unwrap_or(0);
+        let at = usize::try_from(if axis < 0 { i64::from(axis) + rank as i64 } else { axis.into() });
+        let length = at.ok().and_then(|at| data?.size(at)).and_then(|e| number(&e));
+        if let (Some(length), Ok(count)) = (length, i32::try_from(parts)) {
+            let part = length.max(0).div_euclid(count.max(1)) + i32::from(length % count.max(1) != 0);
+            let lengths = (0..count).map(|i| SymExpr::Value((length - part * i).clamp(0, part))).collect();
+            inputs.truncate(1);
+            inputs.push(Some(SymTensor::from_vec(lengths)));
+        }
+    }
+    run(&rule::Split { axis, num_outputs: u32::try_from(parts).ok() }, inputs)
+}
+
+fn constant_of_shape(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
+    // A vector of integers is followed by value only where it is short: its length is a stranger's word.
+    let long =
+        inputs.first().and_then(Option::as_ref).and_then(|s| s.values()).is_some_and(|v| {
+            v.first().and_then(number).is_some_and(|n| !(0..=super::FEW as i32).contains(&n))
+        });
+    let value = node.op.attributes.tensor("value").filter(|t| !long && t.data_type() == 7);
+    let value = value.and_then(|t| match (t.int64_data.as_slice(), t.raw_data.as_deref()) {
+        ([v], _) => i32::try_from(*v).ok(),
+        (_, Some(raw)) => raw.first_chunk().and_then(|b| i32::try_from(i64::from_le_bytes(*b)).ok()),
+        _ => None,
+    });
+    run(&rule::ConstantOfShape { value }, inputs)
+}
+
+/// Sizes given as scales are floats, which are not followed by value; where they are constant, the lengths are computed here.
+fn resize(graph: &Graph, node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
+    let scales = node.input(2).and_then(|id| graph.constant(id)).and_then(|t| t.as_slice::<f32>().ok());
+    let data = inputs.first().and_then(Option::as_ref).and_then(SymTensor::shape);
+    let (Some(scales), Some(data), None) = (scales.filter(|s| !s.is_empty()), data, node.input(3)) else {
+        return run(&rule::Resize, inputs);
+    };
+    if node.op.attributes.has("axes") || scales.len() != data.len() {
+        return Err(Missing::Rule);
+    }
+    let scaled = |(length, scale): (SymExpr, &f32)| match (number(&length), *scale) {
+        (_, 1.0) => Some(length),
+        (Some(n), scale) => Some(SymExpr::Value((n as f32 * scale).floor() as i32)),
+        (None, scale) if scale.fract() == 0.0 => Some(SymExpr::Value(scale as i32) * length),
+        _ => None,
+    };
+    let lengths = data.zip(scales).map(scaled).collect::<Option<Vec<_>>>().ok_or(Missing::Rule)?;
+    Ok(vec![SymTensor::from_shape(lengths)])
+}
+
+/// The rule multiplies in 32 bits, and how often a tensor is repeated is a stranger's word.
+fn tile(inputs: Inputs, run: Run<'_>) -> Found {
+    let data = inputs.first().and_then(Option::as_ref).and_then(SymTensor::shape);
+    let repeats = inputs.get(1).and_then(Option::as_ref).and_then(SymTensor::values);
+    for (length, times) in data.into_iter().flatten().zip(repeats.unwrap_or_default()) {
+        if let (Some(n), Some(times)) = (number(&length), number(times))
+            && n.checked_mul(times).is_none()
+        {
+            return Err(Missing::Shape(format!("{n} × {times} elements")));
+        }
+    }
+    run(&rule::Tile, inputs)
+}
+
+fn space_to_depth(inputs: Inputs, block: i32) -> Found {
+    let shape = inputs.first().and_then(Option::as_ref).and_then(SymTensor::shape);
+    let lengths = shape.map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    let [n, c, h, w] = lengths.as_slice() else {
+        return Err(Missing::Shape(format!("its input has {} axes, expected 4", lengths.len())));
+    };
+    let by = |e: &SymExpr| e.clone() / SymExpr::Value(block.max(1));
+    let depth = c.clone() * SymExpr::Value(block) * SymExpr::Value(block);
+    Ok(vec![SymTensor::from_shape(vec![n.clone(), depth, by(h), by(w)])])
+}
