@@ -22,6 +22,7 @@ mod attributes;
 mod edit;
 mod emit;
 pub mod fold;
+pub mod functions;
 mod import;
 mod node;
 pub mod rewrite;

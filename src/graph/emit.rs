@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use prost::Message;
 
-use super::Graph;
 use super::node::Node;
 use super::value::ValueId;
+use super::{Graph, functions};
 use crate::error::{Result, ScoreError};
 use crate::model::onnx::tensor_shape_proto::{Dimension, dimension};
 use crate::model::onnx::{
@@ -60,6 +60,8 @@ impl Graph {
             initializer,
             ..Default::default()
         };
+        let own = nodes.iter().filter(|n| n.op.domain == functions::DOMAIN).map(|n| n.op.name.as_str());
+        let functions = self.functions.iter().cloned().chain(functions::named(own)).collect();
         let opset = |(domain, version): &(String, i64)| OperatorSetIdProto {
             domain: Some(domain.clone()),
             version: Some(*version),
@@ -69,7 +71,7 @@ impl Graph {
             producer_name: Some("triscore".to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             opset_import: self.opsets.iter().map(opset).collect(),
-            functions: self.functions.clone(),
+            functions,
             graph: Some(graph),
             ..Default::default()
         })

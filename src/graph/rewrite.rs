@@ -9,6 +9,7 @@ mod batch_norm;
 mod bias;
 mod gelu;
 mod identity;
+mod integer;
 mod layer_norm;
 
 use super::Graph;
@@ -21,6 +22,7 @@ pub use batch_norm::fold_batch_norm;
 pub use bias::absorb_bias;
 pub use gelu::find_gelu;
 pub use identity::remove_identities;
+pub use integer::to_integers;
 pub use layer_norm::find_layer_norm;
 
 /// A rewrite: returns how often it did something.
