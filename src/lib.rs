@@ -30,7 +30,9 @@
 //! | [`registry`] | registered models and services, in one folder | `server` |
 //! | [`deploy`] | deployment files, and the adapter that picks a backend from them | `deploy` |
 //! | [`cpu`], [`gpu`], [`fpga`] | the backends; none names another | `cpu`, `cuda`, `opencl` |
+//! | [`quantize`] | from float models to quantised ones, and the reference that runs those | `cuda`, `opencl` |
 //! | [`graph`] | what GPU and FPGA compile from: one form, types, shapes, rewrites | `cuda`, `opencl` |
+//! | [`int8`] | the arithmetic of quantised operators, to the bit | `cuda`, `opencl` |
 //! | [`scoring`] | the traits: [`Backend`] → [`Scorer`] → [`Lane`] | |
 //! | [`model`] | an ONNX file made safe | |
 //! | [`signature`] | what a model takes and gives | |
@@ -62,10 +64,14 @@ pub mod graph;
 #[cfg(any(feature = "cuda", feature = "opencl"))]
 mod guard;
 #[cfg(any(feature = "cuda", feature = "opencl"))]
+pub mod int8;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
 mod library;
 #[cfg(any(feature = "cpu", feature = "deploy"))]
 pub mod machine;
 pub mod model;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
+pub mod quantize;
 #[cfg(feature = "server")]
 pub mod registry;
 pub mod scoring;

@@ -29,55 +29,61 @@ pub enum AutoPad {
     SameLower,
 }
 
-/// The window of a convolution over that many spatial axes.
-///
-/// # Errors
-/// `BadModel` for attributes that do not fit the number of axes, or a step of zero.
-pub(super) fn of_conv(attributes: &Attributes, axes: usize) -> Result<Window> {
-    let one_each = |name: &str| -> Result<Vec<usize>> {
-        let values = attributes.lengths(name)?.unwrap_or_else(|| vec![1; axes]);
-        if values.len() != axes || values.contains(&0) {
-            let what = format!("{name} is {values:?}: expected {axes} numbers above zero");
+impl Window {
+    /// The window of a convolution over that many spatial axes.
+    ///
+    /// # Errors
+    /// `BadModel` for attributes that do not fit the number of axes, or a step of zero.
+    pub fn of_conv(attributes: &Attributes, axes: usize) -> Result<Window> {
+        let one_each = |name: &str| -> Result<Vec<usize>> {
+            let values = attributes.lengths(name)?.unwrap_or_else(|| vec![1; axes]);
+            if values.len() != axes || values.contains(&0) {
+                let what = format!("{name} is {values:?}: expected {axes} numbers above zero");
+                return Err(ScoreError::bad_model(what));
+            }
+            Ok(values)
+        };
+        let auto_pad = match attributes.text("auto_pad").unwrap_or("NOTSET") {
+            "NOTSET" | "VALID" | "" => AutoPad::None,
+            "SAME_UPPER" => AutoPad::SameUpper,
+            "SAME_LOWER" => AutoPad::SameLower,
+            other => return Err(ScoreError::bad_model(format!("auto_pad is '{other}'"))),
+        };
+        // Negative padding (cropping) exists in ONNX's text and in nobody's models.
+        let pads = match attributes.text("auto_pad") {
+            Some("VALID") => None,
+            _ => attributes.lengths("pads")?,
+        };
+        let pads = pads.unwrap_or_else(|| vec![0; 2 * axes]);
+        if pads.len() != 2 * axes {
+            return Err(ScoreError::bad_model(format!("pads is {pads:?}: expected {} numbers", 2 * axes)));
+        }
+        let kernel = attributes.lengths("kernel_shape")?.unwrap_or_default();
+        if !kernel.is_empty() && (kernel.len() != axes || kernel.contains(&0)) {
+            let what = format!("kernel_shape is {kernel:?}: expected {axes} numbers above zero");
             return Err(ScoreError::bad_model(what));
         }
-        Ok(values)
-    };
-    let auto_pad = match attributes.text("auto_pad").unwrap_or("NOTSET") {
-        "NOTSET" | "VALID" | "" => AutoPad::None,
-        "SAME_UPPER" => AutoPad::SameUpper,
-        "SAME_LOWER" => AutoPad::SameLower,
-        other => return Err(ScoreError::bad_model(format!("auto_pad is '{other}'"))),
-    };
-    // Negative padding (cropping) exists in ONNX's text and in nobody's models.
-    let pads = match attributes.text("auto_pad") {
-        Some("VALID") => None,
-        _ => attributes.lengths("pads")?,
-    };
-    let pads = pads.unwrap_or_else(|| vec![0; 2 * axes]);
-    if pads.len() != 2 * axes {
-        return Err(ScoreError::bad_model(format!("pads is {pads:?}: expected {} numbers", 2 * axes)));
+        Ok(Window {
+            kernel,
+            strides: one_each("strides")?,
+            dilations: one_each("dilations")?,
+            pads,
+            auto_pad,
+        })
     }
-    let kernel = attributes.lengths("kernel_shape")?.unwrap_or_default();
-    if !kernel.is_empty() && (kernel.len() != axes || kernel.contains(&0)) {
-        let what = format!("kernel_shape is {kernel:?}: expected {axes} numbers above zero");
-        return Err(ScoreError::bad_model(what));
-    }
-    Ok(Window { kernel, strides: one_each("strides")?, dilations: one_each("dilations")?, pads, auto_pad })
-}
 
-/// The window of a pooling, which says its kernel.
-///
-/// # Errors
-/// As [`of_conv`]; `BadModel` without a kernel.
-pub(super) fn of_pool(attributes: &Attributes, axes: usize) -> Result<Window> {
-    let window = of_conv(attributes, axes)?;
-    match window.kernel.is_empty() {
-        true if axes > 0 => Err(ScoreError::bad_model("it has no kernel_shape")),
-        _ => Ok(window),
+    /// The window of a pooling, which says its kernel.
+    ///
+    /// # Errors
+    /// As [`of_conv`](Self::of_conv); `BadModel` without a kernel.
+    pub fn of_pool(attributes: &Attributes, axes: usize) -> Result<Window> {
+        let window = Self::of_conv(attributes, axes)?;
+        match window.kernel.is_empty() {
+            true if axes > 0 => Err(ScoreError::bad_model("it has no kernel_shape")),
+            _ => Ok(window),
+        }
     }
-}
 
-impl Window {
     /// How many elements of padding stand before and after an axis of that length, for a kernel of that many elements.
     pub fn padding(&self, axis: usize, length: usize, kernel: usize) -> (usize, usize) {
         let at = |list: &[usize], i: usize| list.get(i).copied().unwrap_or(0);
@@ -118,7 +124,7 @@ mod tests {
 
     #[test]
     fn windows_count_their_outputs() {
-        let of = |attributes: Attributes| of_conv(&attributes, 1).unwrap();
+        let of = |attributes: Attributes| Window::of_conv(&attributes, 1).unwrap();
         let plain = of(Attributes::new());
         let strided = of(Attributes::new().with_ints("strides", &[2]).with_ints("pads", &[1, 1]));
         let dilated = of(Attributes::new().with_ints("dilations", &[2]));
@@ -156,9 +162,9 @@ mod tests {
             (Attributes::new().with_text("auto_pad", "SOME"), "auto_pad is 'SOME'"),
         ];
         for (attributes, expected) in rows {
-            let error = of_conv(&attributes, 2).unwrap_err().to_string();
+            let error = Window::of_conv(&attributes, 2).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        assert!(of_pool(&Attributes::new(), 2).unwrap_err().to_string().contains("kernel_shape"));
+        assert!(Window::of_pool(&Attributes::new(), 2).unwrap_err().to_string().contains("kernel_shape"));
     }
 }

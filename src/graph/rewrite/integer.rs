@@ -65,11 +65,11 @@ impl ToIntegers<'_> {
         if let Some(from) = self.dequantised(read) {
             return self.requantise(&from, &to, made, place, &quantize.origins);
         }
-        let (linear, clamp, mut origins) = self.behind_clamps(read);
+        let (linear, unclamped, clamp, mut origins) = self.behind_clamps(read);
         origins.extend(&quantize.origins);
         let target = Target { to: &to, made, origins: &origins, clamp };
         let done = match linear {
-            Some(at) => self.operator(at, &target)? || self.moving(at, read, &target)?,
+            Some(at) => self.operator(at, &target)? || self.moving(at, unclamped, &target)?,
             None => false,
         };
         if done || self.table(read, &target)? {
@@ -79,12 +79,12 @@ impl ToIntegers<'_> {
         Ok(false)
     }
 
-    /// The operator behind `Relu`s and `Clip`s that nobody else reads, and what they clamp to.
-    fn behind_clamps(&self, mut read: ValueId) -> (Option<usize>, Clamp, Vec<usize>) {
+    /// The operator behind `Relu`s and `Clip`s that nobody else reads, what it makes, and what that is clamped to.
+    fn behind_clamps(&self, mut read: ValueId) -> (Option<usize>, ValueId, Clamp, Vec<usize>) {
         let (mut clamp, mut origins) = (Clamp::NONE, Vec::new());
         loop {
-            let Some(at) = self.uses.maker(read) else { return (None, clamp, origins) };
-            let Some(node) = self.graph.node(at) else { return (None, clamp, origins) };
+            let Some(at) = self.uses.maker(read) else { return (None, read, clamp, origins) };
+            let Some(node) = self.graph.node(at) else { return (None, read, clamp, origins) };
             let is_alone = !self.uses.is_output(read) && self.uses.readers(read).len() == 1;
             origins.extend(&node.origins);
             let here = params::clamp_of(self.graph, node).filter(|_| is_alone);
@@ -93,7 +93,7 @@ impl ToIntegers<'_> {
                     clamp = here.then(clamp);
                     read = input;
                 }
-                _ => return (Some(at).filter(|_| is_alone), clamp, origins),
+                _ => return (Some(at).filter(|_| is_alone), read, clamp, origins),
             }
         }
     }

@@ -8,7 +8,7 @@ use rten_shape_inference::{
 };
 
 use crate::error::ScoreError;
-use crate::graph::window::{self, AutoPad, Window};
+use crate::graph::window::{AutoPad, Window};
 use crate::graph::{Graph, Node};
 
 /// Why there are no shapes.
@@ -224,7 +224,7 @@ fn padding(window: &Window) -> Padding<'_> {
 }
 
 fn conv(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
-    let window = window::of_conv(&node.op.attributes, spatial_rank(inputs.first())?)?;
+    let window = Window::of_conv(&node.op.attributes, spatial_rank(inputs.first())?)?;
     run(
         &rule::Conv { dilations: &window.dilations, padding: padding(&window), strides: &window.strides },
         inputs,
@@ -236,7 +236,7 @@ fn conv_transpose(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
     if attributes.has("output_shape") {
         return Err(Missing::Rule);
     }
-    let window = window::of_conv(attributes, spatial_rank(inputs.first())?)?;
+    let window = Window::of_conv(attributes, spatial_rank(inputs.first())?)?;
     let output_padding = attributes.lengths("output_padding")?;
     let rule = rule::ConvTranspose {
         groups: attributes.int("group").and_then(|g| usize::try_from(g).ok()).unwrap_or(1),
@@ -250,7 +250,7 @@ fn conv_transpose(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
 
 fn pool(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
     let attributes = &node.op.attributes;
-    let window = window::of_pool(attributes, spatial_rank(inputs.first())?)?;
+    let window = Window::of_pool(attributes, spatial_rank(inputs.first())?)?;
     let rule = rule::Pool {
         dilations: &window.dilations,
         kernel_size: &window.kernel,

@@ -39,7 +39,6 @@ impl ToIntegers<'_> {
         let is_moving =
             node.op.onnx_name().is_some_and(|name| MOVING.contains(&name)) && moves_exactly(&node);
         let Some(x) = self.activation(&node, 0).filter(|_| is_moving) else { return Ok(false) };
-        // A `Relu` in between: a clamp, then. (It reads the output, so it is not this value.)
         let Some(output) = node.outputs.iter().position(|o| *o == Some(read)) else { return Ok(false) };
         if !self.moved.contains_key(&at) && !self.push_moving(at, &node, &x)? {
             return Ok(false);
@@ -47,7 +46,7 @@ impl ToIntegers<'_> {
         let Some(moved) = self.moved.get(&at).and_then(|m| m.get(output)).copied().flatten() else {
             return Ok(false);
         };
-        if x.params.same(target.to) {
+        if x.params.same(target.to) && target.clamp.in_integers(target.to).is_none() {
             let inputs = vec![Some(moved)];
             self.push("", "Identity", Default::default(), inputs, target.made, target.origins);
         } else {

@@ -141,9 +141,7 @@ fn what_is_no_group_stays_as_it_is() {
             "{rows}\nm: u8[N, 2]\nw = DequantizeLinear<axis=0>(m, ws, _)\ny = QuantizeLinear(w, t, z)\n-> y"
         ),
         // A bias whose scale is not the product.
-        format!(
-            "x: u8[N, 3, 4, 4]\nf = DequantizeLinear(x, s, z)\nw = DequantizeLinear<axis=0>(w8, ws, wz)\nb = DequantizeLinear<axis=0>(b32, ws, bz)\nc = Conv(f, w, b)\ny = QuantizeLinear(c, t, z)\n-> y"
-        ),
+        "x: u8[N, 3, 4, 4]\nf = DequantizeLinear(x, s, z)\nw = DequantizeLinear<axis=0>(w8, ws, wz)\nb = DequantizeLinear<axis=0>(b32, ws, bz)\nc = Conv(f, w, b)\ny = QuantizeLinear(c, t, z)\n-> y".to_owned(),
         // Sums of integers along an axis are no function of one element.
         format!("{rows}\none = i64[1] 1\nc = ReduceSum(f, one)\ny = QuantizeLinear(c, t, z)\n-> y"),
     ];
