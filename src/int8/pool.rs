@@ -18,7 +18,8 @@ pub struct Pool {
     pub pads: Vec<usize>,
     /// Windows along each axis: it depends on how the last one is rounded, which is the graph's to know.
     pub outputs: Vec<usize>,
-    /// Whether padding counts as elements of the average.
+    /// Whether everything that the window covers counts as an element of the average: padding, and what lies behind it where the
+    /// last window of a pool that rounds up reaches over the edge.
     pub count_include_pad: bool,
 }
 
@@ -27,7 +28,7 @@ pub struct Pool {
 /// # Errors
 /// `BadModel` where the window does not fit the shape.
 pub fn max_pool(x: &Ints, pool: &Pool) -> Result<Ints> {
-    windows(x, pool, |window, _| window.iter().copied().max().unwrap_or(i32::MIN))
+    windows(x, pool, |window| window.iter().copied().max().unwrap_or(i32::MIN))
 }
 
 /// `QLinearAveragePool`: the window's dequantised elements summed one after another in f32, divided by their number, divided by the
@@ -36,9 +37,10 @@ pub fn max_pool(x: &Ints, pool: &Pool) -> Result<Ints> {
 /// # Errors
 /// `BadModel` where the window does not fit the shape.
 pub fn average_pool(x: &Ints, from: &QParams, pool: &Pool, to: &QParams) -> Result<Ints> {
-    windows(x, pool, |window, with_padding| {
+    let covered = pool.kernel.iter().product::<usize>();
+    windows(x, pool, |window| {
         let sum = window.iter().fold(0f32, |sum, q| sum + from.dequantize(*q));
-        let count = if pool.count_include_pad { with_padding } else { window.len() };
+        let count = if pool.count_include_pad { covered } else { window.len() };
         round_at_zero(sum / count as f32 / to.scale() + to.zero_point() as f32, to)
     })
 }
@@ -64,8 +66,8 @@ pub fn global_average_pool(x: &Ints, from: &QParams, to: &QParams) -> Result<Int
     Ints::new(&shape, values)
 }
 
-/// Applies a function to each window: its elements in row-major order, and how many it has with padding.
-fn windows(x: &Ints, pool: &Pool, f: impl Fn(&[i32], usize) -> i32) -> Result<Ints> {
+/// Applies a function to each window: the elements that it has of the input, in row-major order.
+fn windows(x: &Ints, pool: &Pool, f: impl Fn(&[i32]) -> i32) -> Result<Ints> {
     let axes = pool.kernel.len();
     let as_many = [&pool.strides, &pool.dilations, &pool.outputs].iter().all(|v| v.len() == axes);
     if x.shape().len() != axes + 2 || !as_many || pool.pads.len() != 2 * axes {
@@ -80,13 +82,8 @@ fn windows(x: &Ints, pool: &Pool, f: impl Fn(&[i32], usize) -> i32) -> Result<In
     let mut values = Vec::with_capacity(planes * pixels);
     for plane in 0..planes {
         for places in &places {
-            let inside = places.iter().filter_map(|p| match p {
-                Place::Element(at) => Some(x.at(plane * in_pixels + at)),
-                _ => None,
-            });
-            let window = inside.collect::<Vec<_>>();
-            let with_padding = places.iter().filter(|p| !matches!(p, Place::Beyond)).count();
-            values.push(f(&window, with_padding));
+            let window = places.iter().flatten().map(|at| x.at(plane * in_pixels + at)).collect::<Vec<_>>();
+            values.push(f(&window));
         }
     }
     let shape =
@@ -94,35 +91,19 @@ fn windows(x: &Ints, pool: &Pool, f: impl Fn(&[i32], usize) -> i32) -> Result<In
     Ints::new(&shape, values)
 }
 
-/// Where an element of a window lies.
-enum Place {
-    Element(usize),
-    Padding,
-    /// Behind the padding: the last window of a pool that rounds up reaches over the edge.
-    Beyond,
-}
-
-fn place(x: &Ints, pool: &Pool, mut pixel: usize, mut tap: usize) -> Place {
-    let at = |list: &[usize], i: usize| list.get(i).copied().unwrap_or(0);
-    let axes = pool.kernel.len();
-    let (mut place, mut stride, mut is_padding) = (0, 1, false);
-    for axis in (0..axes).rev() {
+/// Where an element of a window lies within a channel of the input; nothing outside of it.
+fn place(x: &Ints, pool: &Pool, mut pixel: usize, mut tap: usize) -> Option<usize> {
+    let (mut place, mut stride) = (0, 1);
+    for axis in (0..pool.kernel.len()).rev() {
         let (outputs, kernel, length) =
-            (at(&pool.outputs, axis).max(1), at(&pool.kernel, axis).max(1), x.length(axis + 2));
-        let (before, after) = (at(&pool.pads, axis), at(&pool.pads, axis + axes));
-        let here = pixel % outputs * at(&pool.strides, axis) + tap % kernel * at(&pool.dilations, axis);
+            (*pool.outputs.get(axis)?, *pool.kernel.get(axis)?, x.length(axis + 2));
+        let here = pixel % outputs * pool.strides.get(axis)? + tap % kernel * pool.dilations.get(axis)?;
+        place += here.checked_sub(*pool.pads.get(axis)?).filter(|h| *h < length)? * stride;
+        stride *= length;
         pixel /= outputs;
         tap /= kernel;
-        if here >= before + length + after {
-            return Place::Beyond;
-        }
-        match here.checked_sub(before).filter(|h| *h < length) {
-            Some(here) => place += here * stride,
-            None => is_padding = true,
-        }
-        stride *= length;
     }
-    if is_padding { Place::Padding } else { Place::Element(place) }
+    Some(place)
 }
 
 #[cfg(test)]
@@ -160,11 +141,7 @@ mod tests {
             "padding is no element: 0; (4+1)/2 = 2.5 with the zero point is 3.5"
         );
         assert_eq!(average(&pool(2, 2, [1, 0], 3, true)), [1, 4, 4]);
-        assert_eq!(
-            average(&pool(2, 2, [0, 0], 3, true)),
-            [3, 3, 3],
-            "what is behind the edge never counts: 2 / 1"
-        );
+        assert_eq!(average(&pool(2, 2, [0, 0], 3, true)), [3, 3, 2], "so is what is behind the edge: 2 / 2");
         let global = global_average_pool(&ints(&[1, 2, 2], &[1, 3, 5, 6]), &p, &p).unwrap();
         assert_eq!(
             global,

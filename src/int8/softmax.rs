@@ -7,7 +7,7 @@ use crate::error::{Result, ScoreError};
 /// The exponentials that one row's integers look up.
 ///
 /// `t[i] = f32(exp((i - 255 + B) · x_scale))` for `i` from 0 to 255, with
-/// `B = max(0, ln(FLT_MAX / length) - 5) / x_scale`: as large as possible without the sum of a row overflowing.
+/// `B = max(0, ln(FLT_MAX / max(length, 2)) - 5) / x_scale`: as large as possible without the sum of a row overflowing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftmaxTable {
     entries: Vec<f32>,
@@ -21,7 +21,8 @@ impl SoftmaxTable {
     pub fn new(from: &QParams, length: usize, to: &QParams) -> Self {
         let scale = f64::from(from.scale());
         let most = i32::try_from(from.qtype().count() - 1).unwrap_or(i32::MAX);
-        let room = f64::from(f32::MAX / length.max(1) as f32).ln() - 5.0;
+        // A row of one would overflow when it is multiplied by the steps; ONNX Runtime's does not.
+        let room = f64::from(f32::MAX / length.max(2) as f32).ln() - 5.0;
         let shift = room.max(0.0) / scale;
         let entry = |i: i32| libm::exp((f64::from(i - most) + shift) * scale) as f32;
         Self { entries: (0..=most).map(entry).collect(), steps: (1.0 / to.scale()).floor() }

@@ -148,8 +148,11 @@ impl ToIntegers<'_> {
     }
 
     fn average_pool(&mut self, node: &Node, target: &Target<'_>) -> Result<bool> {
-        // ONNX Runtime's integer one knows no dilations.
-        if node.op.attributes.ints("dilations").is_some_and(|d| d.iter().any(|n| *n != 1)) {
+        // ONNX Runtime's integer one knows no dilations, and counts what lies behind the padding where ONNX does not.
+        let is_dilated = node.op.attributes.ints("dilations").is_some_and(|d| d.iter().any(|n| *n != 1));
+        let counts_beyond =
+            node.op.attributes.flag("ceil_mode") && node.op.attributes.flag("count_include_pad");
+        if is_dilated || counts_beyond {
             return Ok(false);
         }
         let mut attributes = node.op.attributes.clone();

@@ -1,0 +1,103 @@
+//! The int8 arithmetic held to ONNX Runtime, to the bit: seeded models of one operator between Q/DQ pairs, through the graph,
+//! the rewrite to integers and the reference on one side, through ONNX Runtime on the other.
+//!
+//! ONNX Runtime computes exact integer sums on processors with VNNI, and fuses multiplications and additions on those with FMA. Without
+//! them it gives other integers, so on such a machine this is skipped, by name.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
+#![cfg(all(feature = "cpu", feature = "opencl"))]
+
+#[path = "oracle/cases.rs"]
+mod cases;
+#[path = "oracle/model.rs"]
+mod model;
+
+use triscore::cpu::CpuBackend;
+use triscore::graph::{Graph, rewrite};
+use triscore::int8::QType;
+use triscore::quantize::reference;
+use triscore::{Backend, Call, CompileOptions, Model, Tensor};
+
+/// Why ONNX Runtime on this processor is no oracle; nothing if it is.
+fn no_oracle() -> Option<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let has = [
+            ("fma", is_x86_feature_detected!("fma")),
+            ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+        ];
+        has.iter().find(|(_, there)| !there).map(|(name, _)| *name)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Some("x86-64")
+}
+
+fn onnx_runtime(model: &Model, inputs: &[Tensor]) -> triscore::Result<Tensor> {
+    let cpu = CpuBackend::new();
+    let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..CompileOptions::default() };
+    cpu.compile(model, &cpu.probe()?, &options)?.score(inputs, &Call::new())?.tensor(0).cloned()
+}
+
+/// What the reference makes of the model once it is operators on integers; and whether nothing of it is floats any more.
+fn oracle(model: &Model, inputs: &[Tensor]) -> triscore::Result<(Tensor, bool)> {
+    let shapes = inputs.iter().map(Tensor::shape).collect::<Vec<_>>();
+    let mut graph = Graph::of(model)?.bind(&shapes)?;
+    rewrite::to_integers(&mut graph)?;
+    graph.tidy()?;
+    rewrite::remove_identities(&mut graph)?;
+    graph.tidy()?;
+    let is_integer = !graph.nodes().iter().any(|n| n.is("DequantizeLinear") || n.is("QuantizeLinear"));
+    let values = reference::run(&graph, inputs)?;
+    let output = graph.outputs()[0].index();
+    Ok((values[output].clone().unwrap(), is_integer))
+}
+
+fn compare(operator: &str, activation: QType, seeds: std::ops::Range<u64>) -> (usize, Vec<String>) {
+    let (mut elements, mut failures) = (0, Vec::new());
+    for seed in seeds {
+        let case = cases::case(operator, activation, seed);
+        let (got, is_integer) =
+            oracle(&case.model, &case.inputs).unwrap_or_else(|e| panic!("{}: {e}", case.what));
+        let expected = match onnx_runtime(&case.model, &case.inputs) {
+            Ok(expected) => expected,
+            // Its global pool refuses factors beyond 2³¹ or so; ours has an answer.
+            Err(e) if e.to_string().contains("out of computation range") => continue,
+            Err(e) => panic!("{}: {e}", case.what),
+        };
+        elements += expected.len();
+        if !is_integer {
+            failures.push(format!("{}: not all of it became integer operators", case.what));
+        }
+        if got.shape() != expected.shape() || got.as_bytes() != expected.as_bytes() {
+            let wrong =
+                got.as_bytes().iter().zip(expected.as_bytes()).enumerate().filter(|(_, (g, e))| g != e);
+            let (count, first) =
+                (wrong.clone().count(), wrong.map(|(i, (g, e))| format!("[{i}] is {g}, not {e}")).next());
+            let (shape, wanted) = (got.shape(), expected.shape());
+            failures.push(format!("{}: {shape:?} for {wanted:?}, {count} differ, {first:?}", case.what));
+        }
+    }
+    (elements, failures)
+}
+
+#[test]
+fn every_operator_equals_onnx_runtime_to_the_bit() {
+    if let Some(missing) = no_oracle() {
+        println!("skipped: ONNX Runtime is no oracle on a processor without {missing}");
+        return;
+    }
+    let (mut total, mut failures) = (0, Vec::new());
+    for operator in cases::OPERATORS {
+        let (elements, failed) = compare(operator, QType::U8, 0..300);
+        println!("{operator}: 300 cases, {elements} elements, {} differ", failed.len());
+        total += elements;
+        failures.extend(failed);
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of the cases differ:\n{}",
+        failures.len(),
+        failures[..failures.len().min(12)].join("\n")
+    );
+    assert!(total > 1_000_000, "only {total} elements compared");
+}
