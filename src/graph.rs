@@ -41,6 +41,7 @@ use crate::model::onnx::FunctionProto;
 use crate::tensor::Tensor;
 
 pub use attributes::Attributes;
+pub use edit::Uses;
 pub use emit::encode;
 pub use node::{Node, Op};
 pub use shapes::{Extent, Shape};

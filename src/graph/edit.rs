@@ -126,6 +126,17 @@ impl Graph {
         }
     }
 
+    /// Lets the node that makes `old` make `new` instead; who reads `old` still does.
+    pub fn replace_maker(&mut self, old: ValueId, new: ValueId) {
+        let made = self.nodes.iter_mut().flat_map(|n| n.outputs.iter_mut().flatten());
+        made.filter(|id| **id == old).for_each(|id| *id = new);
+    }
+
+    /// The node at that place, to be changed.
+    pub fn node_mut(&mut self, place: usize) -> Option<&mut Node> {
+        self.nodes.get_mut(place)
+    }
+
     /// Removes the nodes that nobody needs and orders the rest so that they can run.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ pub use batch_norm::fold_batch_norm;
 pub use bias::absorb_bias;
 pub use gelu::find_gelu;
 pub use identity::remove_identities;
-pub use integer::to_integers;
+pub use integer::{is_function_of_one, moves_integers, to_integers};
 pub use layer_norm::find_layer_norm;
 
 /// A rewrite: returns how often it did something.

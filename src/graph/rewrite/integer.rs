@@ -30,6 +30,9 @@ use crate::tensor::{DType, Tensor};
 
 use params::{Clamp, Params, Quantised};
 
+pub use function_of_one::is_function_of_one;
+pub use move_only::moves_integers;
+
 /// Makes integer operators of Q/DQ groups. Returns how many.
 pub fn to_integers(graph: &mut Graph) -> Result<usize> {
     let mut rewrite = ToIntegers { uses: graph.uses(), graph, moved: HashMap::new() };

@@ -57,6 +57,13 @@ impl ToIntegers<'_> {
     }
 }
 
+/// Whether a node computes each element of its result from one element of one tensor, and constants of one element.
+pub fn is_function_of_one(graph: &Graph, node: &Node) -> bool {
+    let constant = |id: &&ValueId| graph.constant(**id).is_some_and(|t| t.len() == 1);
+    let others = node.inputs.iter().flatten().filter(|id| !constant(id)).count();
+    others == 1 && function(node).is_some() && node.outputs.len() == 1
+}
+
 /// The part of a graph that is being looked at.
 struct Part<'a> {
     graph: &'a Graph,

@@ -36,9 +36,7 @@ impl ToIntegers<'_> {
     /// Lets the operator at that place move integers, and makes the target from the output `read` of it.
     pub(super) fn moving(&mut self, at: usize, read: ValueId, target: &Target<'_>) -> Result<bool> {
         let Some(node) = self.graph.node(at).cloned() else { return Ok(false) };
-        let is_moving =
-            node.op.onnx_name().is_some_and(|name| MOVING.contains(&name)) && moves_exactly(&node);
-        let Some(x) = self.activation(&node, 0).filter(|_| is_moving) else { return Ok(false) };
+        let Some(x) = self.activation(&node, 0).filter(|_| moves_integers(&node)) else { return Ok(false) };
         let Some(output) = node.outputs.iter().position(|o| *o == Some(read)) else { return Ok(false) };
         if !self.moved.contains_key(&at) && !self.push_moving(at, &node, &x)? {
             return Ok(false);
@@ -101,15 +99,17 @@ impl ToIntegers<'_> {
     }
 }
 
-/// Whether the operator as it is configured makes no element that it did not read.
-fn moves_exactly(node: &Node) -> bool {
-    match node.op.onnx_name() {
-        Some("MaxPool") => node.outputs.iter().skip(1).all(Option::is_none),
-        Some("Resize") => {
-            let attributes = &node.op.attributes;
-            attributes.text("mode").unwrap_or("nearest") == "nearest"
-                && attributes.text("coordinate_transformation_mode") != Some("tf_crop_and_resize")
+/// Whether an operator, as it is configured, only moves the elements of its first input: then it moves integers as well.
+pub fn moves_integers(node: &Node) -> bool {
+    let is_moving = node.op.onnx_name().is_some_and(|name| MOVING.contains(&name));
+    is_moving
+        && match node.op.onnx_name() {
+            Some("MaxPool") => node.outputs.iter().skip(1).all(Option::is_none),
+            Some("Resize") => {
+                let attributes = &node.op.attributes;
+                attributes.text("mode").unwrap_or("nearest") == "nearest"
+                    && attributes.text("coordinate_transformation_mode") != Some("tf_crop_and_resize")
+            }
+            _ => true,
         }
-        _ => true,
-    }
 }
