@@ -1,7 +1,7 @@
 //! The FPGA backend: OpenCL.
 //!
-//! What it can do so far is find devices, and say in words why there is none. It does not run models
-//! yet: [`Backend::place`] and [`Backend::compile`] say so, and what to do instead.
+//! A quantised model (Q/DQ or QOperator form: `triscore quantize` makes one) becomes a graph of integer operators, a plan of launches, and
+//! runs on a fixed set of kernels, the engine (`kernels/opencl`), with results that equal [`int8`](crate::int8) to the bit on every device.
 //!
 //! An FPGA is an OpenCL device of type ACCELERATOR. Developers without a board use stand-ins: the emulation
 //! platform of the board's vendor, or a processor's OpenCL driver (PoCL). They compute the same and tell nothing
@@ -14,7 +14,16 @@
 //! is left behind after half a minute, one that crashes takes the process along. Point `OCL_ICD_VENDORS` at
 //! the drivers that are wanted where that is a worry.
 
+mod engine;
+mod lane;
+mod loaded;
 mod opencl;
+mod placement;
+mod plan;
+mod scorer;
+mod sources;
+mod staging;
+mod view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,12 +32,15 @@ use std::time::Duration;
 use crate::error::{Result, ScoreError};
 use crate::guard::Guard;
 use crate::model::Model;
-use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Scorer};
+use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Scorer, Site};
 
 /// The environment variable that names the OpenCL loader.
 pub const LIBRARY_VARIABLE: &str = "TRISCORE_LIBOPENCL";
 
 static GUARD: Guard = Guard::new("OpenCL", Duration::from_secs(30));
+
+/// An emulator builds the kernels when the first model comes, which takes it seconds; ten minutes is a driver that hangs.
+static COMPILE: Guard = Guard::new("OpenCL", Duration::from_secs(600));
 
 /// The FPGAs of this machine, and their stand-ins, through OpenCL.
 #[derive(Debug, Clone, Default)]
@@ -60,20 +72,44 @@ impl Backend for FpgaBackend {
         GUARD.call(move || opencl::probe(library.as_deref()))
     }
 
-    fn place(&self, _: &Model, _: &Device) -> Result<Placement> {
-        Err(not_yet())
+    fn place(&self, model: &Model, _: &Device) -> Result<Placement> {
+        Ok(placement::of(model)?.placement)
     }
 
-    fn compile(&self, _: &Model, _: &[Device], _: &CompileOptions) -> Result<Arc<dyn Scorer>> {
-        Err(not_yet())
+    fn compile(
+        &self,
+        model: &Model,
+        devices: &[Device],
+        options: &CompileOptions,
+    ) -> Result<Arc<dyn Scorer>> {
+        if let Some(path) = &self.library {
+            return Err(ScoreError::unsupported(format!(
+                "models run through the OpenCL loader of the system, or the one that OPENCL_DYLIB_PATH names, not through {}",
+                path.display()
+            )));
+        }
+        let placed = placement::of(model)?;
+        if let Some(node) = placed.placement.nowhere().next() {
+            let reason = match &node.site {
+                Site::Nowhere { reason } => reason.as_str(),
+                _ => "",
+            };
+            let count = placed.placement.nowhere().count();
+            return Err(ScoreError::unsupported(format!(
+                "{count} of its {} nodes cannot run on an FPGA: {} '{}': {reason}: quantise the model (triscore quantize), or deploy it \
+                 without containerResourceRequirements.fpga",
+                model.nodes().len(),
+                node.operator,
+                node.node
+            )));
+        }
+        let (signature, devices, options) = (model.signature().clone(), devices.to_vec(), options.clone());
+        let load = move || {
+            let placement::Placed { graph, placement, sample } = placed;
+            scorer::FpgaScorer::load(&graph, signature, placement, devices, &sample, &options)
+        };
+        Ok(Arc::new(COMPILE.call(load)?))
     }
-}
-
-fn not_yet() -> ScoreError {
-    ScoreError::unsupported(
-        "the FPGA backend can find devices and does not run models yet: deploy without \
-         containerResourceRequirements.fpga, or set \"triscore\": {\"policy\": \"prefer\"} to let the CPU do it",
-    )
 }
 
 #[cfg(test)]

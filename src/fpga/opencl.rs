@@ -46,6 +46,20 @@ const LONGEST_BYTES: usize = 1 << 16;
 type Id = *mut c_void;
 type Ask = unsafe extern "C" fn(Id, c_uint, usize, *mut c_void, *mut usize) -> c_int;
 
+/// The fact that says where a device is among the loader's.
+const PLACE: &str = "opencl device";
+
+/// Where a device is among the loader's: its platform's number and its own.
+///
+/// # Errors
+/// `Unavailable` for a device that this backend did not find.
+pub(super) fn place(device: &Device) -> Result<(usize, usize)> {
+    let fact = device.facts.iter().find(|(name, _)| *name == PLACE);
+    let numbers = fact.and_then(|(_, text)| text.split_once('.'));
+    let place = numbers.and_then(|(platform, device)| Some((platform.parse().ok()?, device.parse().ok()?)));
+    place.ok_or_else(|| ScoreError::unavailable(format!("{device} was not found by this backend")))
+}
+
 /// The devices, boards first, or the reason why there is none.
 pub(super) fn probe(named: Option<&Path>) -> Result<Vec<Device>> {
     let also = std::env::var("OPENCL_DYLIB_PATH").unwrap_or_default();
@@ -90,7 +104,7 @@ impl Loader {
     fn devices(&self) -> Result<Vec<Device>> {
         let mut seen = Vec::new();
         let mut others = Vec::new();
-        for platform in self.platform_ids()? {
+        for (place, platform) in self.platform_ids()?.into_iter().enumerate() {
             let name =
                 text(self.platform, platform, CL_PLATFORM_NAME).unwrap_or_else(|_| "unnamed".to_owned());
             let ids = match self.device_ids(platform) {
@@ -103,9 +117,12 @@ impl Loader {
             if ids.is_empty() {
                 others.push(format!("'{name}' has no device"));
             }
-            for id in ids {
+            for (at, id) in ids.into_iter().enumerate() {
                 match self.look(&name, id) {
-                    Ok(device) => seen.push(device),
+                    Ok(mut one) => {
+                        one.device.facts.push((PLACE, format!("{place}.{at}")));
+                        seen.push(one);
+                    }
                     Err(reason) => others.push(format!("'{name}' {reason}")),
                 }
             }

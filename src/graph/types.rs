@@ -1,7 +1,7 @@
 //! The element types of values: what each operator makes of what it reads.
 
-use super::Graph;
 use super::node::Node;
+use super::{Graph, functions};
 use crate::error::Result;
 use crate::tensor::DType;
 
@@ -31,7 +31,7 @@ fn outputs(graph: &Graph, node: &Node) -> Vec<Option<DType>> {
     if domain == "ai.onnx.ml" && matches!(node.op.name.as_str(), "Normalizer" | "Scaler") {
         return vec![Some(DType::F32)];
     }
-    if !matches!(domain, "" | "com.microsoft") {
+    if !matches!(domain, "" | "com.microsoft" | functions::DOMAIN) {
         return Vec::new();
     }
     match node.op.name.as_str() {
@@ -55,7 +55,8 @@ fn outputs(graph: &Graph, node: &Node) -> Vec<Option<DType>> {
         "QGemm" => vec![input(8).or(Some(DType::F32))],
         "QLinearConv" | "QLinearMatMul" => vec![input(7)],
         "QuantizeLinear" => vec![input(2).or(code("output_dtype")).or(Some(DType::U8))],
-        "QLinearConcat" => vec![input(1)],
+        "QLinearConcat" | "Table" => vec![input(1)],
+        "QLinearLayerNormalization" => vec![input(6)],
         "Where" => vec![input(1)],
         // What comes out of these is not said by what goes in.
         "If" | "Loop" | "Scan" | "SequenceAt" | "SequenceConstruct" | "SequenceEmpty" | "SplitToSequence"

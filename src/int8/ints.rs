@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn broadcasting_is_numpys() {
-        let rows: [(&[usize], &[usize], Option<&[usize]>); 6] = [
+        type Row<'a> = (&'a [usize], &'a [usize], Option<&'a [usize]>);
+        let rows: [Row<'_>; 6] = [
             (&[2, 3], &[3], Some(&[2, 3])),
             (&[2, 1], &[1, 3], Some(&[2, 3])),
             (&[], &[4], Some(&[4])),

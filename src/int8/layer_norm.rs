@@ -40,7 +40,11 @@ impl LayerNorm {
     /// for the fixed point, with both.
     pub fn new(from: &QParams, scale: &[f32], bias: &[f32], epsilon: f32, to: &QParams) -> Result<Self> {
         let n = scale.len();
-        if n != bias.len() || n == 0 || scale.iter().chain(bias).any(|v| !v.is_finite()) || !(epsilon >= 0.0)
+        if n != bias.len()
+            || n == 0
+            || scale.iter().chain(bias).any(|v| !v.is_finite())
+            || epsilon.is_nan()
+            || epsilon < 0.0
         {
             let what = format!(
                 "a layer normalisation of {n} scales, {} biases and epsilon {epsilon:e}: expected as many, finite",

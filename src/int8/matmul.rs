@@ -123,7 +123,8 @@ mod tests {
     #[test]
     fn vectors_and_batches_broadcast() {
         let one = WeightParams::new(vec![1.0], vec![0], QType::I8).unwrap();
-        let rows: [(&[usize], &[usize], Option<&[usize]>); 7] = [
+        type Row<'a> = (&'a [usize], &'a [usize], Option<&'a [usize]>);
+        let rows: [Row<'_>; 7] = [
             (&[3], &[3], Some(&[])),
             (&[3], &[3, 2], Some(&[2])),
             (&[2, 3], &[3], Some(&[2])),

@@ -9,7 +9,7 @@ use rten_shape_inference::{
 
 use crate::error::ScoreError;
 use crate::graph::window::{AutoPad, Window};
-use crate::graph::{Graph, Node};
+use crate::graph::{Graph, Node, functions};
 
 /// Why there are no shapes.
 #[derive(Debug)]
@@ -34,8 +34,9 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
     let attributes = &node.op.attributes;
     let int = |name: &str, default: i64| narrow(attributes.int(name).unwrap_or(default));
     let mut run = |rule: &dyn Rule, inputs: Inputs| rule.run(inputs, symbols);
-    if node.op.domain == "com.microsoft" {
-        return microsoft(&node.op.name, inputs, &mut run, int("axis", 0)?);
+    let is_quantised = node.op.domain == functions::DOMAIN || node.op.domain == "com.microsoft";
+    if is_quantised && let Some(found) = quantised(node, &mut inputs, &mut run, int("axis", 0)?) {
+        return found;
     }
     if !node.op.domain.is_empty() {
         const ML: [&str; 5] = ["Binarizer", "Imputer", "Normalizer", "Scaler", "LabelEncoder"];
@@ -168,23 +169,39 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
     }
 }
 
-/// The operators of ONNX Runtime that quantised models are made of.
-fn microsoft(
-    name: &str,
-    inputs: Inputs,
+/// The operators of ONNX Runtime, and our own, that quantised models are made of; `None` for another one.
+fn quantised(
+    node: &Node,
+    inputs: &mut Inputs,
     run: &mut dyn FnMut(&dyn Rule, Inputs) -> Found,
     axis: i32,
-) -> Found {
-    match name {
-        "QLinearAdd" | "QLinearMul" => run(&BinaryOp, pick(inputs, &[0, 3])),
-        "QLinearSigmoid" | "QLinearLeakyRelu" | "QLinearSoftmax" | "Gelu" | "FastGelu" | "BiasGelu"
-        | "QuickGelu" => run(&UnaryOp, pick(inputs, &[0])),
+) -> Option<Found> {
+    let mut take = |places: &[usize]| pick(std::mem::take(inputs), places);
+    Some(match node.op.name.as_str() {
+        "QLinearAdd" | "QLinearMul" => run(&BinaryOp, take(&[0, 3])),
+        "BiasGelu"
+        | "FastGelu"
+        | "Gelu"
+        | "QLinearLayerNormalization"
+        | "QLinearLeakyRelu"
+        | "QLinearSigmoid"
+        | "QLinearSoftmax"
+        | "QuickGelu"
+        | "Table" => run(&UnaryOp, take(&[0])),
         "QLinearConcat" => {
-            let tensors = inputs.into_iter().skip(2).step_by(3).collect();
+            let tensors = std::mem::take(inputs).into_iter().skip(2).step_by(3).collect();
             run(&rule::Concat { axis }, tensors)
         }
-        _ => Err(Missing::Rule),
-    }
+        "QLinearConv" => conv(node, take(&[0, 3]), run),
+        "QLinearMatMul" => run(&rule::MatMul, take(&[0, 3])),
+        "QGemm" => {
+            let flag = |name: &str| node.op.attributes.flag(name);
+            run(&rule::Gemm { transpose_a: flag("transA"), transpose_b: flag("transB") }, take(&[0, 3]))
+        }
+        "QLinearAveragePool" => pool(node, take(&[0]), run),
+        "QLinearGlobalAveragePool" => run(&rule::GlobalPool, take(&[0])),
+        _ => return None,
+    })
 }
 
 /// A rule as a trait object: [`InferShapes`] is one, called through this.

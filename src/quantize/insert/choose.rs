@@ -92,7 +92,8 @@ fn is_quantisable(graph: &Graph, node: &Node, scheme: &Scheme) -> bool {
         Some("MatMul" | "Add" | "Mul" | "Concat" | "GlobalAveragePool" | "Softmax") => true,
         Some("AveragePool") => {
             let is_dilated = attributes.ints("dilations").is_some_and(|d| d.iter().any(|n| *n != 1));
-            !is_dilated && !(attributes.flag("ceil_mode") && attributes.flag("count_include_pad"))
+            let counts_beyond = attributes.flag("ceil_mode") && attributes.flag("count_include_pad");
+            !(is_dilated || counts_beyond)
         }
         Some("LayerNormalization") => {
             let rank = node.input(0).and_then(|x| graph.value(x).shape.rank());

@@ -1,0 +1,115 @@
+// What all kernels of the engine share. The host joins the files into one source, this one first.
+//
+// The engine is an overlay: these kernels are synthesised once and driven with descriptors ever after. A descriptor is a
+// row of 32-bit words that says everything about one operator of a model: where its tensors lie, their strides, its window, its
+// parameters. All descriptors of a model lie in device memory; a launch names one and a range of its work.
+//
+//   arena      tensors: inputs, outputs and everything between; one a lane
+//   constants  packed weights, biases, factors, tables; written once, at load
+//   words      descriptors
+//   at         where this operator's descriptor begins in `words`
+//   first,last the part of the operator's work that this launch does, in the blocks that each kernel defines; so several compute units share one operator
+//
+// Every kernel is a single work-item task. Vectors of 16 lanes are rows of 16 processing elements, unrolled loops are more of
+// them side by side, __local arrays are on-chip memory. Arithmetic is in the integers and the order of roundings of src/int8: nothing
+// here divides floats, takes roots, or lets a multiplication and an addition be contracted.
+
+#pragma OPENCL FP_CONTRACT OFF
+
+#ifdef cl_intel_channels // Intel's compiler for boards, and its emulator
+#define FPGA_TASK __attribute__((max_global_work_dim(0))) __kernel void
+#else
+#define FPGA_TASK __attribute__((reqd_work_group_size(1, 1, 1))) __kernel void
+#endif
+
+#define ENGINE_ARGUMENTS                                                                                                \
+    __global uchar *restrict arena, __global const uchar *restrict constants, __global const int *restrict words, int at,  \
+        int first, int last
+
+// Words of the descriptor; offsets are in bytes and take two words.
+#define WORD(i) words[at + (i)]
+#define OFFSET(i) ((size_t)((ulong)(uint)WORD(i) | ((ulong)(uint)WORD((i) + 1) << 32)))
+// A float is a word's bits.
+#define FLOAT(i) as_float(WORD(i))
+
+// Lanes of a vector: channels, mostly.
+#define LANES 16
+
+// How an accumulator becomes an integer of the output: clamp(round_half_even(acc * factor), low, high) + zero, where low and
+// high are less the zero point, so that the clamp may come before the conversion and none can overflow.
+#ifndef INTEGER_REQUANT
+static int16 requantize(int16 sum, float16 factor, float low, float high, int zero)
+{
+    float16 steps = convert_float16_rte(sum) * factor;
+    return convert_int16_rte(clamp(steps, low, high)) + zero;
+}
+#else
+// The same without a float unit: the sum rounded to 24 bits, its product with the factor's mantissa rounded to 24 bits, and that to an
+// integer, half to even each time, which is what the multiplication of two floats and a rounding do.
+static ulong shift_half_even(ulong value, uint by)
+{
+    if (by == 0)
+        return value;
+    if (by > 63)
+        return 0;
+    ulong whole = value >> by, rest = value & ((1UL << by) - 1), middle = 1UL << (by - 1);
+    return whole + (rest > middle || (rest == middle && (whole & 1)));
+}
+
+static int requantize_one(int sum, uint factor, int low, int high, int zero)
+{
+    ulong magnitude = sum < 0 ? (ulong)(-(long)sum) : (ulong)sum;
+    uint surplus = magnitude >> 24 ? 64 - (uint)clz(magnitude) - 24 : 0;
+    ulong mantissa = shift_half_even(magnitude, surplus) * (ulong)((factor & 0x7fffff) | 0x800000);
+    int exponent = (int)surplus + (int)(factor >> 23 & 0xff) - 150;
+    uint more = mantissa >> 24 ? 64 - (uint)clz(mantissa) - 24 : 0;
+    mantissa = shift_half_even(mantissa, more);
+    exponent += (int)more;
+    long steps = exponent >= 0 ? (long)(mantissa << min(exponent, 38)) : (long)shift_half_even(mantissa, (uint)-exponent);
+    steps = sum < 0 ? -steps : steps;
+    return (int)clamp(steps, (long)low, (long)high) + zero;
+}
+
+static int16 requantize(int16 sum, float16 factor, float low, float high, int zero)
+{
+    int sums[16], out[16];
+    float factors[16];
+    vstore16(sum, 0, sums);
+    vstore16(factor, 0, factors);
+    for (int i = 0; i < 16; i++)
+        out[i] = requantize_one(sums[i], as_uint(factors[i]), (int)low, (int)high, zero);
+    return vload16(0, out);
+}
+#endif
+
+// a / b for normal, positive a and b, rounded to the nearest float: long division of the mantissas, so that it is exact on
+// devices whose division is not.
+static float divide(float a, float b)
+{
+    uint x = as_uint(a), y = as_uint(b);
+    if (x == 0)
+        return 0.0f;
+    ulong high = (ulong)(x & 0x7fffff | 0x800000) << 32, low = y & 0x7fffff | 0x800000;
+    ulong quotient = high / low;
+    quotient |= (quotient * low != high); // the rest, as a bit below the ones that count
+    int exponent = (int)(x >> 23 & 0xff) - (int)(y >> 23 & 0xff) - 32;
+    // The quotient has 32 or 33 bits; 24 of them are kept.
+    uint surplus = quotient >> 32 ? 9 : 8;
+    ulong middle = 1UL << (surplus - 1), rest = quotient & ((1UL << surplus) - 1);
+    ulong mantissa = quotient >> surplus;
+    mantissa += rest > middle || (rest == middle && (mantissa & 1));
+    return ldexp((float)(uint)mantissa, exponent + (int)surplus);
+}
+
+// The first `count` of 16 lanes.
+static void store_lanes(uchar16 value, __global uchar *to, int count)
+{
+    if (count >= LANES) {
+        vstore16(value, 0, to);
+        return;
+    }
+    uchar lanes[LANES];
+    vstore16(value, 0, lanes);
+    for (int i = 0; i < count; i++)
+        to[i] = lanes[i];
+}

@@ -1,0 +1,175 @@
+// Convolutions and matrix products: y[pixel][output] = requantize(sum over k of x'[pixel][k] * w[k][output] + bias[output]).
+//
+// One array of ROWS x LANES processing elements computes both. A block of ROWS output pixels is staged once in on-chip memory, as rows of
+// the elements that their windows cover (`staged[row][k]`), widened to 16 bits; then packed weights stream past it, LANES outputs at a
+// time. A matrix product is a convolution whose window is one element. Pixels are numbered over images, rows and columns, so
+// that small maps fill the array as well as large ones.
+//
+// Integers: u8 inputs come in less 128 (x' = x ^ 0x80, as signed), so products are of 8 x 8 bits signed; the host puts what that
+// changes into the bias. Two products are added in 16 bits before they are widened; that is exact unless both weights and both inputs
+// can be -128, for which the descriptor says `wide`.
+//
+// Layouts. x: channels are contiguous, images, rows and pixels have strides. Weights: [image][group][output / 16][k][16] bytes, k =
+// (row of the kernel, column, channel), K rounded up to even with zeros. Bias, factors: [group][outputs rounded up to 16]. Unit of
+// work: a block of pixels times a share of the outputs (`column_shares` of them), pixels first.
+
+#ifndef ROWS
+#define ROWS 14
+#endif
+#ifndef K_CAPACITY
+#define K_CAPACITY 4608
+#endif
+// Rows are apart by a few elements more, so that they do not meet in one bank; copies go over the end by up to a vector.
+#define K_PITCH (K_CAPACITY + 2 * LANES)
+
+enum {
+    M_X = 0, M_X_IMAGE = 2, M_X_ROW, M_X_PIXEL, M_X_GROUP, M_MASK,
+    M_HEIGHT, M_WIDTH, M_CHANNELS,
+    M_KERNEL_H, M_KERNEL_W, M_STRIDE_H, M_STRIDE_W, M_DILATION_H, M_DILATION_W, M_PAD_H, M_PAD_W, M_PAD_VALUE,
+    M_OUT_H, M_OUT_W, M_PIXELS, M_GROUPS, M_OUTPUTS,
+    M_Y, M_Y_IMAGE = M_Y + 2, M_Y_ROW, M_Y_PIXEL, M_Y_GROUP,
+    M_W, M_W_IMAGE = M_W + 2, M_W_GROUP, M_W_IN_ARENA,
+    M_BIAS, M_BIAS_IMAGE = M_BIAS + 2, M_BIAS_GROUP, M_BIAS_IN_ARENA,
+    M_FACTOR, M_FACTOR_GROUP = M_FACTOR + 2,
+    M_ZERO, M_LOW, M_HIGH, M_WIDE, M_ROW_FACTOR, M_WIDE_OUTPUT, M_COLUMN_SHARES, M_IMAGES,
+    M_WORDS
+};
+
+// Copies a run of elements that are contiguous in x into a row, as far as it lies within [k0, k1).
+static void stage_run(__local short *row, int k, int length, __global const uchar *from, uchar mask, int k0, int k1)
+{
+    int begin = max(k, k0), end = min(k + length, k1);
+    from += begin - k;
+    // Whole vectors: what goes over the end is overwritten by the next run, or lies behind the last one.
+    for (int i = begin; i < end; i += LANES, from += LANES)
+        vstore16(convert_short16(as_char16(vload16(0, from) ^ mask)), 0, row + (i - k0));
+}
+
+static void stage_padding(__local short *row, int k, int length, short value, int k0, int k1)
+{
+    int begin = max(k, k0), end = min(k + length, k1);
+    for (int i = begin; i < end; i++)
+        row[i - k0] = value;
+}
+
+// Stages elements [k0, k1) of the window of one output pixel.
+static void stage_pixel(__local short *row, __global const uchar *x, __global const int *restrict words, int at, int out_row, int out_column, int k0, int k1)
+{
+    int channels = WORD(M_CHANNELS), height = WORD(M_HEIGHT), width = WORD(M_WIDTH), pixel = WORD(M_X_PIXEL);
+    int kernel_w = WORD(M_KERNEL_W), dilation_w = WORD(M_DILATION_W);
+    int top = out_row * WORD(M_STRIDE_H) - WORD(M_PAD_H), left = out_column * WORD(M_STRIDE_W) - WORD(M_PAD_W);
+    uchar mask = (uchar)WORD(M_MASK);
+    short pad = (short)WORD(M_PAD_VALUE);
+    // A row of the kernel is one run where its pixels follow each other without a gap.
+    int is_run = pixel == channels && dilation_w == 1;
+    for (int i = 0, k = 0; i < WORD(M_KERNEL_H); i++, k += kernel_w * channels) {
+        int y = top + i * WORD(M_DILATION_H);
+        if (k >= k1 || k + kernel_w * channels <= k0)
+            continue;
+        if (y < 0 || y >= height) {
+            stage_padding(row, k, kernel_w * channels, pad, k0, k1);
+            continue;
+        }
+        __global const uchar *line = x + (long)y * WORD(M_X_ROW);
+        if (is_run) {
+            int before = clamp(-left, 0, kernel_w), inside = clamp(width - left, before, kernel_w) - before;
+            if (before > 0)
+                stage_padding(row, k, before * channels, pad, k0, k1);
+            stage_run(row, k + before * channels, inside * channels, line + (long)(left + before) * pixel, mask, k0, k1);
+            if (before + inside < kernel_w)
+                stage_padding(row, k + (before + inside) * channels, (kernel_w - before - inside) * channels, pad, k0, k1);
+            continue;
+        }
+        for (int j = 0; j < kernel_w; j++) {
+            int column = left + j * dilation_w;
+            if (column < 0 || column >= width)
+                stage_padding(row, k + j * channels, channels, pad, k0, k1);
+            else
+                stage_run(row, k + j * channels, channels, line + (long)column * pixel, mask, k0, k1);
+        }
+    }
+}
+
+FPGA_TASK matrix(ENGINE_ARGUMENTS)
+{
+    __local short staged[ROWS * K_PITCH];
+    int pixels = WORD(M_PIXELS), out_w = WORD(M_OUT_W), per_image = WORD(M_OUT_H) * out_w;
+    int outputs = WORD(M_OUTPUTS), columns = (outputs + LANES - 1) / LANES;
+    int depth = WORD(M_KERNEL_H) * WORD(M_KERNEL_W) * WORD(M_CHANNELS), even = (depth + 1) & ~1;
+    int chunks = max((even + K_CAPACITY - 1) / K_CAPACITY, 1), wide = WORD(M_WIDE), row_factor = WORD(M_ROW_FACTOR);
+    int blocks = (pixels + ROWS - 1) / ROWS, shares = WORD(M_COLUMN_SHARES), groups = WORD(M_GROUPS);
+    float low = FLOAT(M_LOW), high = FLOAT(M_HIGH);
+    __global const uchar *weights = (WORD(M_W_IN_ARENA) ? (__global const uchar *)arena : constants) + OFFSET(M_W);
+    __global const uchar *biases = (WORD(M_BIAS_IN_ARENA) ? (__global const uchar *)arena : constants) + OFFSET(M_BIAS);
+
+    for (int work = first; work < last; work++) {
+        // Work is numbered by image (where each has weights of its own), group, share of the outputs, block of pixels.
+        int block = work % blocks, share = work / blocks % shares, group = work / blocks / shares % groups;
+        int image = work / blocks / shares / groups;
+        __global const uchar *x = arena + OFFSET(M_X) + (long)group * WORD(M_X_GROUP);
+        __global uchar *y = arena + OFFSET(M_Y) + (long)group * WORD(M_Y_GROUP);
+        __global const char *w = (__global const char *)(weights + (long)image * WORD(M_W_IMAGE) + (long)group * WORD(M_W_GROUP));
+        __global const int *bias = (__global const int *)(biases + (long)image * WORD(M_BIAS_IMAGE) + (long)group * WORD(M_BIAS_GROUP));
+        __global const float *factor = (__global const float *)(constants + OFFSET(M_FACTOR) + (long)group * WORD(M_FACTOR_GROUP));
+        int valid = min(pixels - block * ROWS, ROWS);
+        int row_sum[ROWS];
+        for (int column = columns * share / shares; column < columns * (share + 1) / shares; column++) {
+            int16 acc[ROWS];
+            int16 start = vload16(column, bias);
+#pragma unroll
+            for (int r = 0; r < ROWS; r++)
+                acc[r] = start;
+            for (int chunk = 0; chunk < chunks; chunk++) {
+                int k0 = chunk * K_CAPACITY, k1 = min(even, k0 + K_CAPACITY);
+                // What fits on the chip is staged once for all outputs.
+                if (chunks > 1 || column == columns * share / shares) {
+                    for (int r = 0; r < ROWS; r++) {
+                        // Behind the last pixel the last one is computed again and not stored.
+                        int p = block * ROWS + min(r, valid - 1), in = image + p / per_image, q = p % per_image;
+                        stage_pixel(staged + r * K_PITCH, x + (long)in * WORD(M_X_IMAGE), words, at, q / out_w, q % out_w, k0, min(k1, depth));
+                        if (k1 > depth)
+                            staged[r * K_PITCH + depth - k0] = 0;
+                        if (row_factor) {
+                            int sum = chunk == 0 ? 0 : row_sum[r];
+                            for (int k = k0; k < min(k1, depth); k++)
+                                sum += staged[r * K_PITCH + k - k0];
+                            row_sum[r] = sum;
+                        }
+                    }
+                }
+                __global const char *v = w + ((size_t)column * even + k0) * LANES;
+                if (!wide) {
+                    for (int k = 0; k < k1 - k0; k += 2) {
+                        short16 w0 = convert_short16(vload16(k, v)), w1 = convert_short16(vload16(k + 1, v));
+#pragma unroll
+                        for (int r = 0; r < ROWS; r++)
+                            acc[r] += convert_int16((short16)(w0 * staged[r * K_PITCH + k] + w1 * staged[r * K_PITCH + k + 1]));
+                    }
+                } else {
+                    for (int k = 0; k < k1 - k0; k++) {
+                        short16 w0 = convert_short16(vload16(k, v));
+#pragma unroll
+                        for (int r = 0; r < ROWS; r++)
+                            acc[r] += convert_int16((short16)(w0 * staged[r * K_PITCH + k]));
+                    }
+                }
+            }
+            float16 scale = vload16(column, factor);
+            int left = outputs - column * LANES;
+            for (int r = 0; r < valid; r++) {
+                int p = block * ROWS + r, in = image + p / per_image, q = p % per_image;
+                __global uchar *to = y + (long)in * WORD(M_Y_IMAGE) + (long)(q / out_w) * WORD(M_Y_ROW) + (long)(q % out_w) * WORD(M_Y_PIXEL);
+                int16 sum = row_factor ? acc[r] + row_sum[r] * row_factor : acc[r];
+                if (WORD(M_WIDE_OUTPUT)) {
+                    __global int *sums = (__global int *)to + column * LANES;
+                    int lanes[LANES];
+                    vstore16(sum, 0, lanes);
+                    for (int i = 0; i < min(left, LANES); i++)
+                        sums[i] = lanes[i];
+                } else {
+                    store_lanes(convert_uchar16(requantize(sum, scale, low, high, WORD(M_ZERO)) & 0xff), to + column * LANES, left);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Sums and products, tables, clamps.
+
+use super::super::view::{Loops, View};
+use super::Planner;
+use super::words::{Descriptor, Kernel, mask};
+use crate::error::{Result, ScoreError};
+use crate::graph::Node;
+use crate::int8::{Ints, QType};
+
+/// Axes of the elementwise kernel.
+const AXES: usize = 4;
+
+/// Elements in a row that is worth a unit of work.
+const ROW: usize = 4096;
+
+impl Planner<'_> {
+    pub(super) fn binary(&mut self, node: &Node) -> Result<()> {
+        let ((a, a_from), (b, b_from)) = (self.quantised(node, 0)?, self.quantised(node, 3)?);
+        let to = self.made(node, 6)?;
+        let shape = self.output_shape(node, 0)?;
+        let (a, b) = (broadcast(&a, &shape)?, broadcast(&b, &shape)?);
+        // As the larger one lies: nothing has to be moved for a sum of two that lie alike.
+        let repeats = |v: &View| v.strides.iter().zip(&v.shape).any(|(s, n)| *s == 0 && *n > 1);
+        let order = if repeats(&a) { b.order() } else { a.order() };
+        let y = self.allocate_output(node, &order, 1)?;
+        let is_product = node.op.name == "QLinearMul";
+        let (f0, f1, f2) = if is_product {
+            (a_from.scale() * b_from.scale() / to.scale(), 0.0, to.zero_point() as f32)
+        } else {
+            let (ra, rb) = (a_from.scale() / to.scale(), b_from.scale() / to.scale());
+            let (az, bz) = (a_from.zero_point() as f32, b_from.zero_point() as f32);
+            (ra, rb, to.zero_point() as f32 - ra.mul_add(az, rb * bz))
+        };
+        let loops = Loops::over(&[&y, &a, &b]).split_innermost(ROW);
+        let loops =
+            loops.padded(AXES).ok_or_else(|| too_many("operands whose axes lie in different orders"))?;
+        // The innermost axis of the result is contiguous; of the operands it is that or repeated, or they are copied.
+        let fits = |strides: &Vec<isize>| matches!(strides.last(), Some(0 | 1));
+        if !loops.strides.iter().all(fits) {
+            let order = y.order();
+            let (a, b) = (self.as_ordered(node, a, &order)?, self.as_ordered(node, b, &order)?);
+            return self.push_binary(
+                node,
+                [&y, &a, &b],
+                [a_from.qtype(), b_from.qtype()],
+                [f0, f1, f2],
+                [a_from.zero_point(), b_from.zero_point()],
+                to.qtype(),
+                is_product,
+            );
+        }
+        self.push_binary(
+            node,
+            [&y, &a, &b],
+            [a_from.qtype(), b_from.qtype()],
+            [f0, f1, f2],
+            [a_from.zero_point(), b_from.zero_point()],
+            to.qtype(),
+            is_product,
+        )
+    }
+
+    /// A copy that lies in that order, unless the view repeats, which costs nothing, or does already.
+    fn as_ordered(&mut self, node: &Node, view: View, order: &[usize]) -> Result<View> {
+        let innermost = order.iter().rev().find(|a| view.length(**a) > 1).copied().unwrap_or(0);
+        match view.stride(innermost) {
+            0 | 1 => Ok(view),
+            _ => self.copied(node, &view, order),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the kernel's words")]
+    fn push_binary(
+        &mut self,
+        node: &Node,
+        [y, a, b]: [&View; 3],
+        types: [QType; 2],
+        factors: [f32; 3],
+        zeros: [i32; 2],
+        to: QType,
+        is_product: bool,
+    ) -> Result<()> {
+        let loops = Loops::over(&[y, a, b]).split_innermost(ROW);
+        let loops =
+            loops.padded(AXES).ok_or_else(|| too_many("operands whose axes lie in different orders"))?;
+        let [y_strides, a_strides, b_strides] = loops.strides.as_slice() else {
+            return Err(ScoreError::internal("three views have three lists of strides"));
+        };
+        let descriptor = Descriptor::new()
+            .view(a)
+            .view(b)
+            .view(y)
+            .ints(&loops.lengths)
+            .ints(a_strides)
+            .ints(b_strides)
+            .ints(y_strides);
+        let descriptor = types.iter().fold(descriptor, |d, t| d.int(mask(*t)));
+        let descriptor = factors.iter().fold(descriptor, |d, f| d.float(*f)).ints(&zeros);
+        let descriptor = descriptor.float(to.min() as f32).float(to.max() as f32).int(i64::from(is_product));
+        let work = loops.lengths.first().copied().unwrap_or(1);
+        self.operator(
+            node,
+            Kernel::Elementwise,
+            descriptor,
+            if y.count() == 0 { 0 } else { work },
+            &[a, b],
+            y,
+        );
+        Ok(())
+    }
+
+    /// A function of one element.
+    pub(super) fn table(&mut self, node: &Node) -> Result<()> {
+        let from = self.qtype(node, 0)?;
+        let x = self.view(node, 0)?;
+        let tensor = self.constant(node, 1)?.clone();
+        if tensor.len() != from.count() || tensor.dtype().size_bytes() != Some(1) {
+            return Err(ScoreError::unsupported(format!(
+                "a table of {} of {}",
+                tensor.len(),
+                tensor.dtype()
+            )));
+        }
+        let table = by_byte(from, &Ints::of(&tensor)?.values().iter().map(|v| *v as u8).collect::<Vec<_>>());
+        let y = self.allocate_output(node, &x.order(), 1)?;
+        self.copy(node, &x, &y, Some(&table))
+    }
+
+    /// A clamp of integers is a table, too.
+    pub(super) fn clip(&mut self, node: &Node) -> Result<()> {
+        let qtype = self.qtype(node, 0)?;
+        let bound = |planner: &Self, i: usize, none: i32| match node.input(i) {
+            None => Ok(none),
+            Some(_) => Ok(Ints::of(planner.constant(node, i)?)?.values().first().copied().unwrap_or(none)),
+        };
+        let (low, high) = (bound(self, 1, qtype.min())?, bound(self, 2, qtype.max())?);
+        let x = self.view(node, 0)?;
+        let entries = (qtype.min()..=qtype.max()).map(|q| q.max(low).min(high) as u8).collect::<Vec<_>>();
+        let y = self.allocate_output(node, &x.order(), 1)?;
+        self.copy(node, &x, &y, Some(&by_byte(qtype, &entries)))
+    }
+}
+
+/// A table that begins with the least integer, as one that is looked up by the byte.
+pub(super) fn by_byte(qtype: QType, entries: &[u8]) -> Vec<u8> {
+    let first = (qtype.min() & 0xff) as usize;
+    (0..entries.len())
+        .map(|byte| entries.get((byte + entries.len() - first) % entries.len()).copied().unwrap_or(0))
+        .collect()
+}
+
+/// The view as one of a shape that it broadcasts to.
+fn broadcast(view: &View, shape: &[usize]) -> Result<View> {
+    let wrong = || ScoreError::bad_model(format!("{:?} does not broadcast to {shape:?}", view.shape));
+    let missing = shape.len().checked_sub(view.shape.len()).ok_or_else(wrong)?;
+    let mut strides = vec![0; missing];
+    for (axis, length) in view.shape.iter().enumerate() {
+        match shape.get(missing + axis) {
+            Some(n) if n == length => strides.push(view.stride(axis)),
+            Some(_) if *length == 1 => strides.push(0),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(View { shape: shape.to_vec(), strides, ..view.clone() })
+}
+
+pub(super) fn too_many(what: &str) -> ScoreError {
+    ScoreError::unsupported(format!("{what}: more axes than the engine steps through at once"))
+}

@@ -1,0 +1,80 @@
+use super::*;
+use crate::graph::rewrite::{remove_identities, to_integers};
+use crate::graph::testing::graph_of;
+
+const CONSTANTS: &str = "s = f32[] 0.5\nt = f32[] 0.25\nz = u8[] 128";
+
+fn planned(text: &str) -> Result<Plan> {
+    let mut graph = graph_of(&format!("{CONSTANTS}\n{text}"));
+    to_integers(&mut graph).unwrap();
+    graph.tidy().unwrap();
+    remove_identities(&mut graph).unwrap();
+    graph.tidy().unwrap();
+    plan(&graph)
+}
+
+fn kernels(plan: &Plan) -> Vec<Kernel> {
+    plan.launches.iter().map(|l| l.kernel).collect()
+}
+
+#[test]
+fn quantising_and_dequantising_at_the_edges_is_staging() {
+    let plan = planned(
+        "x: f32[2, 3]\nq = QuantizeLinear(x, s, z)\nf = DequantizeLinear(q, s, z)\nr = Sigmoid(f)\nu = QuantizeLinear(r, t, z)\ny = DequantizeLinear(u, t, z)\n-> y",
+    )
+    .unwrap();
+    assert_eq!(kernels(&plan), [Kernel::Move]);
+    assert!(matches!(plan.inputs[0].staging, Staging::Quantize(p) if p.scale() == 0.5));
+    assert!(matches!(plan.outputs[0].staging, Staging::Dequantize(p) if p.scale() == 0.25));
+    assert!(plan.arena_bytes >= 2 * 64 + SLACK_BYTES);
+}
+
+#[test]
+fn moves_that_strides_can_say_launch_nothing() {
+    let plan = planned(
+        "x: u8[2, 3, 4]
+         f = DequantizeLinear(x, s, z)
+         a = Transpose<perm=[0 2 1]>(f)
+         qa = QuantizeLinear(a, s, z)
+         fa = DequantizeLinear(qa, s, z)
+         one = i64[1] 1
+         two = i64[1] 3
+         c = Slice(fa, one, two, one)
+         qc = QuantizeLinear(c, s, z)
+         y = DequantizeLinear(qc, s, z)
+         -> y",
+    )
+    .unwrap();
+    assert_eq!(kernels(&plan), []);
+    assert_eq!(
+        (plan.outputs[0].shape.clone(), plan.outputs[0].strides.clone()),
+        (vec![2, 2, 3], vec![12, 1, 4])
+    );
+    assert_eq!(plan.outputs[0].offset - plan.inputs[0].offset, 1);
+}
+
+#[test]
+fn what_the_engine_does_not_take_is_named_with_the_reason() {
+    let rows = [
+        ("x: f32[2, 3]\ny = Relu(x)\n-> y", "Relu that makes 'y'", "no kernel"),
+        (
+            "x: f32[2, 3]\nh = Relu(x)\nq = QuantizeLinear(h, s, z)\ny = DequantizeLinear(q, s, z)\n-> y",
+            "Relu",
+            "no kernel",
+        ),
+        (
+            "x: u8[2, 3]\nf = DequantizeLinear(x, s, z)\ny = Neg(f)\n-> y",
+            "DequantizeLinear",
+            "floats are computed with after it",
+        ),
+        (
+            "x: f32[N, 3]\nq = QuantizeLinear(x, s, z)\ny = DequantizeLinear(q, s, z)\n-> y",
+            "QuantizeLinear",
+            "a length is not known",
+        ),
+    ];
+    for (text, node, reason) in rows {
+        let error = planned(text).unwrap_err().to_string();
+        assert!(error.contains(node) && error.contains(reason), "{error}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Descriptors and constants as the kernels read them. The order of words is each kernel's own: the enumeration at its head.
+
+use super::super::view::{Storage, View};
+use crate::error::{Result, ScoreError};
+use crate::int8::{QParams, QType};
+
+/// The engine's kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in super::super) enum Kernel {
+    Matrix,
+    Pack,
+    Depthwise,
+    Elementwise,
+    Move,
+    Pool,
+    Softmax,
+    LayerNorm,
+}
+
+impl Kernel {
+    /// All of them.
+    pub(in super::super) const ALL: [Self; 8] = [
+        Self::Matrix,
+        Self::Pack,
+        Self::Depthwise,
+        Self::Elementwise,
+        Self::Move,
+        Self::Pool,
+        Self::Softmax,
+        Self::LayerNorm,
+    ];
+
+    /// Its name in the sources.
+    pub(in super::super) const fn name(self) -> &'static str {
+        match self {
+            Self::Matrix => "matrix",
+            Self::Pack => "pack",
+            Self::Depthwise => "depthwise",
+            Self::Elementwise => "elementwise",
+            Self::Move => "move",
+            Self::Pool => "pool",
+            Self::Softmax => "softmax",
+            Self::LayerNorm => "layer_norm",
+        }
+    }
+}
+
+/// A word, or what becomes two once storage has its place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Word {
+    Int(i64),
+    Bits(u32),
+    Offset(u64),
+    InArena(Storage, usize),
+}
+
+/// The words of one operator.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Descriptor(Vec<Word>);
+
+impl Descriptor {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A number of 32 bits; whether it fits is looked at when it is written.
+    pub(super) fn int(mut self, value: impl TryInto<i64>) -> Self {
+        self.0.push(Word::Int(value.try_into().unwrap_or(i64::MAX)));
+        self
+    }
+
+    pub(super) fn ints<T: TryInto<i64> + Copy>(self, values: &[T]) -> Self {
+        values.iter().fold(self, |d, v| d.int(*v))
+    }
+
+    pub(super) fn float(mut self, value: f32) -> Self {
+        self.0.push(Word::Bits(value.to_bits()));
+        self
+    }
+
+    /// Where a tensor begins: two words.
+    pub(super) fn view(mut self, view: &View) -> Self {
+        self.0.push(Word::InArena(view.storage, view.offset));
+        self
+    }
+
+    /// A place in the constants: two words.
+    pub(super) fn constant(mut self, offset: usize) -> Self {
+        self.0.push(Word::Offset(offset as u64));
+        self
+    }
+
+    /// A number of 64 bits: two words.
+    pub(super) fn long(mut self, value: u64) -> Self {
+        self.0.push(Word::Offset(value));
+        self
+    }
+
+    pub(super) fn write(&self, words: &mut Vec<i32>, at: impl Fn(Storage) -> usize) -> Result<()> {
+        for word in &self.0 {
+            let long = match word {
+                Word::Int(value) => {
+                    let too_large =
+                        |_| ScoreError::unsupported("a number of its descriptor does not fit 32 bits");
+                    words.push(i32::try_from(*value).map_err(too_large)?);
+                    continue;
+                }
+                Word::Bits(bits) => {
+                    words.push(*bits as i32);
+                    continue;
+                }
+                Word::Offset(value) => *value,
+                Word::InArena(storage, offset) => (at(*storage) + offset) as u64,
+            };
+            words.extend([long as u32 as i32, (long >> 32) as u32 as i32]);
+        }
+        Ok(())
+    }
+}
+
+/// The block of constants.
+#[derive(Debug, Default)]
+pub(super) struct Constants(Vec<u8>);
+
+/// What every table and every packed weight begins at a multiple of.
+const ALIGN_BYTES: usize = 64;
+
+impl Constants {
+    /// Adds bytes and returns where they begin.
+    pub(super) fn add(&mut self, bytes: &[u8]) -> usize {
+        self.0.resize(self.0.len().next_multiple_of(ALIGN_BYTES), 0);
+        self.0.extend_from_slice(bytes);
+        self.0.len() - bytes.len()
+    }
+
+    pub(super) fn into_bytes(mut self) -> Vec<u8> {
+        // A vector load may go over the end, and no device takes a buffer of nothing.
+        self.0.resize(self.0.len() + ALIGN_BYTES, 0);
+        self.0
+    }
+}
+
+/// The mask that turns a type's bytes into signed ones: u8 less 128.
+pub(super) fn mask(qtype: QType) -> i64 {
+    match qtype {
+        QType::U8 | QType::U16 => 0x80,
+        QType::I8 | QType::I16 => 0,
+    }
+}
+
+/// What the engine's signed number `x'` lacks of `x - zero`: `x - zero = x' + lack`.
+pub(super) fn lack(params: &QParams) -> i32 {
+    match params.qtype() {
+        QType::U8 | QType::U16 => 128 - params.zero_point(),
+        QType::I8 | QType::I16 => -params.zero_point(),
+    }
+}
+
+/// The bounds of a result, less its zero point, as floats: clamping to them comes before the conversion.
+pub(super) fn bounds(to: &QParams) -> (f32, f32) {
+    let less = |bound: i32| (bound - to.zero_point()) as f32;
+    (less(to.qtype().min()), less(to.qtype().max()))
+}
