@@ -89,3 +89,48 @@ fn quantised_digits_equal_the_reference_on_every_device() {
         }
     }
 }
+
+#[path = "oracle/cases.rs"]
+mod cases;
+#[path = "oracle/model.rs"]
+mod model;
+
+#[test]
+fn every_operator_equals_the_reference_on_every_device() {
+    for device in devices() {
+        let fpga = FpgaBackend::new();
+        let options = CompileOptions { lanes: Some(1), ..CompileOptions::default() };
+        for activation in [triscore::int8::QType::U8, triscore::int8::QType::I8] {
+            for operator in cases::OPERATORS {
+                let (mut elements, mut refused, mut failures) = (0, Vec::new(), Vec::new());
+                for seed in 0..120 {
+                    let case = cases::case(operator, activation, seed);
+                    let scorer = match fpga.compile(&case.model, std::slice::from_ref(&device), &options) {
+                        Ok(scorer) => scorer,
+                        Err(e) => {
+                            refused.push(format!("{}: {e}", case.what));
+                            continue;
+                        }
+                    };
+                    let scored = scorer
+                        .score(&case.inputs, &Call::new())
+                        .unwrap_or_else(|e| panic!("{}: {e}", case.what));
+                    let (got, expected) = (scored.tensor(0).unwrap(), expected(&case.model, &case.inputs));
+                    elements += got.len();
+                    let differ = |(a, b): &(&u8, &u8)| a != b;
+                    let wrong = got.as_bytes().iter().zip(expected.as_bytes()).filter(differ).count();
+                    if wrong > 0 || got.shape() != expected.shape() {
+                        failures.push(format!("{}: {wrong} of {} differ", case.what, got.len()));
+                    }
+                }
+                println!(
+                    "{device}: {operator} {activation:?}: {elements} elements, {} differ, {} refused",
+                    failures.len(),
+                    refused.len()
+                );
+                assert!(failures.is_empty(), "{}", failures[..failures.len().min(8)].join("\n"));
+                assert!(refused.is_empty(), "{}", refused[..refused.len().min(8)].join("\n"));
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use opencl3::device::{
     CL_DEVICE_AVAILABLE, CL_DEVICE_GLOBAL_MEM_SIZE, CL_DEVICE_MAX_COMPUTE_UNITS, CL_DEVICE_NAME,
@@ -62,6 +63,9 @@ pub(super) fn place(device: &Device) -> Result<(usize, usize)> {
 
 /// The devices, boards first, or the reason why there is none.
 pub(super) fn probe(named: Option<&Path>) -> Result<Vec<Device>> {
+    // One at a time: PoCL, asked by two threads before it has started, tells the second one that it has no device.
+    static ASKED: Mutex<()> = Mutex::new(());
+    let _asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
     let also = std::env::var("OPENCL_DYLIB_PATH").unwrap_or_default();
     let also = also.split(';').filter(|path| !path.is_empty()).map(PathBuf::from).collect::<Vec<_>>();
     Loader::new(WANTED.open(named, &also)?)?.devices()
