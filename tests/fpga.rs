@@ -134,3 +134,58 @@ fn every_operator_equals_the_reference_on_every_device() {
         }
     }
 }
+
+#[path = "../hardware-tests/networks.rs"]
+mod networks;
+
+fn noise(shape: &[usize], seed: u64) -> Tensor {
+    let mut random = cases::Random::new(seed);
+    let values = (0..shape.iter().product()).map(|_| random.range(0, 2000) as f32 / 1000.0 - 1.0);
+    Tensor::from_slice(shape, &values.collect::<Vec<f32>>()).unwrap()
+}
+
+/// A quantised model that gives every integer tensor in it, beside its outputs.
+fn with_every_integer(model: &Model) -> Model {
+    let graph = Graph::of(model).unwrap();
+    let made = graph.nodes().iter().filter(|n| n.is("QuantizeLinear")).filter_map(|n| n.output(0));
+    let outputs = made.chain(graph.outputs().iter().copied()).collect::<Vec<_>>();
+    let nodes = graph.nodes().iter().collect::<Vec<_>>();
+    let proto = graph.part_to_model(&nodes, graph.inputs(), &outputs).unwrap();
+    Model::from_bytes(encode(&proto).unwrap(), &ReadLimits::default()).unwrap()
+}
+
+/// Every integer tensor of whole networks, on the device and in ONNX Runtime.
+#[test]
+fn whole_networks_equal_onnx_runtime_in_every_tensor() {
+    let networks = [
+        ("SqueezeNet", networks::squeezenet(64, 100), 64),
+        ("a small ResNet", networks::resnet(&[1, 1, 1, 1], 16, 64, 100), 64),
+        ("ResNet-50", networks::resnet(&[3, 4, 6, 3], 64, 224, 1000), 224),
+    ];
+    let cpu = CpuBackend::new();
+    for (name, bytes, image) in networks {
+        let float = Model::from_bytes(bytes, &ReadLimits::default()).unwrap();
+        let samples = (0..2).map(|i| vec![noise(&[1, 3, image, image], i)]).collect::<Vec<_>>();
+        let done =
+            quantize(&float, &samples, &Scheme::default(), Calibration::MinMax, &cpu, &|_, _, _| {}).unwrap();
+        let model = Model::from_bytes(encode(&done.model).unwrap(), &ReadLimits::default()).unwrap();
+        let model = with_every_integer(&model);
+        let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..CompileOptions::default() };
+        let x = [noise(&[1, 3, image, image], 99)];
+        let expected =
+            cpu.compile(&model, &cpu.probe().unwrap(), &options).unwrap().score(&x, &Call::new()).unwrap();
+        for device in devices() {
+            let scorer = FpgaBackend::new().compile(&model, std::slice::from_ref(&device), &options).unwrap();
+            let got = scorer.score(&x, &Call::new()).unwrap();
+            let mut elements = 0;
+            for (i, port) in model.signature().outputs().iter().enumerate() {
+                let (got, expected) = (got.tensor(i).unwrap(), expected.tensor(i).unwrap());
+                let wrong = got.as_bytes().iter().zip(expected.as_bytes()).filter(|(a, b)| a != b).count();
+                assert_eq!((got.shape(), wrong), (expected.shape(), 0), "{device}: {name}: {}", port.name);
+                elements += got.len();
+            }
+            let tensors = model.signature().outputs().len();
+            println!("{device}: {name}: {elements} elements of {tensors} tensors equal ONNX Runtime's");
+        }
+    }
+}

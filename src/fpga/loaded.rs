@@ -30,8 +30,12 @@ pub(super) struct Constants {
 pub(super) struct Plans {
     graph: Graph,
     engine: Arc<Engine>,
-    loaded: Mutex<Vec<(Vec<Vec<usize>>, Arc<Loaded>)>>,
+    /// By the inputs' shapes; the one that was used last stands last.
+    loaded: Mutex<Vec<(Shapes, Arc<Loaded>)>>,
 }
+
+/// The shapes of all inputs.
+type Shapes = Vec<Vec<usize>>;
 
 /// So many plans are kept; the one that was not used for longest goes.
 const MOST_PLANS: usize = 16;

@@ -65,10 +65,14 @@ impl Tapped {
         for value in values {
             places.push(match graph.inputs().iter().position(|i| i == value) {
                 Some(at) => Place::Input(at),
-                None => {
-                    outputs.push(*value);
-                    Place::Output(outputs.len() - 1)
-                }
+                // A value may be asked for twice, as a layer's and as the model's; an output has one name.
+                None => match outputs.iter().position(|o| o == value) {
+                    Some(at) => Place::Output(at),
+                    None => {
+                        outputs.push(*value);
+                        Place::Output(outputs.len() - 1)
+                    }
+                },
             });
         }
         if outputs.is_empty() {

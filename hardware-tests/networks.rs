@@ -1,0 +1,235 @@
+//! Whole networks with seeded weights, made in memory: SqueezeNet 1.1 and ResNet, as exporters write them.
+//!
+//! The ONNX project's own test models have constant weights, so every output is one number; these have weights that keep activations in range through
+//! the depth (He et al. 2015), so that what is computed wrongly is seen.
+
+use triscore::graph::encode;
+use triscore::model::onnx::attribute_proto::AttributeType;
+use triscore::model::onnx::tensor_shape_proto::{Dimension, dimension};
+use triscore::model::onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    TypeProto, ValueInfoProto, type_proto,
+};
+
+/// A network that is being put together; every method adds a layer and returns its output's name.
+struct Network {
+    graph: GraphProto,
+    state: u64,
+}
+
+impl Network {
+    fn new(shape: &[i64]) -> Self {
+        let graph = GraphProto {
+            name: Some("network".to_owned()),
+            input: vec![port("x", shape)],
+            ..Default::default()
+        };
+        Self { graph, state: 0x5eed_5eed_5eed_5eed }
+    }
+
+    /// About normally distributed, of variance one: the sum of twelve even ones.
+    fn normal(&mut self) -> f32 {
+        let mut sum = -6.0;
+        for _ in 0..12 {
+            self.state ^= self.state << 13;
+            self.state ^= self.state >> 7;
+            self.state ^= self.state << 17;
+            sum += (self.state >> 40) as f32 / (1u32 << 24) as f32;
+        }
+        sum
+    }
+
+    fn tensor(&mut self, name: &str, dims: &[i64], mut value: impl FnMut(&mut Self) -> f32) -> String {
+        let count = dims.iter().product::<i64>();
+        let values = (0..count).flat_map(|_| value(self).to_le_bytes()).collect::<Vec<u8>>();
+        self.graph.initializer.push(TensorProto {
+            name: Some(name.to_owned()),
+            data_type: Some(1),
+            dims: dims.to_vec(),
+            raw_data: Some(values.into()),
+            ..Default::default()
+        });
+        name.to_owned()
+    }
+
+    fn node(&mut self, op: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let output = format!("{}_{}", op.to_lowercase(), self.graph.node.len());
+        self.graph.node.push(NodeProto {
+            name: Some(output.clone()),
+            op_type: Some(op.to_owned()),
+            input: inputs.iter().map(|n| (*n).to_owned()).collect(),
+            output: vec![output.clone()],
+            attribute: attributes,
+            ..Default::default()
+        });
+        output
+    }
+
+    /// A convolution with He-scaled weights, and a bias where nothing else shifts what it makes.
+    fn conv(
+        &mut self,
+        x: &str,
+        channels: [i64; 2],
+        kernel: i64,
+        stride: i64,
+        pad: i64,
+        with_bias: bool,
+    ) -> String {
+        let [inputs, outputs] = channels;
+        let name = format!("w{}", self.graph.node.len());
+        let scale = (2.0 / (inputs * kernel * kernel) as f32).sqrt();
+        let w = self.tensor(&name, &[outputs, inputs, kernel, kernel], |n| n.normal() * scale);
+        let mut read = vec![x.to_owned(), w];
+        if with_bias {
+            read.push(self.tensor(&format!("{name}_bias"), &[outputs], |n| n.normal() * 0.1));
+        }
+        let read = read.iter().map(String::as_str).collect::<Vec<_>>();
+        let attributes =
+            vec![ints("kernel_shape", &[kernel; 2]), ints("strides", &[stride; 2]), ints("pads", &[pad; 4])];
+        self.node("Conv", &read, attributes)
+    }
+
+    /// Batch normalisation with statistics of about what comes in; `gain` is what it multiplies with.
+    fn batch_norm(&mut self, x: &str, channels: i64, gain: f32) -> String {
+        let name = format!("bn{}", self.graph.node.len());
+        let parts = [
+            self.tensor(&format!("{name}_scale"), &[channels], |n| gain * (1.0 + 0.1 * n.normal())),
+            self.tensor(&format!("{name}_shift"), &[channels], |n| 0.1 * n.normal()),
+            self.tensor(&format!("{name}_mean"), &[channels], |n| 0.1 * n.normal()),
+            self.tensor(&format!("{name}_variance"), &[channels], |n| 1.0 + 0.1 * n.normal().abs()),
+        ];
+        let read = std::iter::once(x).chain(parts.iter().map(String::as_str)).collect::<Vec<_>>();
+        self.node("BatchNormalization", &read, vec![])
+    }
+
+    fn relu(&mut self, x: &str) -> String {
+        self.node("Relu", &[x], vec![])
+    }
+
+    fn max_pool(&mut self, x: &str, kernel: i64, stride: i64, pad: i64) -> String {
+        let attributes =
+            vec![ints("kernel_shape", &[kernel; 2]), ints("strides", &[stride; 2]), ints("pads", &[pad; 4])];
+        self.node("MaxPool", &[x], attributes)
+    }
+
+    fn finish(mut self, output: &str, classes: i64) -> Vec<u8> {
+        let last = self.graph.node.last_mut().unwrap();
+        assert_eq!(last.output, [output]);
+        last.output = vec!["logits".to_owned()];
+        self.graph.output.push(port("logits", &[-1, classes]));
+        let model = ModelProto {
+            ir_version: Some(8),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(17) }],
+            graph: Some(self.graph),
+            ..Default::default()
+        };
+        encode(&model).unwrap().to_vec()
+    }
+}
+
+/// ResNet with bottleneck blocks (He et al. 2016): 3, 4, 6 and 3 of them, 64 channels wide, of 224 × 224 pixels is ResNet-50.
+pub(crate) fn resnet(depths: &[usize], width: i64, image: i64, classes: i64) -> Vec<u8> {
+    let mut n = Network::new(&[-1, 3, image, image]);
+    let stem = n.conv("x", [3, width], 7, 2, 3, false);
+    let stem = n.batch_norm(&stem, width, 1.0);
+    let stem = n.relu(&stem);
+    let mut x = n.max_pool(&stem, 3, 2, 1);
+    let mut channels = width;
+    for (stage, depth) in depths.iter().enumerate() {
+        let inner = width << stage;
+        for block in 0..*depth {
+            let stride = if block == 0 && stage > 0 { 2 } else { 1 };
+            let shortcut = match block {
+                0 => {
+                    let projected = n.conv(&x, [channels, 4 * inner], 1, stride, 0, false);
+                    n.batch_norm(&projected, 4 * inner, 0.7)
+                }
+                _ => x.clone(),
+            };
+            let a = n.conv(&x, [channels, inner], 1, 1, 0, false);
+            let a = n.batch_norm(&a, inner, 1.0);
+            let a = n.relu(&a);
+            let b = n.conv(&a, [inner, inner], 3, stride, 1, false);
+            let b = n.batch_norm(&b, inner, 1.0);
+            let b = n.relu(&b);
+            let c = n.conv(&b, [inner, 4 * inner], 1, 1, 0, false);
+            let c = n.batch_norm(&c, 4 * inner, 0.4);
+            let sum = n.node("Add", &[&c, &shortcut], vec![]);
+            x = n.relu(&sum);
+            channels = 4 * inner;
+        }
+    }
+    let pooled = n.node("GlobalAveragePool", &[&x], vec![]);
+    let flat = n.node("Flatten", &[&pooled], vec![]);
+    let scale = (1.0 / channels as f32).sqrt();
+    let w = n.tensor("fc", &[classes, channels], |n| n.normal() * scale);
+    let b = n.tensor("fc_bias", &[classes], |n| n.normal() * 0.1);
+    let out = n.node("Gemm", &[&flat, &w, &b], vec![int("transB", 1)]);
+    n.finish(&out, classes)
+}
+
+/// SqueezeNet 1.1 (Iandola et al. 2016).
+pub(crate) fn squeezenet(image: i64, classes: i64) -> Vec<u8> {
+    let mut n = Network::new(&[-1, 3, image, image]);
+    let stem = n.conv("x", [3, 64], 3, 2, 0, true);
+    let stem = n.relu(&stem);
+    let mut x = n.max_pool(&stem, 3, 2, 0);
+    let mut channels = 64;
+    for (place, (squeeze, expand)) in
+        [(16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256)]
+            .into_iter()
+            .enumerate()
+    {
+        if place == 2 || place == 4 {
+            x = n.max_pool(&x, 3, 2, 0);
+        }
+        let s = n.conv(&x, [channels, squeeze], 1, 1, 0, true);
+        let s = n.relu(&s);
+        let narrow = n.conv(&s, [squeeze, expand], 1, 1, 0, true);
+        let narrow = n.relu(&narrow);
+        let wide = n.conv(&s, [squeeze, expand], 3, 1, 1, true);
+        let wide = n.relu(&wide);
+        x = n.node("Concat", &[&narrow, &wide], vec![int("axis", 1)]);
+        channels = 2 * expand;
+    }
+    let last = n.conv(&x, [channels, classes], 1, 1, 0, true);
+    let last = n.relu(&last);
+    let pooled = n.node("GlobalAveragePool", &[&last], vec![]);
+    let out = n.node("Flatten", &[&pooled], vec![]);
+    n.finish(&out, classes)
+}
+
+fn port(name: &str, shape: &[i64]) -> ValueInfoProto {
+    let dim = |n: &i64| Dimension {
+        value: Some(match n {
+            -1 => dimension::Value::DimParam("N".to_owned()),
+            n => dimension::Value::DimValue(*n),
+        }),
+        ..Default::default()
+    };
+    let shape = TensorShapeProto { dim: shape.iter().map(dim).collect() };
+    let tensor = type_proto::Tensor { elem_type: Some(1), shape: Some(shape) };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Int.into()),
+        i: Some(value),
+        ..Default::default()
+    }
+}
+
+fn ints(name: &str, values: &[i64]) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Ints.into()),
+        ints: values.to_vec(),
+        ..Default::default()
+    }
+}
