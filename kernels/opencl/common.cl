@@ -35,13 +35,17 @@
 // Lanes of a vector: channels, mostly.
 #define LANES 16
 
+// Rounds half to even what is below 2^22: with 1.5 * 2^23 added, the lowest bit of the mantissa is the one before the point. One emulator's
+// compiler gets the conversion of float vectors to integers wrong on some processors, and every device has an adder.
+static int16 round_half_even(float16 v) { return as_int16(v + 12582912.0f) - 0x4b400000; }
+
 // How an accumulator becomes an integer of the output: clamp(round_half_even(acc * factor), low, high) + zero, where low and
 // high are less the zero point, so that the clamp may come before the conversion and none can overflow.
 #ifndef INTEGER_REQUANT
 static int16 requantize(int16 sum, float16 factor, float low, float high, int zero)
 {
     float16 steps = convert_float16_rte(sum) * factor;
-    return convert_int16_rte(clamp(steps, low, high)) + zero;
+    return round_half_even(clamp(steps, low, high)) + zero;
 }
 #else
 // The same without a float unit: the sum rounded to 24 bits, its product with the factor's mantissa rounded to 24 bits, and that to an

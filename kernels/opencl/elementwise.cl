@@ -39,7 +39,7 @@ FPGA_TASK elementwise(ENGINE_ARGUMENTS)
                     } else {
                         value = fma(convert_float16_rte(p), (float16)f0, fma(convert_float16_rte(q), (float16)f1, (float16)f2));
                     }
-                    int16 rounded = convert_int16_rte(clamp(value, low, high));
+                    int16 rounded = round_half_even(clamp(value, low, high));
                     store_lanes(convert_uchar16(rounded & 0xff), y + i, n3 - i);
                 }
             }
