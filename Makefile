@@ -4,7 +4,11 @@
 CARGO ?= cargo
 ORT := third_party/onnxruntime/libonnxruntime.so
 
-.PHONY: help setup build demo test lint docs bench bench-server bench-scripts fuzz clean
+# Kernels that PoCL has built are kept here, and its threads on cores of their own: without that the system may run both on one.
+export POCL_CACHE_DIR ?= $(CURDIR)/target/pocl-cache
+export POCL_AFFINITY ?= 1
+
+.PHONY: help setup build demo test test-fpga lint docs bench bench-engine bench-server bench-scripts fuzz clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,11 +23,20 @@ demo: build ## register a model, deploy it, score a real digit, clean up
 	@scripts/demo.sh
 
 test: setup ## all tests
+	@scripts/install-opencl.sh
 	@scripts/setup-python.sh contract
 	$(CARGO) test --locked
 	.venv/bin/python -m unittest discover -s tests/contract
 	.venv/bin/python tests/contract/differential.py --triscore 'target/debug/triscore serve --ic {ic} --dc {dc} --port {port}'
 	python3 tests/tutorial.py --triscore target/debug/triscore
+
+test-fpga: setup ## the FPGA engine on Intel's emulator, and under Oclgrind (installs both)
+	@scripts/install-opencl.sh --emulator
+	OCL_ICD_VENDORS=$(CURDIR)/third_party/fpga-emulator/lib/libintelocl_emu.so TRISCORE_CASES=40 $(CARGO) test --locked --test fpga -- every_operator quantised --nocapture
+	@scripts/install-opencl.sh --oclgrind
+	@rm -f target/oclgrind.log
+	OCL_ICD_VENDORS=/usr/lib/oclgrind/liboclgrind-rt-icd.so OCLGRIND_DATA_RACES=1 OCLGRIND_LOCAL_MEM_SIZE=262144 OCLGRIND_LOG=target/oclgrind.log TRISCORE_CASES=20 $(CARGO) test --locked --test fpga -- every_operator --nocapture --test-threads=1
+	@if [ -s target/oclgrind.log ]; then head -n 40 target/oclgrind.log; exit 1; fi
 
 lint: ## formatting, clippy, every feature on its own
 	$(CARGO) fmt --check
@@ -35,6 +48,10 @@ docs: ## the documentation, without a warning
 
 bench: setup ## ratios against bare ONNX Runtime, side by side in one run
 	$(CARGO) bench --locked --bench ratios
+
+bench-engine: setup ## the FPGA engine beside ONNX Runtime, on the first OpenCL device
+	@scripts/install-opencl.sh
+	$(CARGO) bench --locked --bench engine
 
 bench-server: build ## the server against the Azure ML inference server (installs it into .venv; wants wrk)
 	$(CARGO) build --release --locked --example bare_axum

@@ -17,6 +17,8 @@ mod output;
 mod overrides;
 mod package;
 mod profile;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
+mod quantize;
 mod score;
 mod serve;
 mod service_view;
@@ -68,6 +70,9 @@ enum Command {
     Devices,
     /// Print a model's signature, operators, size, and where each backend would run it.
     Inspect(inspect::Args),
+    /// Make a model compute on 8-bit integers, as an FPGA wants it, and report what that costs.
+    #[cfg(any(feature = "cuda", feature = "opencl"))]
+    Quantize(quantize::Args),
     /// Score a model once, without a server.
     Score(score::Args),
     /// Register, list, change and deploy models.
@@ -171,6 +176,8 @@ fn run(command: Command, global: &Global, out: &Output) -> Result<()> {
     match command {
         Command::Devices => devices::run(global, out),
         Command::Inspect(args) => inspect::run(&args, global, out),
+        #[cfg(any(feature = "cuda", feature = "opencl"))]
+        Command::Quantize(args) => quantize::run(&args, global, out),
         Command::Score(args) => score::run(&args, global, out),
         Command::Model { command, azure } => {
             azure.note(out)?;

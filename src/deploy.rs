@@ -29,4 +29,5 @@ pub use inference::{
 pub use machine::Machine;
 pub use report::Warning;
 pub use requirement::Requirement;
+#[cfg(feature = "server")]
 pub(crate) use text::{MAX_BYTES as MAX_SMALL_FILE_BYTES, read as read_small_file};

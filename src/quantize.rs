@@ -9,6 +9,7 @@
 
 mod calibrate;
 pub mod insert;
+pub mod plot;
 pub mod range;
 pub mod reference;
 mod report;

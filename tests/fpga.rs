@@ -95,6 +95,11 @@ mod cases;
 #[path = "oracle/model.rs"]
 mod model;
 
+/// Cases of each operator: `TRISCORE_CASES` says fewer for devices that are slow.
+fn cases_each() -> u64 {
+    std::env::var("TRISCORE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(120)
+}
+
 #[test]
 fn every_operator_equals_the_reference_on_every_device() {
     let mut all = Vec::new();
@@ -104,7 +109,7 @@ fn every_operator_equals_the_reference_on_every_device() {
         for activation in [triscore::int8::QType::U8, triscore::int8::QType::I8] {
             for operator in cases::OPERATORS {
                 let (mut elements, mut refused, mut failures) = (0, Vec::new(), Vec::new());
-                for seed in 0..120 {
+                for seed in 0..cases_each() {
                     let case = cases::case(operator, activation, seed);
                     let scorer = match fpga.compile(&case.model, std::slice::from_ref(&device), &options) {
                         Ok(scorer) => scorer,

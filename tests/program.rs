@@ -23,6 +23,8 @@ mod models;
 mod numpy;
 #[path = "program/profile.rs"]
 mod profile;
+#[path = "program/quantize.rs"]
+mod quantize;
 #[path = "program/races.rs"]
 mod races;
 #[path = "program/requests.rs"]

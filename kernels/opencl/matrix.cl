@@ -53,7 +53,7 @@ static void stage_padding(__local short *row, int k, int length, short value, in
 }
 
 // Stages elements [k0, k1) of the window of one output pixel.
-static void stage_pixel(__local short *row, __global const uchar *x, __global const int *restrict words, int at, int out_row, int out_column, int k0, int k1)
+static void stage_pixel(__local short *row, __global const uchar *x, __global const int *words, int at, int out_row, int out_column, int k0, int k1)
 {
     int channels = WORD(M_CHANNELS), height = WORD(M_HEIGHT), width = WORD(M_WIDTH), pixel = WORD(M_X_PIXEL);
     int kernel_w = WORD(M_KERNEL_W), dilation_w = WORD(M_DILATION_W);
