@@ -10,8 +10,7 @@
 //! 1. `import` reads the messages, `upgrade` brings each node into the form of [`OPSET`];
 //! 2. `types` and [`shapes`] infer element types and shapes, the batch axis staying free;
 //! 3. [`fold`] computes what is constant, `edit` removes what nobody reads;
-//! 4. [`rewrite`] holds the rewrites that backends share, each in a file of its own with a graph before and after;
-//! 5. [`partition`] cuts a graph into parts for a device and for its host.
+//! 4. [`rewrite`] holds the rewrites that backends share, each in a file of its own with a graph before and after.
 //!
 //! # Invariants
 //! - Nodes stand in an order in which they can run; every value is made by one node, or is an input or a constant.

@@ -2,7 +2,7 @@
 //!
 //! Post-training static quantisation: the float model is [simplified](crate::graph::rewrite::simplify), run on samples to see which values its
 //! tensors take, and written with Q/DQ pairs in place ([`insert`]), which every runtime of ONNX runs. Devices compute on the integers behind
-//! the pairs ([`to_integers`](crate::graph::rewrite::to_integers)); [`reference`] says, to the bit, what they must get.
+//! the pairs ([`to_integers`](crate::graph::rewrite::to_integers)); [`mod@reference`] says, to the bit, what they must get.
 //!
 //! What it cost is measured, not assumed: [`quantize`] runs both models on samples and [reports](Report) every layer's signal-to-noise
 //! ratio, the worst first.

@@ -170,7 +170,9 @@ fn numbers(d: &Difference) -> Value {
 
 fn as_json(args: &Args, report: &Report, samples: usize, (before, after): (u64, u64)) -> Value {
     let with = |mut value: Value, name: &str, text: &str| {
-        value[name] = json!(text);
+        if let Some(map) = value.as_object_mut() {
+            map.insert(name.to_owned(), json!(text));
+        }
         value
     };
     let layers = report
