@@ -4,13 +4,14 @@
 #![cfg(all(feature = "cpu", feature = "opencl", feature = "cli"))]
 
 use std::path::Path;
+use std::time::Duration;
 
 use triscore::cpu::CpuBackend;
 use triscore::fpga::FpgaBackend;
 use triscore::graph::{Graph, encode, rewrite};
 use triscore::model::ReadLimits;
 use triscore::quantize::{Calibration, Scheme, quantize, reference};
-use triscore::{Backend, Call, CompileOptions, Device, Model, Tensor};
+use triscore::{Backend, Call, CompileOptions, Device, ErrorKind, Health, Model, Tensor};
 
 fn models(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
@@ -107,7 +108,7 @@ fn every_operator_equals_the_reference_on_every_device() {
         let fpga = FpgaBackend::new();
         let options = CompileOptions { lanes: Some(1), ..CompileOptions::default() };
         for activation in [triscore::int8::QType::U8, triscore::int8::QType::I8] {
-            for operator in cases::OPERATORS {
+            for operator in cases::OPERATORS.iter().chain(cases::OUR_OWN) {
                 let (mut elements, mut refused, mut failures) = (0, Vec::new(), Vec::new());
                 for seed in 0..cases_each() {
                     let case = cases::case(operator, activation, seed);
@@ -194,4 +195,135 @@ fn whole_networks_equal_onnx_runtime_in_every_tensor() {
             println!("{device}: {name}: {elements} elements of {tensors} tensors equal ONNX Runtime's");
         }
     }
+}
+
+/// Memory of this process in bytes, as the system counts it.
+fn resident_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn eight_callers_get_what_one_gets_and_memory_stays() {
+    const CALLS: usize = 1000;
+    for device in devices() {
+        let (model, x) = (quantized("digits_cnn"), heldout("digits_cnn"));
+        let scorer = FpgaBackend::new()
+            .compile(&model, std::slice::from_ref(&device), &CompileOptions::default())
+            .unwrap();
+        let inputs = (0..16).map(|i| [x.rows(0, i..i + 1 + i % 3).unwrap()]).collect::<Vec<_>>();
+        let score = |i: usize| {
+            scorer.score(&inputs[i % 16], &Call::new()).unwrap().tensor(0).unwrap().as_bytes().to_vec()
+        };
+        let serial = (0..16).map(score).collect::<Vec<_>>();
+        // Every lane has seen every shape before memory is looked at.
+        let run = |calls: usize| {
+            std::thread::scope(|s| {
+                for caller in 0..8 {
+                    let (score, serial) = (&score, &serial);
+                    s.spawn(move || {
+                        (0..calls).for_each(|i| {
+                            assert_eq!(score(i + caller), serial[(i + caller) % 16], "call {i} of {caller}")
+                        })
+                    });
+                }
+            });
+        };
+        run(100);
+        let before = resident_bytes();
+        run(CALLS);
+        let grown = resident_bytes().saturating_sub(before);
+        println!("{device}: 8 × {CALLS} scores equal serial ones; memory grew by {grown} bytes");
+        assert!(grown < 16 << 20, "{device}: {grown} bytes more after {} scores", 8 * CALLS);
+        // Rows scored together are rows scored alone.
+        let together = scorer.score(&[x.rows(0, 0..5).unwrap()], &Call::new()).unwrap();
+        let alone = (0..5).flat_map(|i| {
+            scorer
+                .score(&[x.rows(0, i..i + 1).unwrap()], &Call::new())
+                .unwrap()
+                .tensor(0)
+                .unwrap()
+                .as_bytes()
+                .to_vec()
+        });
+        assert_eq!(together.tensor(0).unwrap().as_bytes(), alone.collect::<Vec<_>>());
+        assert_eq!(scorer.health(), Health::Ready);
+    }
+}
+
+#[test]
+fn a_call_ends_in_time_and_the_lane_is_as_good_as_before() {
+    let float = Model::from_bytes(networks::squeezenet(96, 100), &ReadLimits::default()).unwrap();
+    let samples = [vec![noise(&[1, 3, 96, 96], 0)]];
+    let done = quantize(
+        &float,
+        &samples,
+        &Scheme::default(),
+        Calibration::MinMax,
+        &CpuBackend::new(),
+        &|_, _, _| {},
+    );
+    let model = Model::from_bytes(encode(&done.unwrap().model).unwrap(), &ReadLimits::default()).unwrap();
+    for device in devices() {
+        let options = CompileOptions { lanes: Some(1), ..CompileOptions::default() };
+        let scorer = FpgaBackend::new().compile(&model, std::slice::from_ref(&device), &options).unwrap();
+        let x = [noise(&[1, 3, 96, 96], 1)];
+        let right = scorer.score(&x, &Call::new()).unwrap().tensor(0).unwrap().as_bytes().to_vec();
+        for us in [0, 50, 200, 500, 1000, 3000] {
+            // In the middle of staging, of computing, or not at all: whatever it meets, the next call is right.
+            if let Err(e) = scorer.score(&x, &Call::new().with_timeout(Duration::from_micros(us))) {
+                assert_eq!(e.kind(), ErrorKind::DeadlineExceeded, "{e}");
+            }
+            let after = scorer.score(&x, &Call::new()).unwrap();
+            assert_eq!(after.tensor(0).unwrap().as_bytes(), right, "{device}: after a call of {us} µs");
+        }
+        let late = scorer.score(&x, &Call::new().with_timeout(Duration::ZERO)).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
+        assert_eq!(scorer.health(), Health::Ready);
+    }
+}
+
+/// Two emulated devices need drivers that are told so before they start: a process of its own.
+#[test]
+fn lanes_spread_over_two_devices() {
+    const INSIDE: &str = "TRISCORE_TEST_TWO_DEVICES";
+    if std::env::var_os(INSIDE).is_none() {
+        let own = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["lanes_spread_over_two_devices", "--exact", "--nocapture"])
+            .env(INSIDE, "1")
+            .env("POCL_DEVICES", "pthread pthread")
+            .env("CL_CONFIG_CPU_EMULATE_DEVICES", "2")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&own.stdout);
+        println!("{said}");
+        return assert!(own.status.success(), "{said}{}", String::from_utf8_lossy(&own.stderr));
+    }
+    let found = devices();
+    if found.len() < 2 {
+        return println!("skipped: {} devices", found.len());
+    }
+    let (model, x) = (quantized("digits_res"), heldout("digits_res"));
+    let scorer = FpgaBackend::new().compile(&model, &found[..2], &CompileOptions::default()).unwrap();
+    assert_eq!((scorer.devices().len(), scorer.limits().lanes), (2, 4));
+    let right =
+        [expected(&model, &[x.rows(0, 0..1).unwrap()]), expected(&model, &[x.rows(0, 1..3).unwrap()])];
+    std::thread::scope(|s| {
+        for caller in 0..8 {
+            let (scorer, x, right) = (&scorer, &x, &right);
+            s.spawn(move || {
+                for i in 0..50 {
+                    let which = (i + caller) % 2;
+                    let rows = if which == 0 { 0..1 } else { 1..3 };
+                    let scored = scorer.score(&[x.rows(0, rows).unwrap()], &Call::new()).unwrap();
+                    assert_eq!(
+                        scored.tensor(0).unwrap().as_bytes(),
+                        right[which].as_bytes(),
+                        "call {i} of {caller}"
+                    );
+                }
+            });
+        }
+    });
+    println!("400 scores on {} and {} equal the reference", found[0], found[1]);
 }

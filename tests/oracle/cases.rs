@@ -196,6 +196,9 @@ pub(crate) const OPERATORS: &[&str] = &[
     "Clip",
 ];
 
+/// Operators whose arithmetic is our own: devices are held to the reference, which says what it is.
+pub(crate) const OUR_OWN: &[&str] = &["LayerNormalization"];
+
 /// One seeded case of an operator.
 pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
     let mut random = Random::new(seed ^ (operator.len() as u64) << 32 ^ operator.as_bytes()[0] as u64);
@@ -307,6 +310,21 @@ pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
             let shape = dims(&mut making, 3);
             let (x, p) = making.activation(&shape);
             making.finish(&x, p.scale() * 128.0)
+        }
+        "LayerNormalization" => {
+            let (batch, rows) = (making.random.range(1, 3), making.random.range(1, 9));
+            let length = making.random.pick(&[1, 2, 7, 16, 17, 48, 64, 193]);
+            let (x, _) = making.activation(&[batch, rows, length]);
+            let mut parameter = |name: &str, spread: f32| {
+                let values = (0..length).map(|_| making.random.unit() * spread - 0.5).collect::<Vec<_>>();
+                making.builder.constant(name, &Tensor::from_slice(&[length], &values).unwrap())
+            };
+            let (scale, bias) = (parameter("scale", 3.0), parameter("bias", 1.0));
+            let y =
+                making.builder.node("LayerNormalization", &[&x, &scale, &bias], "r", vec![int("axis", -1)]);
+            let zero = making.random.params(making.activation).zero_point();
+            let to = QParams::new(0.005 + making.random.unit() * 0.05, zero, making.activation).unwrap();
+            making.finish_with(&y, to)
         }
         "Clip" => {
             // Behind an addition, with bounds inside the range of the integers or not.
