@@ -119,8 +119,9 @@ impl Planner<'_> {
         match node.op.name.as_str() {
             // At the edges they are the host's staging, and are dealt with there.
             "QuantizeLinear" | "DequantizeLinear" => self.edge(node),
-            "QLinearConv" => self.conv(node),
+            "QLinearConv" | "ConvInteger" => self.conv(node),
             "QLinearMatMul" => self.matmul(node),
+            "MatMulInteger" => self.matmul_integer(node),
             "QGemm" => self.gemm(node),
             "QLinearAdd" | "QLinearMul" => self.binary(node),
             "QLinearConcat" => self.concat(node),
@@ -247,10 +248,7 @@ impl Planner<'_> {
 
     fn weight_params(&self, node: &Node, input: usize, qtype: QType) -> Result<WeightParams> {
         let scales = self.constant(node, input)?.as_slice::<f32>()?.to_vec();
-        let zeros = match node.input(input + 1) {
-            Some(_) => Ints::of(self.constant(node, input + 1)?)?.values().to_vec(),
-            None => vec![0; scales.len()],
-        };
+        let zeros = self.zero_points(node, input + 1, scales.len())?;
         WeightParams::new(scales, zeros, qtype)
     }
 
@@ -258,6 +256,29 @@ impl Planner<'_> {
     fn quantised(&mut self, node: &Node, input: usize) -> Result<(View, QParams)> {
         let qtype = self.qtype(node, input)?;
         Ok((self.view(node, input)?, self.params(node, input + 1, qtype)?))
+    }
+
+    /// A tensor whose scale does not matter, and its zero point at that place.
+    fn unscaled(&mut self, node: &Node, input: usize, zero: usize) -> Result<(View, QParams)> {
+        let qtype = self.qtype(node, input)?;
+        let zeros = self.zero_points(node, zero, 1)?;
+        let [zero] = zeros.as_slice() else {
+            return Err(ScoreError::unsupported(format!("{} zero points for an activation", zeros.len())));
+        };
+        Ok((self.view(node, input)?, QParams::new(1.0, *zero, qtype)?))
+    }
+
+    /// Zero points alone, for weights of that type.
+    fn unscaled_weights(&self, node: &Node, zero: usize, qtype: QType) -> Result<WeightParams> {
+        let zeros = self.zero_points(node, zero, 1)?;
+        WeightParams::new(vec![1.0; zeros.len()], zeros, qtype)
+    }
+
+    fn zero_points(&self, node: &Node, input: usize, count: usize) -> Result<Vec<i32>> {
+        match node.input(input) {
+            Some(_) => Ok(Ints::of(self.constant(node, input)?)?.values().to_vec()),
+            None => Ok(vec![0; count]),
+        }
     }
 
     /// The parameters of what a node makes, as two inputs.

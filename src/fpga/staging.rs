@@ -3,7 +3,7 @@
 use super::plan::{InputPort, OutputPort, Staging};
 use crate::error::{Result, ScoreError};
 use crate::int8::QType;
-use crate::tensor::{AlignedBytes, DType, Tensor};
+use crate::tensor::{AlignedBytes, Tensor};
 
 /// Bytes from the first element to behind the last one.
 pub(super) fn extent_bytes(shape: &[usize], strides: &[isize], size: usize) -> usize {
@@ -115,14 +115,17 @@ pub(super) fn unstage(port: &OutputPort, bytes: &[u8]) -> Result<Tensor> {
             Tensor::from_slice(&port.shape, &values)
         }
         _ => {
-            let mut values = AlignedBytes::zeroed(count)?;
+            let size = port.size;
+            let mut values = AlignedBytes::zeroed(count * size)?;
             let out = values.as_mut_slice();
             walk(&port.shape, &port.strides, |i, place| {
-                if let Some(slot) = out.get_mut(i) {
-                    *slot = byte(place);
+                if let (Some(to), Some(from)) =
+                    (out.get_mut(i * size..(i + 1) * size), bytes.get(place..place + size))
+                {
+                    to.copy_from_slice(from);
                 }
             });
-            Tensor::new(if port.dtype == DType::I8 { DType::I8 } else { DType::U8 }, &port.shape, values)
+            Tensor::new(port.dtype, &port.shape, values)
         }
     }
 }
@@ -131,6 +134,7 @@ pub(super) fn unstage(port: &OutputPort, bytes: &[u8]) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::int8::QParams;
+    use crate::tensor::DType;
 
     #[test]
     fn elements_go_where_strides_say_and_come_back() {

@@ -59,11 +59,17 @@ enum Operand<'a> {
 
 impl Planner<'_> {
     pub(super) fn conv(&mut self, node: &Node) -> Result<()> {
-        let (x, from) = self.quantised(node, 0)?;
-        let to = self.made(node, 6)?;
-        let tensor = self.constant(node, 3)?.clone();
-        let (integers, params) =
-            (Ints::of(&tensor)?, self.weight_params(node, 4, QType::try_from(tensor.dtype())?)?);
+        // Without an output's parameters the result is the sums themselves.
+        let is_sums = node.is("ConvInteger");
+        let weights_at = if is_sums { 1 } else { 3 };
+        let tensor = self.constant(node, weights_at)?.clone();
+        let (integers, qtype) = (Ints::of(&tensor)?, QType::try_from(tensor.dtype())?);
+        let ((x, from), params, to) = match is_sums {
+            true => (self.unscaled(node, 0, 2)?, self.unscaled_weights(node, 3, qtype)?, None),
+            false => {
+                (self.quantised(node, 0)?, self.weight_params(node, 4, qtype)?, Some(self.made(node, 6)?))
+            }
+        };
         let axes = x.shape.len().saturating_sub(2);
         let refuse = |what: String| Err(ScoreError::unsupported(what));
         if !(1..=2).contains(&axes) || integers.shape().len() != axes + 2 {
@@ -85,7 +91,8 @@ impl Planner<'_> {
         };
         params.check_channels(outputs)?;
         let x = self.channels_contiguous(node, x)?;
-        let y = self.allocate_output(node, &channels_last(axes + 2), 1)?;
+        let size = if is_sums { size_of::<i32>() } else { 1 };
+        let y = self.allocate_output(node, &channels_last(axes + 2), size)?;
         // One axis is a row of an image of one row.
         let two = |list: &[usize], one: usize| match list {
             [a] => [one, *a],
@@ -101,7 +108,7 @@ impl Planner<'_> {
                 (0..axes).map(|a| window.padding(a, x.length(a + 2), kernel_of(a)).0).collect()
             }
         };
-        let bias = match node.input(8) {
+        let bias = match node.input(8).filter(|_| !is_sums) {
             Some(_) => Some(self.constant(node, 8)?.as_slice::<i32>()?.to_vec()),
             None => None,
         };
@@ -123,7 +130,7 @@ impl Planner<'_> {
             x_lack: lack(&from),
         };
         let packed = pack(&weights)?;
-        let factors = Rescale::new(&from, &params, &to);
+        let factors = to.as_ref().map_or(vec![1.0], |to| Rescale::new(&from, &params, to).factors().to_vec());
         let (rows, row_axis) = (axes == 2, axes);
         let stride_of = |v: &View, axis: usize| v.stride(axis);
         let strides_of = |v: &View, channels: usize| {
@@ -134,7 +141,9 @@ impl Planner<'_> {
                 channels as isize,
             ]
         };
-        if groups > 1 && in_group == 1 && group_outputs == 1 && packed.lack == 0 {
+        if let Some(to) =
+            to.as_ref().filter(|_| groups > 1 && in_group == 1 && group_outputs == 1 && packed.lack == 0)
+        {
             return self.depthwise(
                 node,
                 &x,
@@ -144,16 +153,16 @@ impl Planner<'_> {
                 kernel,
                 two(&pads, 0),
                 &from,
-                &to,
+                to,
                 &packed,
-                factors.factors(),
+                &factors,
                 outputs,
                 axes,
             );
         }
         let job = Job {
             x_strides: strides_of(&x, in_group),
-            y_strides: strides_of(&y, group_outputs),
+            y_strides: strides_of(&y, group_outputs * size),
             mask: mask(from.qtype()),
             height: spatial[0],
             width: spatial[1],
@@ -167,13 +176,9 @@ impl Planner<'_> {
             images: x.length(0),
             groups,
             outputs: group_outputs,
-            factors: self.constants.add(bytemuck::cast_slice(&lanes_of(
-                factors.factors(),
-                groups,
-                group_outputs,
-            ))),
+            factors: self.constants.add(bytemuck::cast_slice(&lanes_of(&factors, groups, group_outputs))),
             weights: self.operand(&packed),
-            to: Some(to),
+            to,
             wide: packed.wide,
             row_factor: packed.lack,
             x: &x,
@@ -215,6 +220,18 @@ impl Planner<'_> {
             }
             _ => self.product_of_activations(node, a, &from, &b_params, b_type, to),
         }
+    }
+
+    /// The sums of a product with a constant matrix.
+    pub(super) fn matmul_integer(&mut self, node: &Node) -> Result<()> {
+        let (a, from) = self.unscaled(node, 0, 2)?;
+        let b = self.constant(node, 1)?.clone();
+        let params = self.unscaled_weights(node, 3, QType::try_from(b.dtype())?)?;
+        let b = Ints::of(&b)?;
+        let columns = b.shape().get(1).copied().unwrap_or(0);
+        let at =
+            |_: usize, output: usize, k: usize| b.values().get(k * columns + output).copied().unwrap_or(0);
+        self.product(node, a, &from, (b.shape(), &at), &params, None, None)
     }
 
     pub(super) fn gemm(&mut self, node: &Node) -> Result<()> {

@@ -122,7 +122,7 @@ fn quantize(run: &Run<'_>, node: &Node) -> Result<Vec<Tensor>> {
     let dtype = run.optional(node, 2)?.map_or(DType::U8, Tensor::dtype);
     let qtype = QType::try_from(dtype)?;
     let params = run.weight_params(node, 1, qtype)?;
-    let channel = channel_of(node, x.shape(), params.scales().len())?;
+    let channel = channel_of(node, x.shape(), run.input(node, 1)?)?;
     let each = |(i, v): (usize, &f32)| {
         let (scale, zero) = params.channel(channel(i));
         Ok(QParams::new(scale, zero, qtype)?.quantize(*v))
@@ -135,7 +135,7 @@ fn dequantize(run: &Run<'_>, node: &Node) -> Result<Vec<Tensor>> {
     let x = run.input(node, 0)?;
     let scales = run.input(node, 1)?.as_slice::<f32>()?;
     let zeros = run.zero_points(node, 2, scales.len())?;
-    let channel = channel_of(node, x.shape(), scales.len())?;
+    let channel = channel_of(node, x.shape(), run.input(node, 1)?)?;
     let each = |(i, q): (usize, &i32)| {
         let at = channel(i);
         (q - zeros.get(at).copied().unwrap_or(0)) as f32 * scales.get(at).copied().unwrap_or(1.0)
@@ -144,21 +144,31 @@ fn dequantize(run: &Run<'_>, node: &Node) -> Result<Vec<Tensor>> {
     Ok(vec![Tensor::from_slice(x.shape(), &values)?])
 }
 
-/// Which of several scales an element has.
-fn channel_of(node: &Node, shape: &[usize], scales: usize) -> Result<impl Fn(usize) -> usize> {
-    let (inner, length) = match scales {
-        1 => (1, 1),
-        _ => {
-            let axis = moving::axis(node.op.attributes.int("axis").unwrap_or(1), shape.len())?;
-            let length = shape.get(axis).copied().unwrap_or(0);
-            if length != scales {
-                let what = format!("{scales} scales along axis {axis} of {shape:?}");
-                return Err(ScoreError::bad_model(what));
-            }
-            (shape.iter().skip(axis + 1).product::<usize>().max(1), length.max(1))
-        }
+/// Which of several scales an element has: one for all, one for each index of an axis, or one for each block along it.
+fn channel_of(node: &Node, shape: &[usize], scale: &Tensor) -> Result<Box<dyn Fn(usize) -> usize>> {
+    let scales = scale.len();
+    if scales == 1 {
+        return Ok(Box::new(|_| 0));
+    }
+    let axis = moving::axis(node.op.attributes.int("axis").unwrap_or(1), shape.len())?;
+    let length = shape.get(axis).copied().unwrap_or(0);
+    let inner = shape.iter().skip(axis + 1).product::<usize>().max(1);
+    let block = node.op.attributes.int("block_size").and_then(|b| usize::try_from(b).ok()).unwrap_or(0);
+    let blocks = length.checked_div(block).unwrap_or(length);
+    let (expected, wrong) = match block {
+        0 => (length, scale.shape().len() != 1),
+        _ => (shape.iter().product::<usize>() / block.max(1), !length.is_multiple_of(block)),
     };
-    Ok(move |i: usize| i / inner % length)
+    if scales != expected || wrong {
+        return Err(ScoreError::bad_model(format!(
+            "{:?} scales along axis {axis} of {shape:?}",
+            scale.shape()
+        )));
+    }
+    Ok(Box::new(move |i: usize| match block {
+        0 => i / inner % length.max(1),
+        _ => (i / inner / length.max(1) * blocks + i / inner % length.max(1) / block) * inner + i % inner,
+    }))
 }
 
 fn gemm(run: &Run<'_>, node: &Node) -> Result<Vec<Tensor>> {
