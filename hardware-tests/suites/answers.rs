@@ -40,7 +40,7 @@ fn one(target: &Target, example: &cases::Example) -> Result<(), String> {
 pub(crate) fn accuracy(target: &Target) -> Vec<String> {
     const LEAST: f64 = 0.98;
     let mut failures = Vec::new();
-    for folder in ["digits_cnn", "digits_res"] {
+    for folder in ["digits_cnn", "digits_res", "digits_vit"] {
         match correct(target, folder) {
             Ok(rate) if rate >= LEAST => {}
             Ok(rate) => failures.push(format!("{folder}: {rate:.4} are right, at least {LEAST} must be")),

@@ -8,9 +8,10 @@ use super::compile;
 use crate::{Target, cases};
 
 /// Models whose rows are independent, one of every kind of work.
-const INDEPENDENT: [&str; 5] = [
+const INDEPENDENT: [&str; 6] = [
     "digits_cnn/model.onnx",
     "digits_mlp/model.onnx",
+    "digits_vit/model.onnx",
     "sklearn/iris_logreg_zipmap.onnx",
     "sklearn/rf200.onnx",
     "tiny/two_inputs.onnx",

@@ -111,12 +111,14 @@ class Conv2d(Layer):
         *,
         kernel: int = 3,
         stride: int = 1,
+        padding: int | None = None,
         bias: bool = True,
     ) -> None:
+        """Without `padding` the image is padded so that an odd kernel at stride 1 keeps its size."""
         super().__init__(name)
         self.kernel = kernel
         self.stride = stride
-        self.padding = kernel // 2
+        self.padding = kernel // 2 if padding is None else padding
         fan_in = channels_in * kernel * kernel
         self.parameters["weight"] = he_normal(rng, (channels_out, channels_in, kernel, kernel), fan_in)
         if bias:
