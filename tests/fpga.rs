@@ -64,7 +64,7 @@ fn devices() -> Vec<Device> {
 #[test]
 fn quantised_digits_equal_the_reference_on_every_device() {
     for device in devices() {
-        for folder in ["digits_mlp", "digits_cnn", "digits_res"] {
+        for folder in ["digits_mlp", "digits_cnn", "digits_res", "digits_vit"] {
             let (model, x) = (quantized(folder), heldout(folder));
             let fpga = FpgaBackend::new();
             let scorer =

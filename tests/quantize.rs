@@ -90,7 +90,7 @@ fn differences(model: &Model, inputs: &[Tensor]) -> (usize, usize, Vec<String>) 
 
 #[test]
 fn quantised_digits_are_as_accurate_and_equal_onnx_runtime() {
-    for folder in ["digits_mlp", "digits_cnn", "digits_res"] {
+    for folder in ["digits_mlp", "digits_cnn", "digits_res", "digits_vit"] {
         let float = accuracy(&Model::open(models(folder)).unwrap(), folder);
         let quantised = quantized(folder, &Scheme::default(), Calibration::MinMax);
         let model = read(&quantised.model);

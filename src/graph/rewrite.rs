@@ -11,6 +11,7 @@ mod gelu;
 mod identity;
 mod integer;
 mod layer_norm;
+mod mean;
 
 use super::Graph;
 use super::node::Node;
@@ -24,6 +25,7 @@ pub use gelu::find_gelu;
 pub use identity::remove_identities;
 pub use integer::{is_function_of_one, moves_integers, to_integers};
 pub use layer_norm::find_layer_norm;
+pub use mean::pool_means;
 
 /// A rewrite: returns how often it did something.
 pub type Rewrite = fn(&mut Graph) -> Result<usize>;
@@ -32,6 +34,7 @@ pub type Rewrite = fn(&mut Graph) -> Result<usize>;
 pub const COMMON: &[(&str, Rewrite)] = &[
     ("identities", remove_identities),
     ("layer norm", find_layer_norm),
+    ("means", pool_means),
     ("gelu", find_gelu),
     ("batch norm", fold_batch_norm),
     ("bias", absorb_bias),

@@ -139,6 +139,20 @@ impl Shape {
         values.iter().map(number).collect()
     }
 
+    /// The shape with its axes in another order.
+    pub(super) fn permuted(&self, order: &[i64]) -> Self {
+        let extents = self.extents().unwrap_or_default();
+        let taken = order.iter().map(|a| extents.get(usize::try_from(*a).ok()?).map(|e| e.0.clone()));
+        taken.collect::<Option<Vec<_>>>().map_or(Self::UNKNOWN, |l| Self(Ok(SymTensor::from_shape(l))))
+    }
+
+    /// The shape with every axis behind the first two one long.
+    pub(super) fn pooled(&self) -> Self {
+        let Some(extents) = self.extents() else { return Self::UNKNOWN };
+        let one = |(i, e): (usize, Extent)| if i < 2 { e.0 } else { SymExpr::Value(1) };
+        Self(Ok(SymTensor::from_shape(extents.into_iter().enumerate().map(one).collect())))
+    }
+
     /// Whether its elements are followed.
     fn is_followed(&self) -> bool {
         self.0.as_ref().is_ok_and(|t| t.values().is_some())
