@@ -3,13 +3,13 @@
 //! There is no second list of operators that could drift from what the planner does: a node is on the device when the planner takes it.
 
 use crate::error::Result;
-use crate::graph::{Graph, rewrite};
+use crate::graph::{Graph, fold, rewrite};
 use crate::model::Model;
 use crate::scoring::{BackendKind, NodePlacement, Placement, Site};
 use crate::signature::Dim;
 use crate::tensor::{AlignedBytes, Tensor};
 
-use super::loaded::plan_for;
+use super::plan::refusals;
 
 /// A model as the engine takes it.
 #[derive(Debug)]
@@ -33,14 +33,15 @@ pub(super) fn of(model: &Model) -> Result<Placed> {
     rewrite::remove_identities(&mut graph)?;
     graph.tidy()?;
     let sample = sample(model)?;
-    let shapes = sample.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>();
-    let reason = plan_for(&graph, &shapes).err();
-    let site = |index: usize| match &reason {
-        None => Site::Device,
-        Some(e) => {
-            // The planner stops at the first node that it does not take; the others' reasons are its.
-            let _ = index;
-            Site::Nowhere { reason: e.to_string() }
+    let shapes = sample.iter().map(Tensor::shape).collect::<Vec<_>>();
+    let mut bound = graph.bind(&shapes)?;
+    fold::fold(&mut bound, None)?;
+    let refusals = refusals(&bound);
+    let site = |index: usize| {
+        let about = |(origins, _): &&(Vec<usize>, _)| origins.is_empty() || origins.contains(&index);
+        match refusals.iter().find(about) {
+            None => Site::Device,
+            Some((_, e)) => Site::Nowhere { reason: e.to_string() },
         }
     };
     let node = |(index, node): (usize, &crate::model::Node)| NodePlacement {

@@ -66,22 +66,37 @@ const SLACK_BYTES: usize = 64;
 /// # Errors
 /// `Unsupported` for the first node that the engine does not take as it is, naming it, with the reason; `BadModel` for parameters that make no sense.
 pub(super) fn plan(graph: &Graph) -> Result<Plan> {
-    let mut planner = Planner {
-        graph,
-        views: HashMap::new(),
-        storages: Vec::new(),
-        operators: Vec::new(),
-        constants: Constants::default(),
-        residents: Vec::new(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-    };
+    let mut planner = Planner::new(graph);
     planner.inputs()?;
     for node in graph.nodes() {
         planner.node(node).map_err(|e| e.with_at(shown(graph, node)))?;
     }
     planner.outputs()?;
     planner.finish()
+}
+
+/// What the engine does not take of a graph: the model's nodes that each refusal is about (none for a refusal of an edge), and the reason.
+pub(super) fn refusals(graph: &Graph) -> Vec<(Vec<usize>, ScoreError)> {
+    let mut planner = Planner::new(graph);
+    let mut refused = Vec::new();
+    refused.extend(planner.inputs().err().map(|e| (Vec::new(), e)));
+    for node in graph.nodes() {
+        if let Err(e) = planner.node(node) {
+            // As if it had made something, so that what comes after it is judged by itself.
+            for output in 0..node.outputs.len() {
+                if let Ok(shape) = planner.output_shape(node, output)
+                    && let Ok(view) = planner.allocate(&shape, &(0..shape.len()).collect::<Vec<_>>(), 1)
+                {
+                    planner.define(node, output, view);
+                }
+            }
+            refused.push((node.origins.clone(), e));
+        }
+    }
+    if refused.is_empty() {
+        refused.extend(planner.outputs().err().map(|e| (Vec::new(), e)));
+    }
+    refused
 }
 
 /// A node as messages name it.
@@ -114,7 +129,20 @@ struct Operator {
     origins: Vec<usize>,
 }
 
-impl Planner<'_> {
+impl<'g> Planner<'g> {
+    fn new(graph: &'g Graph) -> Self {
+        Self {
+            graph,
+            views: HashMap::new(),
+            storages: Vec::new(),
+            operators: Vec::new(),
+            constants: Constants::default(),
+            residents: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
     fn node(&mut self, node: &Node) -> Result<()> {
         match node.op.name.as_str() {
             // At the edges they are the host's staging, and are dealt with there.

@@ -31,33 +31,24 @@ impl Planner<'_> {
             let (az, bz) = (a_from.zero_point() as f32, b_from.zero_point() as f32);
             (ra, rb, to.zero_point() as f32 - ra.mul_add(az, rb * bz))
         };
+        // The innermost axis of the result is contiguous; of the operands it is that or repeated, or they are copied.
+        let order = y.order();
+        let (a, b) = (self.as_ordered(node, a, &order)?, self.as_ordered(node, b, &order)?);
         let loops = Loops::over(&[&y, &a, &b]).split_innermost(ROW);
         let loops =
             loops.padded(AXES).ok_or_else(|| too_many("operands whose axes lie in different orders"))?;
-        // The innermost axis of the result is contiguous; of the operands it is that or repeated, or they are copied.
-        let fits = |strides: &Vec<isize>| matches!(strides.last(), Some(0 | 1));
-        if !loops.strides.iter().all(fits) {
-            let order = y.order();
-            let (a, b) = (self.as_ordered(node, a, &order)?, self.as_ordered(node, b, &order)?);
-            return self.push_binary(
-                node,
-                [&y, &a, &b],
-                [a_from.qtype(), b_from.qtype()],
-                [f0, f1, f2],
-                [a_from.zero_point(), b_from.zero_point()],
-                to.qtype(),
-                is_product,
-            );
-        }
-        self.push_binary(
-            node,
-            [&y, &a, &b],
-            [a_from.qtype(), b_from.qtype()],
-            [f0, f1, f2],
-            [a_from.zero_point(), b_from.zero_point()],
-            to.qtype(),
-            is_product,
-        )
+        let [y_strides, a_strides, b_strides] = loops.strides.as_slice() else {
+            return Err(ScoreError::internal("three views have three lists of strides"));
+        };
+        let words = Descriptor::new().view(&a).view(&b).view(&y).ints(&loops.lengths);
+        let words = words.ints(a_strides).ints(b_strides).ints(y_strides);
+        let words = words.int(mask(a_from.qtype())).int(mask(b_from.qtype())).float(f0).float(f1).float(f2);
+        let words = words.ints(&[a_from.zero_point(), b_from.zero_point()]);
+        let words =
+            words.float(to.qtype().min() as f32).float(to.qtype().max() as f32).int(i64::from(is_product));
+        let work = loops.lengths.first().copied().unwrap_or(1);
+        self.operator(node, Kernel::Elementwise, words, if y.count() == 0 { 0 } else { work }, &[&a, &b], &y);
+        Ok(())
     }
 
     /// A copy that lies in that order, unless the view repeats, which costs nothing, or does already.
@@ -67,46 +58,6 @@ impl Planner<'_> {
             0 | 1 => Ok(view),
             _ => self.copied(node, &view, order),
         }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "the kernel's words")]
-    fn push_binary(
-        &mut self,
-        node: &Node,
-        [y, a, b]: [&View; 3],
-        types: [QType; 2],
-        factors: [f32; 3],
-        zeros: [i32; 2],
-        to: QType,
-        is_product: bool,
-    ) -> Result<()> {
-        let loops = Loops::over(&[y, a, b]).split_innermost(ROW);
-        let loops =
-            loops.padded(AXES).ok_or_else(|| too_many("operands whose axes lie in different orders"))?;
-        let [y_strides, a_strides, b_strides] = loops.strides.as_slice() else {
-            return Err(ScoreError::internal("three views have three lists of strides"));
-        };
-        let descriptor = Descriptor::new()
-            .view(a)
-            .view(b)
-            .view(y)
-            .ints(&loops.lengths)
-            .ints(a_strides)
-            .ints(b_strides)
-            .ints(y_strides);
-        let descriptor = types.iter().fold(descriptor, |d, t| d.int(mask(*t)));
-        let descriptor = factors.iter().fold(descriptor, |d, f| d.float(*f)).ints(&zeros);
-        let descriptor = descriptor.float(to.min() as f32).float(to.max() as f32).int(i64::from(is_product));
-        let work = loops.lengths.first().copied().unwrap_or(1);
-        self.operator(
-            node,
-            Kernel::Elementwise,
-            descriptor,
-            if y.count() == 0 { 0 } else { work },
-            &[a, b],
-            y,
-        );
-        Ok(())
     }
 
     /// A function of one element.

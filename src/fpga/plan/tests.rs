@@ -78,3 +78,24 @@ fn what_the_engine_does_not_take_is_named_with_the_reason() {
         assert!(error.contains(node) && error.contains(reason), "{error}");
     }
 }
+
+#[test]
+fn a_refusal_is_about_its_own_nodes() {
+    let mut graph = graph_of(&format!(
+        "{CONSTANTS}
+         x: u8[2, 3]
+         f = DequantizeLinear(x, s, z)
+         c = Softmax<axis=0>(f)
+         q = QuantizeLinear(c, t, z)
+         d = DequantizeLinear(q, t, z)
+         e = Sigmoid(d)
+         y = QuantizeLinear(e, t, z)
+         -> y"
+    ));
+    to_integers(&mut graph).unwrap();
+    graph.tidy().unwrap();
+    let refused = refusals(&graph);
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].0, [1, 2], "the softmax and its QuantizeLinear, and nothing behind them");
+    assert!(refused[0].1.to_string().contains("along axis 0"), "{}", refused[0].1);
+}

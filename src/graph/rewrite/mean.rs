@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::graph::Graph;
 use crate::graph::attributes::Attributes;
 use crate::graph::node::{Node, Op};
-use crate::graph::shapes::Shape;
 use crate::graph::value::ValueId;
 use crate::tensor::{DType, Tensor};
 
