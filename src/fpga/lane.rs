@@ -27,7 +27,8 @@ const HANG: Duration = Duration::from_secs(30);
 /// One arena and its queues.
 pub(super) struct DeviceLane {
     engine: Arc<Engine>,
-    arena: Memory,
+    /// Released by hand: what hangs on the device may still write to it.
+    arena: ManuallyDrop<Memory>,
     /// One for each compute unit; the first one moves data, too.
     queues: Vec<ManuallyDrop<CommandQueue>>,
     /// For each compute unit, one of each kernel: arguments belong to it.
@@ -45,7 +46,7 @@ unsafe impl Send for DeviceLane {}
 
 impl DeviceLane {
     pub(super) fn new(engine: Arc<Engine>, arena_bytes: usize) -> Result<Self> {
-        let arena = engine.memory(arena_bytes, false)?;
+        let arena = ManuallyDrop::new(engine.memory(arena_bytes, false)?);
         let queues = (0..engine.units).map(|_| engine.queue()).collect::<Result<Vec<_>>>()?;
         let kernels = |_| Kernel::ALL.iter().map(|k| engine.kernel(*k)).collect::<Result<Vec<_>>>();
         let kernels = (0..engine.units).map(kernels).collect::<Result<Vec<_>>>()?;
@@ -64,7 +65,8 @@ impl DeviceLane {
         let begin = Instant::now();
         let plan = &loaded.plan;
         if self.arena.bytes < plan.arena_bytes {
-            self.arena = self.engine.memory(plan.arena_bytes, false)?;
+            let larger = ManuallyDrop::new(self.engine.memory(plan.arena_bytes, false)?);
+            drop(ManuallyDrop::into_inner(std::mem::replace(&mut self.arena, larger)));
             self.resident = None;
         }
         let mut ready = self.upload(loaded, inputs)?;
@@ -251,13 +253,21 @@ fn handles(events: &[Event]) -> Vec<cl_event> {
 
 impl Drop for DeviceLane {
     fn drop(&mut self) {
-        // Buffers must not go while a kernel uses them; one that hangs keeps them.
+        // Buffers must not go while a kernel uses them. One that hangs keeps them, and everything that it may still touch.
+        let begin = Instant::now();
+        let waited = self.poll(|| match begin.elapsed() > HANG {
+            true => Err(ScoreError::device_lost("a kernel hangs")),
+            false => Ok(()),
+        });
         let running = std::mem::take(&mut self.running);
-        for event in &running {
-            let _ = event.wait();
+        if waited.is_err() && begin.elapsed() > HANG {
+            tracing::error!("a kernel hangs: a lane is left behind with what the device may still touch");
+            return std::mem::forget((running, std::mem::take(&mut self.staged)));
         }
         let release = || {
             drop(running);
+            // SAFETY: this is where it ends; nothing uses the arena behind it.
+            unsafe { ManuallyDrop::drop(&mut self.arena) };
             for kernel in self.kernels.drain(..).flatten() {
                 drop(ManuallyDrop::into_inner(kernel));
             }
