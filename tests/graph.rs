@@ -170,7 +170,8 @@ fn a_folded_graph_computes_the_same_with_fewer_nodes() {
         folded_nodes +=
             fold::fold(&mut graph, Some(&CpuBackend::new())).unwrap_or_else(|e| panic!("{name}: {e}"));
         let again = read(&graph.to_model().unwrap());
-        assert_same(name, &score(&again, &given).unwrap(), &score(model, &given).unwrap());
+        // Close, not equal: with its shapes known ONNX Runtime computes some nodes in another order.
+        assert_close(name, &score(&again, &given).unwrap(), &score(model, &given).unwrap());
     }
     assert!(folded_nodes > 0, "nothing was folded");
 }
