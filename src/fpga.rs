@@ -18,6 +18,7 @@ mod engine;
 mod lane;
 mod loaded;
 mod opencl;
+mod parts;
 mod placement;
 mod plan;
 mod scorer;
@@ -72,6 +73,8 @@ impl Backend for FpgaBackend {
         GUARD.call(move || opencl::probe(library.as_deref()))
     }
 
+    /// The host's nodes are those that the engine does not take; it runs them only where it is allowed to
+    /// ([`CompileOptions::host`]), and else the model is refused.
     fn place(&self, model: &Model, _: &Device) -> Result<Placement> {
         Ok(placement::of(model)?.placement)
     }
@@ -89,27 +92,38 @@ impl Backend for FpgaBackend {
             )));
         }
         let placed = placement::of(model)?;
-        if let Some(node) = placed.placement.nowhere().next() {
-            let reason = match &node.site {
-                Site::Nowhere { reason } => reason.as_str(),
-                _ => "",
-            };
-            let count = placed.placement.nowhere().count();
-            return Err(ScoreError::unsupported(format!(
-                "{count} of its {} nodes cannot run on an FPGA: {} '{}': {reason}: quantise the model (triscore quantize), or deploy it \
-                 without containerResourceRequirements.fpga",
-                model.nodes().len(),
-                node.operator,
-                node.node
-            )));
-        }
+        refuse(&placed, options.host.is_some())?;
         let (signature, devices, options) = (model.signature().clone(), devices.to_vec(), options.clone());
-        let load = move || {
-            let placement::Placed { graph, placement, sample } = placed;
-            scorer::FpgaScorer::load(&graph, signature, placement, devices, &sample, &options)
-        };
+        let load = move || scorer::FpgaScorer::load(&placed, signature, devices, &options);
         Ok(Arc::new(COMPILE.call(load)?))
     }
+}
+
+/// Why a model does not run here: nothing of it is for the engine, or not all of it and nobody else may run the rest.
+fn refuse(placed: &placement::Placed, has_host: bool) -> Result<()> {
+    let Some(node) = placed.placement.on_host().next() else { return Ok(()) };
+    let on_device = placed.placement.on_device();
+    if has_host && placed.parts.iter().any(|p| p.on_device) {
+        return Ok(());
+    }
+    let reason = match &node.site {
+        Site::Host { reason } => reason.as_str(),
+        _ => "",
+    };
+    let (all, what) =
+        (placed.placement.nodes().len(), format!("{} '{}': {reason}", node.operator, node.node));
+    Err(ScoreError::unsupported(match on_device {
+        0 => format!(
+            "none of its {all} nodes runs on an FPGA: {what}: quantise the model (triscore quantize), or deploy it without \
+             containerResourceRequirements.fpga"
+        ),
+        _ => format!(
+            "{} of its {all} nodes do not run on an FPGA: {what}: quantise the model (triscore quantize), let the CPU run them \
+             (\"triscore\": {{\"policy\": \"prefer\", \"fallback\": [\"cpu\"]}}), or deploy it without \
+             containerResourceRequirements.fpga",
+            all - on_device
+        ),
+    }))
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@
 //! 1. `import` reads the messages, `upgrade` brings each node into the form of [`OPSET`];
 //! 2. `types` and [`shapes`] infer element types and shapes, the batch axis staying free;
 //! 3. [`fold`] computes what is constant, `edit` removes what nobody reads;
-//! 4. [`rewrite`] holds the rewrites that backends share, each in a file of its own with a graph before and after.
+//! 4. [`rewrite`] holds the rewrites that backends share, each in a file of its own with a graph before and after;
+//! 5. `partition` cuts it where a device does not take a node.
 //!
 //! # Invariants
 //! - Nodes stand in an order in which they can run; every value is made by one node, or is an input or a constant.
@@ -24,6 +25,7 @@ pub mod fold;
 pub mod functions;
 mod import;
 mod node;
+mod partition;
 pub mod rewrite;
 pub mod shapes;
 #[cfg(test)]
@@ -43,6 +45,7 @@ pub use attributes::Attributes;
 pub use edit::Uses;
 pub use emit::encode;
 pub use node::{Node, Op};
+pub use partition::{Part, Side};
 pub use shapes::{Extent, Shape};
 pub use value::{Value, ValueId};
 pub use window::{AutoPad, Window};

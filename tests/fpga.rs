@@ -3,6 +3,9 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
 #![cfg(all(feature = "cpu", feature = "opencl", feature = "cli"))]
 
+#[path = "fpga/host.rs"]
+mod host;
+
 use std::path::Path;
 use std::time::Duration;
 

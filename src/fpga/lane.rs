@@ -45,8 +45,9 @@ pub(super) struct DeviceLane {
 unsafe impl Send for DeviceLane {}
 
 impl DeviceLane {
-    pub(super) fn new(engine: Arc<Engine>, arena_bytes: usize) -> Result<Self> {
-        let arena = ManuallyDrop::new(engine.memory(arena_bytes, false)?);
+    /// A lane whose arena grows to what its first call needs.
+    pub(super) fn new(engine: Arc<Engine>) -> Result<Self> {
+        let arena = ManuallyDrop::new(engine.memory(0, false)?);
         let queues = (0..engine.units).map(|_| engine.queue()).collect::<Result<Vec<_>>>()?;
         let kernels = |_| Kernel::ALL.iter().map(|k| engine.kernel(*k)).collect::<Result<Vec<_>>>();
         let kernels = (0..engine.units).map(kernels).collect::<Result<Vec<_>>>()?;

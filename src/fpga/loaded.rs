@@ -99,7 +99,7 @@ impl Plans {
 }
 
 /// The plan of a graph for inputs of these shapes.
-pub(super) fn plan_for(graph: &Graph, shapes: &[Vec<usize>]) -> Result<Plan> {
+fn plan_for(graph: &Graph, shapes: &[Vec<usize>]) -> Result<Plan> {
     let shapes = shapes.iter().map(Vec::as_slice).collect::<Vec<_>>();
     let mut bound = graph.bind(&shapes)?;
     fold::fold(&mut bound, None)?;

@@ -1,21 +1,28 @@
-//! What of a model runs on the engine, node by node: whatever can be planned.
+//! What of a model runs on the engine, node by node, and in which parts: whatever can be planned.
 //!
 //! There is no second list of operators that could drift from what the planner does: a node is on the device when the planner takes it.
+//! What it does not take goes to the host, by whole parts of the graph; each part is then planned again by itself, since a part that begins or
+//! ends elsewhere may be taken otherwise, until nothing changes.
 
-use crate::error::Result;
-use crate::graph::{Graph, fold, rewrite};
+use std::collections::{HashMap, HashSet};
+
+use crate::error::{Result, ScoreError};
+use crate::graph::{Graph, Node, Part, Side, ValueId, fold, rewrite};
 use crate::model::Model;
 use crate::scoring::{BackendKind, NodePlacement, Placement, Site};
 use crate::signature::Dim;
 use crate::tensor::{AlignedBytes, Tensor};
 
-use super::plan::refusals;
+use super::plan::{plan, refusals, shown};
 
-/// A model as the engine takes it.
+/// A model as the engine and its host take it.
 #[derive(Debug)]
 pub(super) struct Placed {
-    /// Operators on integers, the free dimensions free.
+    /// Operators on integers where there are, the free dimensions free.
     pub(super) graph: Graph,
+    /// What runs one after the other.
+    pub(super) parts: Vec<Part>,
+    /// Where each node of the model runs, if the host may run what the device does not take.
     pub(super) placement: Placement,
     /// The smallest inputs: every free dimension one.
     pub(super) sample: Vec<Tensor>,
@@ -34,23 +41,100 @@ pub(super) fn of(model: &Model) -> Result<Placed> {
     graph.tidy()?;
     let sample = sample(model)?;
     let shapes = sample.iter().map(Tensor::shape).collect::<Vec<_>>();
-    let mut bound = graph.bind(&shapes)?;
-    fold::fold(&mut bound, None)?;
-    let refusals = refusals(&bound);
-    let site = |index: usize| {
-        let about = |(origins, _): &&(Vec<usize>, _)| origins.is_empty() || origins.contains(&index);
-        match refusals.iter().find(about) {
-            None => Site::Device,
-            Some((_, e)) => Site::Nowhere { reason: e.to_string() },
+    let (parts, reasons) = cut(&graph, &shapes)?;
+    let mut sites = vec![Site::Device; model.nodes().len()];
+    for node in graph.nodes() {
+        let reason = node.makes().find_map(|id| reasons.get(&id));
+        for (origin, reason) in node.origins.iter().filter_map(|o| Some((*o, reason?))) {
+            if let Some(site) = sites.get_mut(origin) {
+                *site = Site::Host { reason: reason.clone() };
+            }
         }
-    };
-    let node = |(index, node): (usize, &crate::model::Node)| NodePlacement {
+    }
+    let node = |(node, site): (&crate::model::Node, Site)| NodePlacement {
         node: node.name.clone(),
         operator: node.operator.clone(),
-        site: site(index),
+        site,
     };
-    let nodes = model.nodes().iter().enumerate().map(node).collect();
-    Ok(Placed { graph, placement: Placement::new(BackendKind::Fpga, nodes), sample })
+    let nodes = model.nodes().iter().zip(sites).map(node).collect();
+    Ok(Placed { graph, parts, placement: Placement::new(BackendKind::Fpga, nodes), sample })
+}
+
+/// Why the host runs a node, by what the node makes.
+type Reasons = HashMap<ValueId, String>;
+
+/// The parts, and why some of them are the host's.
+fn cut(graph: &Graph, shapes: &[&[usize]]) -> Result<(Vec<Part>, Reasons)> {
+    let mut bound = graph.bind(shapes)?;
+    fold::fold(&mut bound, None)?;
+    // What is gone once shapes are known computes on shapes.
+    let computed = bound.nodes().iter().flat_map(Node::makes).collect::<HashSet<_>>();
+    let mut reasons = Reasons::new();
+    loop {
+        let side = |node: &Node| match node.makes().any(|id| reasons.contains_key(&id)) {
+            true => Side::Host,
+            false if !node.makes().any(|id| computed.contains(&id)) => Side::Any,
+            false if node.reads().all(|id| graph.constant(id).is_some()) => Side::Any,
+            false => Side::Device,
+        };
+        let parts = graph.partition(side);
+        let mut refused = Vec::new();
+        for part in parts.iter().filter(|p| p.on_device) {
+            refused.extend(look(part, &bound)?);
+        }
+        // A node that is only in a wrong place may be at an edge once the others are gone.
+        if refused.iter().any(|r| !r.is_misplaced) {
+            refused.retain(|r| !r.is_misplaced);
+        }
+        let before = reasons.len();
+        reasons.extend(
+            refused.into_iter().flat_map(|r| r.makes.into_iter().map(move |id| (id, r.reason.clone()))),
+        );
+        if reasons.len() == before {
+            return Ok((parts, reasons));
+        }
+    }
+}
+
+/// What the engine does not take of a part.
+struct Refused {
+    makes: Vec<ValueId>,
+    reason: String,
+    is_misplaced: bool,
+}
+
+impl Refused {
+    fn of(node: &Node, reason: impl ToString, is_misplaced: bool) -> Self {
+        Self { makes: node.makes().collect(), reason: reason.to_string(), is_misplaced }
+    }
+}
+
+/// Plans a part of the graph for the shapes that the bound graph knows of.
+fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
+    let all = |reason: &str| Ok(part.graph.nodes().iter().map(|n| Refused::of(n, reason, false)).collect());
+    let shape = |id: &ValueId| {
+        let value = bound.value(*id);
+        value.shape.require_lengths().map_err(|e| e.with_at(format!("'{}'", value.name)))
+    };
+    let shapes = match part.graph.inputs().iter().map(shape).collect::<Result<Vec<_>>>() {
+        Ok(shapes) => shapes,
+        Err(e) => return all(&e.to_string()),
+    };
+    let mut own = part.graph.bind(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    fold::fold(&mut own, None)?;
+    let refused = match refusals(&own) {
+        Ok(refused) => refused,
+        Err(e) => return all(&e.to_string()),
+    };
+    let refused = refused.into_iter().filter_map(|r| {
+        let node = own.node(r.place)?;
+        Some(Refused::of(node, r.error.with_at(shown(&own, node)), r.is_misplaced))
+    });
+    let refused = refused.collect::<Vec<_>>();
+    if refused.is_empty() && plan(&own)?.launches.is_empty() {
+        return all("nothing is computed on the device here");
+    }
+    Ok(refused)
 }
 
 /// Zeros for every input, as small as it may be.
@@ -62,8 +146,7 @@ fn sample(model: &Model) -> Result<Vec<Tensor>> {
         let dtype = port.dtype().unwrap_or(crate::DType::F32);
         let count = crate::tensor::element_count(&shape)?;
         let bytes = dtype.size_bytes().and_then(|size| count.checked_mul(size));
-        let none =
-            || crate::ScoreError::unsupported(format!("input '{}' is no tensor of numbers", port.name));
+        let none = || ScoreError::unsupported(format!("input '{}' is no tensor of numbers", port.name));
         sample.push(Tensor::new(dtype, &shape, AlignedBytes::zeroed(bytes.ok_or_else(none)?)?)?);
     }
     Ok(sample)

@@ -75,13 +75,23 @@ pub(super) fn plan(graph: &Graph) -> Result<Plan> {
     planner.finish()
 }
 
-/// What the engine does not take of a graph: the model's nodes that each refusal is about (none for a refusal of an edge), and the reason.
-pub(super) fn refusals(graph: &Graph) -> Vec<(Vec<usize>, ScoreError)> {
+/// A node that the engine does not take.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// Its place in the graph.
+    pub(super) place: usize,
+    pub(super) error: ScoreError,
+    /// Only because of what stands around it: at the edge of a part, it would be taken.
+    pub(super) is_misplaced: bool,
+}
+
+/// What the engine does not take of a graph; `Err` where something is wrong with what goes in or comes out.
+pub(super) fn refusals(graph: &Graph) -> Result<Vec<Refusal>> {
     let mut planner = Planner::new(graph);
     let mut refused = Vec::new();
-    refused.extend(planner.inputs().err().map(|e| (Vec::new(), e)));
-    for node in graph.nodes() {
-        if let Err(e) = planner.node(node) {
+    planner.inputs()?;
+    for (place, node) in graph.nodes().iter().enumerate() {
+        if let Err(error) = planner.node(node) {
             // As if it had made something, so that what comes after it is judged by itself.
             for output in 0..node.outputs.len() {
                 if let Ok(shape) = planner.output_shape(node, output)
@@ -90,13 +100,14 @@ pub(super) fn refusals(graph: &Graph) -> Vec<(Vec<usize>, ScoreError)> {
                     planner.define(node, output, view);
                 }
             }
-            refused.push((node.origins.clone(), e));
+            let is_misplaced = planner.misplaced(node).is_some();
+            refused.push(Refusal { place, error, is_misplaced });
         }
     }
     if refused.is_empty() {
-        refused.extend(planner.outputs().err().map(|e| (Vec::new(), e)));
+        planner.outputs()?;
     }
-    refused
+    Ok(refused)
 }
 
 /// A node as messages name it.
@@ -144,6 +155,9 @@ impl<'g> Planner<'g> {
     }
 
     fn node(&mut self, node: &Node) -> Result<()> {
+        if let Some(reason) = self.misplaced(node) {
+            return Err(ScoreError::unsupported(reason));
+        }
         match node.op.name.as_str() {
             // At the edges they are the host's staging, and are dealt with there.
             "QuantizeLinear" | "DequantizeLinear" => self.edge(node),

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use super::engine::Engine;
-use super::lane::DeviceLane;
-use super::loaded::Plans;
+use super::parts::{HostParts, Parts, PartsLane};
+use super::placement::Placed;
 use crate::error::{ErrorKind, Result, ScoreError};
-use crate::graph::Graph;
 use crate::scoring::{Call, CompileOptions, Device, Health, Lanes, Limits, Placement, Scored, Scorer};
 use crate::signature::Signature;
-use crate::tensor::{Tensor, Value};
+use crate::tensor::Tensor;
 
 /// A model on one or more devices.
 #[derive(Debug)]
@@ -18,45 +17,36 @@ pub(super) struct FpgaScorer {
     limits: Limits,
     placement: Placement,
     devices: Vec<Device>,
-    lanes: Lanes<Spread>,
-}
-
-/// A lane, and the plans of the device that it is on.
-struct Spread {
-    lane: DeviceLane,
-    plans: Arc<Plans>,
+    lanes: Lanes<PartsLane>,
 }
 
 /// Lanes on each device, unless the caller says how many: while one computes, the other one's inputs are staged and written.
 const LANES: usize = 2;
 
 impl FpgaScorer {
-    /// Puts a graph of integer operators on these devices and runs it once on each for `sample`, the smallest inputs that it takes.
+    /// Puts a model on these devices and runs it once on each lane, for the smallest inputs that it takes.
     pub(super) fn load(
-        graph: &Graph,
+        placed: &Placed,
         signature: Signature,
-        placement: Placement,
         devices: Vec<Device>,
-        sample: &[Tensor],
         options: &CompileOptions,
     ) -> Result<Self> {
-        let wanted = options.lanes.unwrap_or(LANES * devices.len()).max(devices.len());
+        let host = HostParts::compile(&placed.parts, options.host.as_deref(), options)?;
         let mut on_device = Vec::new();
         for device in &devices {
-            let engine = Engine::on(device)?;
-            on_device.push((engine.clone(), Arc::new(Plans::new(graph.clone(), engine))));
+            on_device.push(Arc::new(Parts::new(placed, Engine::on(device)?, &host)?));
         }
+        let wanted = options.lanes.unwrap_or(LANES * devices.len()).max(devices.len());
         let mut lanes = Vec::new();
-        for number in 0..wanted {
-            let Some((engine, plans)) = on_device.get(number % devices.len().max(1)) else { break };
-            let loaded = plans.of(sample)?;
-            let mut lane = DeviceLane::new(engine.clone(), loaded.plan.arena_bytes)?;
+        for parts in on_device.iter().cycle().take(wanted) {
+            let mut lane = parts.lane()?;
             // Drivers make kernels ready at their first launch.
-            lane.run(&loaded, sample, &Call::new())?;
-            lanes.push(Spread { lane, plans: plans.clone() });
+            lane.run(&placed.sample, &Call::new())?;
+            lanes.push(lane);
         }
         let mut limits = Limits::new(lanes.len());
         limits.max_batch = options.max_batch;
+        let placement = placed.placement.clone();
         Ok(Self { signature, limits, placement, devices, lanes: Lanes::new(lanes)? })
     }
 }
@@ -92,12 +82,9 @@ impl Scorer for FpgaScorer {
             None => self.lanes.acquire(call)?,
         };
         let wait = begin.elapsed();
-        let (outputs, mut timing) = guard.run(|spread| {
-            let loaded = spread.plans.of(inputs)?;
-            spread.lane.run(&loaded, inputs, call)
-        })?;
+        let (outputs, mut timing) = guard.run(|lane| lane.run(inputs, call))?;
         timing.wait = wait;
-        Ok(Scored { outputs: outputs.into_iter().map(Value::Tensor).collect(), timing })
+        Ok(Scored { outputs, timing })
     }
 
     fn health(&self) -> Health {

@@ -126,23 +126,34 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// A `QuantizeLinear` of an input, or a `DequantizeLinear` that makes an output; anywhere else they compute on floats.
-    pub(super) fn edge(&mut self, node: &Node) -> Result<()> {
+    /// Why a node cannot stand where it stands: floats come in and go out, and the engine does not compute with them on the way.
+    pub(super) fn misplaced(&self, node: &Node) -> Option<&'static str> {
+        let makes_floats = node.is("DequantizeLinear") || node.op.name == "QGemm" && node.input(7).is_none();
         if node.is("QuantizeLinear") {
-            let place = node.input(0).and_then(|id| self.graph.inputs().iter().position(|i| *i == id));
-            let Some((place, made)) = place.zip(node.output(0)) else {
-                return Err(ScoreError::unsupported("it quantises floats that are made on the way"));
-            };
-            let shape = self.output_shape(node, 0)?;
-            let to = self.made(node, 1)?;
-            return self.stage_in(place, made, &shape, Staging::Quantize(to));
+            let is_input = node.input(0).is_some_and(|id| self.graph.inputs().contains(&id));
+            return (!is_input).then_some("it quantises floats that are made on the way");
         }
-        let made = node.output(0);
-        let read_again = self.graph.nodes().iter().any(|n| made.is_some_and(|m| n.reads().any(|r| r == m)));
-        let is_output = made.is_some_and(|m| self.graph.outputs().contains(&m));
-        match is_output && !read_again {
-            true => Ok(()),
-            false => Err(ScoreError::unsupported("floats are computed with after it")),
+        let made = node.output(0).filter(|_| makes_floats)?;
+        let read_again = self.graph.nodes().iter().any(|n| n.reads().any(|r| r == made));
+        let is_output = self.graph.outputs().contains(&made);
+        (read_again || !is_output).then_some("floats are computed with after it")
+    }
+
+    /// A `QuantizeLinear` of an input is staged in; a `DequantizeLinear` that makes an output is staged out, once all is planned.
+    pub(super) fn edge(&mut self, node: &Node) -> Result<()> {
+        let place = node.input(0).and_then(|id| self.graph.inputs().iter().position(|i| *i == id));
+        match (place, node.output(0)) {
+            (Some(place), Some(made)) if node.is("QuantizeLinear") => {
+                let shape = self.output_shape(node, 0)?;
+                let to = self.made(node, 1)?;
+                self.stage_in(place, made, &shape, Staging::Quantize(to))
+            }
+            // Its parameters are looked at here, so that what is wrong with them is said of this node.
+            _ => {
+                let qtype = self.qtype(node, 0)?;
+                self.view(node, 0)?;
+                self.params(node, 1, qtype).map(|_| ())
+            }
         }
     }
 

@@ -94,8 +94,9 @@ fn a_refusal_is_about_its_own_nodes() {
     ));
     to_integers(&mut graph).unwrap();
     graph.tidy().unwrap();
-    let refused = refusals(&graph);
+    let refused = refusals(&graph).unwrap();
     assert_eq!(refused.len(), 1, "{refused:?}");
-    assert_eq!(refused[0].0, [1, 2], "the softmax and its QuantizeLinear, and nothing behind them");
-    assert!(refused[0].1.to_string().contains("along axis 0"), "{}", refused[0].1);
+    assert_eq!(graph.node(refused[0].place).unwrap().origins, [1, 2], "the softmax and its QuantizeLinear");
+    assert!(!refused[0].is_misplaced);
+    assert!(refused[0].error.to_string().contains("along axis 0"), "{}", refused[0].error);
 }

@@ -1,0 +1,151 @@
+//! A model's parts, one after the other: those of the device on a lane each, those of the host on the scorers that the host made of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::engine::Engine;
+use super::lane::DeviceLane;
+use super::loaded::Plans;
+use super::placement::Placed;
+use crate::error::{Result, ScoreError};
+use crate::graph::{Graph, Part, ValueId, encode};
+use crate::model::{Model, ReadLimits};
+use crate::scoring::{Backend, Call, CompileOptions, Scorer, Timing};
+use crate::tensor::{Tensor, Value};
+
+/// A part of the graph that is ready on the device or on the host, for all lanes.
+#[derive(Clone)]
+enum Ready {
+    Device(Arc<Plans>),
+    Host(Arc<dyn Scorer>),
+}
+
+/// A model's parts, ready on one device.
+pub(super) struct Parts {
+    engine: Arc<Engine>,
+    ready: Vec<(Ready, Edges)>,
+    inputs: Vec<ValueId>,
+    /// What callers get, and its value where the model holds it as a constant.
+    outputs: Vec<(ValueId, Option<Tensor>)>,
+}
+
+/// What goes into a part and what comes out.
+#[derive(Clone)]
+struct Edges {
+    inputs: Vec<ValueId>,
+    outputs: Vec<ValueId>,
+}
+
+/// The scorers of the host's parts, by number; the same for all devices.
+pub(super) struct HostParts(HashMap<usize, Arc<dyn Scorer>>);
+
+impl HostParts {
+    /// Has the host make its parts ready.
+    ///
+    /// # Errors
+    /// What the host says of a part.
+    pub(super) fn compile(
+        parts: &[Part],
+        host: Option<&dyn Backend>,
+        options: &CompileOptions,
+    ) -> Result<Self> {
+        let mut scorers = HashMap::new();
+        for (number, part) in parts.iter().enumerate().filter(|(_, p)| !p.on_device) {
+            let host = host.ok_or_else(|| ScoreError::internal("a part for a host that is not there"))?;
+            let model = Model::from_bytes(encode(&part.graph.to_model()?)?, &ReadLimits::default())?;
+            let mut devices = host.probe()?;
+            devices.truncate(1);
+            // Measuring how rows are best cut up is for whole models.
+            let options = CompileOptions { host: None, skip_tuning: true, ..options.clone() };
+            let scorer = host.compile(&model, &devices, &options).map_err(|e| {
+                e.with_at(format!("the host's part {number}, of {} nodes", part.graph.nodes().len()))
+            })?;
+            scorers.insert(number, scorer);
+        }
+        Ok(Self(scorers))
+    }
+}
+
+impl Parts {
+    /// The parts of a model on one device and its host.
+    pub(super) fn new(placed: &Placed, engine: Arc<Engine>, host: &HostParts) -> Result<Self> {
+        let ready = placed.parts.iter().enumerate().map(|(number, part)| {
+            let graph: &Graph = &part.graph;
+            let edges = Edges { inputs: graph.inputs().to_vec(), outputs: graph.outputs().to_vec() };
+            let ready = match host.0.get(&number) {
+                Some(scorer) => Ready::Host(scorer.clone()),
+                None if part.on_device => Ready::Device(Arc::new(Plans::new(graph.clone(), engine.clone()))),
+                None => return Err(ScoreError::internal("a part that nobody runs")),
+            };
+            Ok((ready, edges))
+        });
+        let ready = ready.collect::<Result<_>>()?;
+        let graph = &placed.graph;
+        let output = |id: &ValueId| (*id, graph.constant(*id).cloned());
+        let (inputs, outputs) = (graph.inputs().to_vec(), graph.outputs().iter().map(output).collect());
+        Ok(Self { engine, ready, inputs, outputs })
+    }
+
+    /// One more lane over them.
+    pub(super) fn lane(self: &Arc<Self>) -> Result<PartsLane> {
+        let on_device = self.ready.iter().filter(|(ready, _)| matches!(ready, Ready::Device(_)));
+        let lanes = on_device.map(|_| DeviceLane::new(self.engine.clone())).collect::<Result<_>>()?;
+        Ok(PartsLane { parts: self.clone(), lanes })
+    }
+}
+
+/// A lane for each of the device's parts: what a part keeps in its arena is there again the next time.
+pub(super) struct PartsLane {
+    parts: Arc<Parts>,
+    lanes: Vec<DeviceLane>,
+}
+
+impl PartsLane {
+    /// Runs all parts.
+    pub(super) fn run(&mut self, inputs: &[Tensor], call: &Call) -> Result<(Vec<Value>, Timing)> {
+        let given = inputs.iter().cloned().map(Value::Tensor);
+        let mut values = self.parts.inputs.iter().copied().zip(given).collect::<HashMap<_, _>>();
+        let mut total = Timing::default();
+        let mut lanes = self.lanes.iter_mut();
+        for (ready, edges) in &self.parts.ready {
+            let wanted = edges.inputs.iter().map(|id| tensor(&values, *id)).collect::<Result<Vec<_>>>()?;
+            let made = match ready {
+                Ready::Device(plans) => {
+                    let lane = lanes.next().ok_or_else(|| ScoreError::internal("a part without a lane"))?;
+                    let loaded = plans.of(&wanted)?;
+                    let (made, timing) = lane.run(&loaded, &wanted, call)?;
+                    total.upload += timing.upload;
+                    total.compute += timing.compute;
+                    total.download += timing.download;
+                    made.into_iter().map(Value::Tensor).collect()
+                }
+                Ready::Host(scorer) => {
+                    let begin = Instant::now();
+                    let scored = scorer.score(&wanted, call)?;
+                    total.compute += begin.elapsed();
+                    scored.outputs
+                }
+            };
+            values.extend(edges.outputs.iter().copied().zip(made));
+        }
+        let output = |(id, constant): &(ValueId, Option<Tensor>)| match constant {
+            Some(tensor) => Ok(Value::Tensor(tensor.clone())),
+            None => values.get(id).cloned().ok_or_else(missing),
+        };
+        let outputs = self.parts.outputs.iter().map(output).collect::<Result<_>>()?;
+        Ok((outputs, total))
+    }
+}
+
+fn tensor(values: &HashMap<ValueId, Value>, id: ValueId) -> Result<Tensor> {
+    match values.get(&id) {
+        Some(Value::Tensor(tensor)) => Ok(tensor.clone()),
+        Some(_) => Err(ScoreError::unsupported("what passes between device and host is no tensor")),
+        None => Err(missing()),
+    }
+}
+
+fn missing() -> ScoreError {
+    ScoreError::internal("a part reads what no part before it makes")
+}
