@@ -203,7 +203,7 @@ fn devices(
         let emulated = list(&emulated);
         why.push_str(&format!(
             " but emulated ones, which tell nothing of speed: {emulated} \
-             (\"triscore\": {{\"allowEmulation\": true}} takes them)"
+             (\"triscore\": {{\"allowEmulation\": true}} takes them, on the command line --allow-emulation)"
         ));
     }
     no(why)

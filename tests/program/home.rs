@@ -14,6 +14,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) struct Home {
     dir: tempfile::TempDir,
     program: PathBuf,
+    /// Whether the drivers of this machine are seen.
+    sees_opencl: bool,
 }
 
 /// How a command ended.
@@ -66,7 +68,21 @@ impl Home {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("icd")).unwrap();
-        Self { dir, program: env!("CARGO_BIN_EXE_triscore").into() }
+        Self { dir, program: env!("CARGO_BIN_EXE_triscore").into(), sees_opencl: false }
+    }
+
+    /// A home on whose machine OpenCL drivers are seen, and two devices where the driver emulates them; `None`, with the reason printed,
+    /// where there are not so many.
+    pub(crate) fn with_fpgas(count: usize) -> Option<Self> {
+        let mut home = Self::new();
+        home.sees_opencl = true;
+        let devices = home.json(&["devices"]);
+        let fpga = devices.as_array().unwrap().iter().find(|b| b["backend"] == "fpga");
+        let found = fpga.and_then(|b| b["devices"].as_array()).map_or(0, Vec::len);
+        if found < count {
+            println!("skipped: {found} OpenCL devices, {count} are wanted: {devices:#}");
+        }
+        (found >= count).then_some(home)
     }
 
     /// A home with the digits model registered.
@@ -99,16 +115,19 @@ impl Home {
         &mut self.program
     }
 
-    /// A command of the program, on a machine without accelerators, whatever this machine has.
+    /// A command of the program, on a machine without accelerators, whatever this machine has, unless it is of [`Home::with_fpgas`].
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(args)
             .env("TRISCORE_HOME", self.root())
             .env("TRISCORE_LIBCUDA", "/nonexistent")
-            .env("OCL_ICD_VENDORS", self.path("icd"))
             .env_remove("TRISCORE_LOG")
             .stdin(Stdio::null());
+        match self.sees_opencl {
+            true => command.env("POCL_DEVICES", "pthread pthread").env("CL_CONFIG_CPU_EMULATE_DEVICES", "2"),
+            false => command.env("OCL_ICD_VENDORS", self.path("icd")),
+        };
         command
     }
 

@@ -1,7 +1,7 @@
 //! `triscore quantize`: a model in, a smaller one out, and what that cost; and the way from there to an FPGA.
 
 use super::home::{Home, json_file, models};
-use super::http::{digit, digit_of};
+use super::http::{digit, digit_of, knows_the_digit};
 
 #[test]
 fn a_quantised_model_is_smaller_and_says_what_it_lost() {
@@ -39,29 +39,60 @@ fn a_quantised_model_is_smaller_and_says_what_it_lost() {
         label,
         "{answer:#}"
     );
+}
 
-    // And so does an FPGA, or what stands in for one, if there is one.
-    let devices = home.json(&["devices"]);
-    let fpga = devices.as_array().unwrap().iter().find(|b| b["backend"] == "fpga").cloned();
-    if fpga.is_none_or(|b| b["devices"].as_array().is_none_or(Vec::is_empty)) {
-        return println!("not scored on an FPGA: {devices:#}");
-    }
-    let fpga = ["--backend", "fpga", "--allow-emulation", "--input", &input, "--output", out];
-    let ran = home.json(&[&["score", model.to_str().unwrap()], &fpga[..]].concat());
-    assert!(ran["device"].as_str().unwrap().starts_with("fpga:0"), "{ran:#}");
-    let answer = json_file(std::path::PathBuf::from(out));
+#[test]
+fn a_quantised_model_is_deployed_on_two_fpgas_by_the_file_that_asks_for_them() {
+    let Some(home) = Home::with_fpgas(2) else { return };
+    let (model, data) = (home.path("digits.onnx"), models("digits_cnn/heldout.npz"));
+    let (float, model) = (models("digits_cnn"), model.to_str().unwrap());
+    home.ok(&["quantize", &float, "--calibrate", &data, "--samples", "64", "-o", model]);
+    let (body, label) = digit();
+
+    // One score, by hand: emulated devices are taken only where that is said, and named so.
+    let (input, out) = (home.file("in.json", &body), home.path("out.json"));
+    let score = |model: &str, more: &[&str]| {
+        let given =
+            ["score", model, "--backend", "fpga", "--input", &input, "--output", out.to_str().unwrap()];
+        home.run(&[&given, more, &["--json"]].concat())
+    };
+    score(model, &[]).failed(69, &["this machine has none but emulated ones", "--allow-emulation"]);
+    let ran = score(model, &["--allow-emulation"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    let device = ran.json()["device"].as_str().unwrap().to_owned();
+    assert!(device.starts_with("fpga:0") && device.ends_with("(emulated)"), "{device}");
+    let answer = json_file(&out);
     assert_eq!(
         digit_of(&serde_json::json!({ "logits": [answer["outputs"][0]["data"]] })),
         label,
         "{answer:#}"
     );
     // The float model is refused with what to do, and not run on something weaker.
-    let float = models("digits_cnn");
-    home.fails(
-        &[&["score", float.as_str()], &fpga[..]].concat(),
-        69,
-        &["cannot run on an FPGA", "triscore quantize"],
+    score(&float, &["--allow-emulation"])
+        .failed(69, &["none of its", "runs on an FPGA", "triscore quantize"]);
+
+    // The file as it is asks for boards, and gets none.
+    home.ok(&["model", "register", "-n", "digits", "-p", model]);
+    let mut config = json_file(models("digits_cnn/deploymentconfig.fpga.json"));
+    home.deploy("boards", &models("digits_cnn/deploymentconfig.fpga.json"))
+        .failed(69, &["asks for 2 FPGAs", "none but emulated ones", "allowEmulation"]);
+    assert_eq!(home.show("boards")["state"], "Unschedulable");
+
+    config["triscore"] = serde_json::json!({ "allowEmulation": true });
+    config["authEnabled"] = false.into();
+    let ran = home.deploy("digits", &home.file("emulated.json", config.to_string()));
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    let shown = home.show("digits");
+    let device = shown["device"].as_str().unwrap();
+    assert!(
+        device.contains("fpga:0") && device.contains("fpga:1") && device.contains("(emulated)"),
+        "{device}"
     );
+    assert_eq!(shown["error"], serde_json::Value::Null, "{shown:#}");
+    let port = home.port("digits");
+    for _ in 0..8 {
+        knows_the_digit(port);
+    }
 }
 
 #[test]

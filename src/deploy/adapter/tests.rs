@@ -72,7 +72,8 @@ fn what_is_required_is_given_or_refused() {
             3,
             false,
             "error: asks for 3 FPGAs; this machine has 2: fpga:0 board, fpga:2 board but emulated ones, which \
-             tell nothing of speed: fpga:1 board (emulated) (\"triscore\": {\"allowEmulation\": true} takes them)",
+             tell nothing of speed: fpga:1 board (emulated) (\"triscore\": {\"allowEmulation\": true} takes them, \
+             on the command line --allow-emulation)",
         ),
         (
             Fpga,
