@@ -198,3 +198,15 @@ pub(crate) fn heldout(folder: &str) -> (Tensor, Vec<i64>) {
     let y = npz.by_name("y").unwrap().unwrap().into_vec::<i64>().unwrap();
     (Tensor::from_slice(&shape, &x).unwrap(), y)
 }
+
+/// What to calibrate a model with: its own data where there is some, else noise.
+pub(crate) fn calibration(name: &str, ports: &[Port]) -> Result<Vec<Vec<Tensor>>, String> {
+    if let Some(port) = ports.iter().find(|p| p.dtype() != Some(DType::F32) || p.dims().is_none()) {
+        return Err(format!("its input '{}' is {}", port.name, port.kind));
+    }
+    if let Some(folder) = name.strip_suffix("/model.onnx").filter(|f| f.starts_with("digits")) {
+        let (x, _) = heldout(folder);
+        return Ok((0..64).map(|i| vec![x.rows(0, i..i + 1).unwrap()]).collect());
+    }
+    Ok((0..8).map(|seed| rows(ports, 1, seed)).collect())
+}

@@ -13,12 +13,16 @@
 )]
 
 mod cases;
+mod networks;
 mod suites;
 
 use std::sync::Arc;
 
+use triscore::graph::encode;
+use triscore::model::ReadLimits;
+use triscore::quantize::{Calibration, Scheme, quantize};
 use triscore::scoring::FaultBackend;
-use triscore::{Backend, BackendKind, Device, ErrorKind};
+use triscore::{Backend, BackendKind, CompileOptions, Device, ErrorKind, Model};
 
 /// One suite: a name, and what it does with a device.
 pub(crate) struct Suite {
@@ -34,11 +38,62 @@ pub(crate) struct Target {
     pub(crate) device: Device,
 }
 
+impl Target {
+    /// A model below `models/` as this device takes it: an FPGA computes with integers, so it gets the quantised one. `None`, with
+    /// the reason printed, for a model of which nothing has an integer form.
+    pub(crate) fn model(&self, name: &str) -> Option<Model> {
+        let model = match name {
+            // Seconds of work by ONNX Runtime's own loop; what an FPGA is slow at is work.
+            "tiny/slow.onnx" if self.is_fpga() => {
+                Model::from_bytes(networks::slow(), &ReadLimits::default()).unwrap()
+            }
+            _ => cases::model(name),
+        };
+        if !self.is_fpga() {
+            return Some(model);
+        }
+        let samples = match cases::calibration(name, model.signature().inputs()) {
+            Ok(samples) => samples,
+            Err(e) => return self.skip(name, &e),
+        };
+        let cpu = triscore::cpu::CpuBackend::new();
+        let done = quantize(&model, &samples, &Scheme::default(), Calibration::MinMax, &cpu, &|_, _, _| {});
+        let quantised = match done {
+            Ok(done) => Model::from_bytes(encode(&done.model).unwrap(), &ReadLimits::default()).unwrap(),
+            Err(e) => return self.skip(name, &e.to_string()),
+        };
+        match self.backend.place(&quantised, &self.device).unwrap() {
+            placement if placement.on_device() == 0 => self.skip(name, &placement.summary()),
+            _ => Some(quantised),
+        }
+    }
+
+    /// How it is compiled: what an FPGA does not take of a model, the CPU runs.
+    pub(crate) fn options(&self) -> CompileOptions {
+        let host: Option<Arc<dyn Backend>> = match self.is_fpga() {
+            true => Some(Arc::new(triscore::cpu::CpuBackend::new())),
+            false => None,
+        };
+        CompileOptions { host, ..CompileOptions::default() }
+    }
+
+    /// Whether models must be quantised first.
+    pub(crate) fn is_fpga(&self) -> bool {
+        self.device.backend == BackendKind::Fpga
+    }
+
+    fn skip(&self, name: &str, reason: &str) -> Option<Model> {
+        println!("{}: not run: {name}: {reason}", self.device);
+        None
+    }
+}
+
 fn backends() -> Vec<Arc<dyn Backend>> {
     vec![
         #[cfg(feature = "cpu")]
         Arc::new(triscore::cpu::CpuBackend::new()),
-        //GPUFPGA
+        #[cfg(feature = "opencl")]
+        Arc::new(triscore::fpga::FpgaBackend::new()),
     ]
 }
 

@@ -3,6 +3,8 @@
 //! The ONNX project's own test models have constant weights, so every output is one number; these have weights that keep activations in range through
 //! the depth (He et al. 2015), so that what is computed wrongly is seen.
 
+#![allow(dead_code, reason = "not every test that has this file needs all of them")]
+
 use triscore::graph::encode;
 use triscore::model::onnx::attribute_proto::AttributeType;
 use triscore::model::onnx::tensor_shape_proto::{Dimension, dimension};
@@ -166,6 +168,20 @@ pub(crate) fn resnet(depths: &[usize], width: i64, image: i64, classes: i64) -> 
     let b = n.tensor("fc_bias", &[classes], |n| n.normal() * 0.1);
     let out = n.node("Gemm", &[&flat, &w, &b], vec![int("transB", 1)]);
     n.finish(&out, classes)
+}
+
+/// One that takes long for its size: a few wide convolutions of a large image.
+pub(crate) fn slow() -> Vec<u8> {
+    let (channels, image) = (96, 320);
+    let mut n = Network::new(&[-1, 3, image, image]);
+    let mut x = n.conv("x", [3, channels], 3, 1, 1, true);
+    for _ in 0..4 {
+        x = n.relu(&x);
+        x = n.conv(&x, [channels, channels], 3, 1, 1, true);
+    }
+    let x = n.node("GlobalAveragePool", &[&x], vec![]);
+    let x = n.node("Flatten", &[&x], vec![int("axis", 1)]);
+    n.finish(&x, channels)
 }
 
 /// SqueezeNet 1.1 (Iandola et al. 2016).

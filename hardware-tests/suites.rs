@@ -8,7 +8,7 @@ mod refusals;
 
 use std::sync::Arc;
 
-use triscore::{CompileOptions, Model, Scorer};
+use triscore::{Model, Scorer};
 
 use crate::{Suite, Target};
 
@@ -24,9 +24,19 @@ pub(crate) const ALL: &[Suite] = &[
     Suite { name: "memory", run: lifetime::memory },
 ];
 
-/// The model on the target, in the way an embedder would have it.
-fn compile(target: &Target, model: &Model) -> Result<Arc<dyn Scorer>, String> {
+/// A model as the device takes it, and made ready there.
+type Ready = (Model, Arc<dyn Scorer>);
+
+/// The model of that name on the target, in the way an embedder would have it; `None` where the device takes nothing of it.
+fn compile(target: &Target, name: &str) -> Result<Option<Ready>, String> {
+    let Some(model) = target.model(name) else { return Ok(None) };
     let devices = std::slice::from_ref(&target.device);
-    let options = CompileOptions::default();
-    target.backend.compile(model, devices, &options).map_err(|e| format!("does not compile: {e}"))
+    let scorer = target.backend.compile(&model, devices, &target.options());
+    let scorer = scorer.map_err(|e| format!("{name} does not compile: {e}"))?;
+    Ok(Some((model, scorer)))
+}
+
+/// As [`compile`], for a model that every device takes.
+fn compile_any(target: &Target, name: &str) -> Result<Arc<dyn Scorer>, String> {
+    Ok(compile(target, name)?.ok_or_else(|| format!("the device takes nothing of {name}"))?.1)
 }

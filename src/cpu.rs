@@ -27,7 +27,6 @@ mod convert;
 mod host;
 mod library;
 mod memory;
-mod sample;
 mod scorer;
 mod session;
 mod tune;

@@ -36,6 +36,10 @@ mod fault;
 mod lanes;
 mod limits;
 mod placement;
+#[cfg(any(feature = "cpu", feature = "opencl"))]
+mod rows;
+#[cfg(any(feature = "cpu", feature = "opencl"))]
+mod sample;
 
 pub use backend::{Backend, BackendKind, CompileOptions, Device, Precision};
 pub use call::{Call, CancelToken, OnCancel};
@@ -43,6 +47,11 @@ pub use fault::{Fault, FaultBackend, FaultScorer};
 pub use lanes::{Lane, LaneGuard, Lanes};
 pub use limits::{BatchPlan, Limits, Strategy};
 pub use placement::{NodePlacement, Placement, Site};
+#[cfg(any(feature = "cpu", feature = "opencl"))]
+pub(crate) use {
+    rows::checked_rows,
+    sample::{Sample, sample},
+};
 
 use std::fmt::Debug;
 use std::time::Duration;

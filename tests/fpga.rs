@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
 #![cfg(all(feature = "cpu", feature = "opencl", feature = "cli"))]
 
+#[path = "fpga/batches.rs"]
+mod batches;
 #[path = "fpga/host.rs"]
 mod host;
 

@@ -16,7 +16,7 @@ pub(crate) fn deadline_and_cancel(target: &Target) -> Vec<String> {
     };
     // Loading scores nothing here: one run takes seconds.
     let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..Default::default() };
-    let model = cases::model("tiny/slow.onnx");
+    let Some(model) = target.model("tiny/slow.onnx") else { return vec!["no slow model".to_owned()] };
     let scorer = match target.backend.compile(&model, std::slice::from_ref(&target.device), &options) {
         Ok(scorer) => scorer,
         Err(e) => return vec![format!("does not compile: {e}")],

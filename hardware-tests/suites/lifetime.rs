@@ -1,8 +1,7 @@
 //! Memory over a life: flat over many scores, and given back when models are unloaded.
 
-use triscore::Call;
+use triscore::{Call, CompileOptions};
 
-use super::compile;
 use crate::{Target, cases};
 
 /// What the process may hold more at the end than at the beginning: allocators keep a little.
@@ -11,8 +10,11 @@ const SLACK_BYTES: u64 = 12 << 20;
 /// Scores and loads until a leak of a kilobyte each would show.
 pub(crate) fn memory(target: &Target) -> Vec<String> {
     let check = || -> Result<(), String> {
-        let model = cases::model("digits_cnn/model.onnx");
-        let scorer = compile(target, &model)?;
+        let model = target.model("digits_cnn/model.onnx").ok_or("the device takes nothing of it")?;
+        let devices = std::slice::from_ref(&target.device);
+        let load = || target.backend.compile(&model, devices, &CompileOptions::default());
+        let load = || load().map_err(|e| e.to_string());
+        let scorer = load()?;
         let inputs = cases::rows(scorer.signature().inputs(), 8, 3);
         let scores = |n: usize| -> Result<(), String> {
             for _ in 0..n {
@@ -26,11 +28,11 @@ pub(crate) fn memory(target: &Target) -> Vec<String> {
         grown("10,000 scores", before)?;
         // The first loads fill the caches of the library and of the allocator.
         for _ in 0..3 {
-            drop(compile(target, &model)?);
+            drop(load()?);
         }
         let before = resident_bytes();
         for _ in 0..20 {
-            drop(compile(target, &model)?);
+            drop(load()?);
         }
         grown("20 loads", before)
     };

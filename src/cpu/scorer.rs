@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::library::Runtime;
 use super::memory::Memory;
-use super::sample::{Sample, sample};
 use super::session::{SessionLane, Source, Threads};
 use super::{host, tune};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::model::Model;
 use crate::scoring::{
-    Call, CompileOptions, Device, Health, Lane, LaneGuard, Lanes, Limits, Placement, Scored, Scorer,
-    Strategy, Timing,
+    Call, CompileOptions, Device, Health, Lane, LaneGuard, Lanes, Limits, Placement, Sample, Scored, Scorer,
+    Strategy, Timing, checked_rows, sample,
 };
 use crate::signature::Signature;
 use crate::tensor::{Tensor, Value};
@@ -141,22 +140,15 @@ impl CpuScorer {
 
     /// Takes the batch axis out of the signature unless rows scored together equal rows scored alone.
     fn check_rows(&mut self, sample: Option<&Sample>, one_call: Duration) {
-        let Some(axis) = self.signature.batch_axis() else { return };
-        let verdict = match sample {
+        let sample = match sample {
             Some(_) if one_call > tune::SLOW => {
-                let ms = one_call.as_millis();
-                Err(ScoreError::unsupported(format!("one call takes {ms} ms")))
+                Err(ScoreError::unsupported(format!("one call takes {} ms", one_call.as_millis())))
             }
-            Some(sample) => tune::rows_are_independent(&self.runner(), sample, axis),
+            Some(sample) => Ok(sample),
             None => Err(ScoreError::unsupported("what the model takes could not be guessed")),
         };
-        let reason = match verdict {
-            Ok(true) => return,
-            Ok(false) => "its rows depend on each other".to_owned(),
-            Err(e) => format!("that its rows are independent could not be checked: {e}"),
-        };
-        tracing::warn!(reason, "the model's first axis is not used as a batch axis");
-        self.signature = self.signature.clone().without_batch_axis();
+        let run = |inputs: &[Tensor]| self.score_as(Strategy::Serial, inputs, &Call::new());
+        self.signature = checked_rows(self.signature.clone(), sample, &run);
     }
 
     fn tune(&mut self, sample: &Sample, threads: usize) -> Result<()> {

@@ -1,5 +1,4 @@
-//! What is measured once, when a model is loaded: whether its rows are independent, and how batches
-//! of which size are best run.
+//! What is measured once, when a model is loaded: how batches of which size are best run.
 //!
 //! Whether to cut a batch, to let ONNX Runtime spread its operators, or to do neither depends on the
 //! model and on the batch: tree ensembles gain nothing from the one at 32 rows and 1.6× from the
@@ -8,10 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::sample::Sample;
 use crate::error::Result;
-use crate::scoring::{BatchPlan, Scored, Strategy};
-use crate::tensor::{DType, Tensor, Value};
+use crate::scoring::{BatchPlan, Sample, Scored, Strategy};
+use crate::tensor::Tensor;
 
 /// Runs inputs with a strategy: all that a scorer is to what measures it.
 pub(super) type Run<'a> = dyn Fn(Strategy, &[Tensor]) -> Result<Scored> + 'a;
@@ -36,67 +34,6 @@ pub(super) const SLOW: Duration = Duration::from_secs(1);
 /// A parallel strategy must take less than this part of the serial time: a lane held is a lane that
 /// nobody else can use.
 const WORTH_IT: f64 = 0.9;
-/// Rows of the sample that the independence of rows is checked with.
-const CHECK_ROWS: usize = 2;
-/// Relative and absolute difference that rounding explains: other batch sizes run other kernels.
-const TOLERANCE: (f64, f64) = (1e-3, 1e-4);
-
-/// Whether rows scored together answer what they answer alone.
-pub(super) fn rows_are_independent(run: &Run<'_>, sample: &Sample, axis: usize) -> Result<bool> {
-    let all = sample.rows(CHECK_ROWS)?;
-    let together = run(Strategy::Serial, &all)?.outputs;
-    for row in 0..CHECK_ROWS {
-        let one = all.iter().map(|t| t.rows(axis, row..row + 1)).collect::<Result<Vec<_>>>()?;
-        let alone = run(Strategy::Serial, &one)?.outputs;
-        for (together, alone) in together.iter().zip(&alone) {
-            // An output that has not one element a row has no rows at all.
-            let Ok(cut) = together.rows(axis, row..row + 1) else { return Ok(false) };
-            if !close(&cut, alone) {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(together.iter().all(|v| v.rows(axis, 0..CHECK_ROWS + 1).is_err()))
-}
-
-/// Whether two values are equal but for rounding.
-fn close(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Tensor(a), Value::Tensor(b)) => close_tensors(a, b),
-        (Value::Sequence(a), Value::Sequence(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b))
-        }
-        (Value::Map(a), Value::Map(b)) => a.keys() == b.keys() && close_tensors(a.values(), b.values()),
-        _ => false,
-    }
-}
-
-fn close_tensors(a: &Tensor, b: &Tensor) -> bool {
-    if a.dtype() != b.dtype() || a.shape() != b.shape() {
-        return false;
-    }
-    let (relative, absolute) = TOLERANCE;
-    let near = |a: f64, b: f64| {
-        let bound = absolute + relative * a.abs().max(b.abs());
-        a == b || (a.is_nan() && b.is_nan()) || (bound.is_finite() && (a - b).abs() <= bound)
-    };
-    macro_rules! near_as {
-        ($t:ty, $to_f64:expr) => {
-            match (a.as_slice::<$t>(), b.as_slice::<$t>()) {
-                (Ok(a), Ok(b)) => a.iter().zip(b).all(|(a, b)| near($to_f64(*a), $to_f64(*b))),
-                _ => false,
-            }
-        };
-    }
-    match a.dtype() {
-        DType::F32 => near_as!(f32, f64::from),
-        DType::F64 => near_as!(f64, f64::from),
-        DType::F16 => near_as!(half::f16, half::f16::to_f64),
-        DType::Bf16 => near_as!(half::bf16, half::bf16::to_f64),
-        _ => a == b,
-    }
-}
-
 /// The best strategy for every measured batch, and the batch with the best rate.
 pub(super) fn measure(
     run: &Run<'_>,
@@ -206,21 +143,5 @@ mod tests {
             assert_eq!(alone, Duration::from_micros(serial[0]));
         }
         assert_eq!(judge(&[]).0, None);
-    }
-
-    #[test]
-    fn rounding_is_forgiven_and_nothing_else() {
-        let t = |v: &[f32]| Value::Tensor(Tensor::from_slice(&[v.len()], v).unwrap());
-        for (a, b, equal) in [
-            (t(&[1.0, f32::NAN]), t(&[1.0005, f32::NAN]), true),
-            (t(&[0.0]), t(&[0.00009]), true),
-            (t(&[1.0]), t(&[1.01]), false),
-            (t(&[f32::INFINITY]), t(&[f32::INFINITY]), true),
-            (t(&[f32::INFINITY]), t(&[1.0]), false),
-            (t(&[1.0]), t(&[1.0, 1.0]), false),
-            (t(&[1.0]), Value::Sequence(vec![t(&[1.0])]), false),
-        ] {
-            assert_eq!(close(&a, &b), equal, "{a:?} {b:?}");
-        }
     }
 }

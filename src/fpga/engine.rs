@@ -30,6 +30,8 @@ pub(super) struct Engine {
     id: usize,
     /// How many compute units an operator is shared out among.
     pub(super) units: usize,
+    /// The largest arena: what the device gives in one piece, and what descriptors can say.
+    pub(super) most_bytes: usize,
 }
 
 /// A region of device memory.
@@ -80,11 +82,13 @@ impl Engine {
             return Err(ScoreError::unavailable(text));
         }
         let units = device.max_compute_units().unwrap_or(1).clamp(1, MOST_UNITS) as usize;
+        let most_bytes = device.max_mem_alloc_size().unwrap_or(u64::MAX);
         Ok(Self {
             context: ManuallyDrop::new(context),
             program: ManuallyDrop::new(program),
             id: id as usize,
             units,
+            most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX).min(MOST_ARENA_BYTES),
         })
     }
 
@@ -120,6 +124,9 @@ impl Drop for Memory {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(buffer)));
     }
 }
+
+/// Kernels count bytes in 32 bits; half of that leaves room for everything that is beside activations.
+const MOST_ARENA_BYTES: usize = 1 << 30;
 
 /// More queues than that have nothing to do for one operator.
 const MOST_UNITS: u32 = 64;

@@ -54,6 +54,11 @@ impl DeviceLane {
         Ok(Self { engine, arena, queues, kernels, resident: None, staged: Vec::new(), running: Vec::new() })
     }
 
+    /// How large the arena has become.
+    pub(super) fn arena_bytes(&self) -> usize {
+        self.arena.bytes
+    }
+
     /// Scores on a loaded plan.
     pub(super) fn run(
         &mut self,

@@ -11,7 +11,7 @@ use super::placement::Placed;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Part, ValueId, encode};
 use crate::model::{Model, ReadLimits};
-use crate::scoring::{Backend, Call, CompileOptions, Scorer, Timing};
+use crate::scoring::{Backend, Call, CompileOptions, Scored, Scorer, Timing};
 use crate::tensor::{Tensor, Value};
 
 /// A part of the graph that is ready on the device or on the host, for all lanes.
@@ -102,8 +102,14 @@ pub(super) struct PartsLane {
 }
 
 impl PartsLane {
+    /// How many rows fit at once into the device's memory, or into that part of it, told by what the one row of the last call took.
+    pub(super) fn rows_that_fit(&self, most_bytes: usize) -> usize {
+        let bytes = self.lanes.iter().map(DeviceLane::arena_bytes).max().unwrap_or(1);
+        (self.parts.engine.most_bytes.min(most_bytes) / bytes.max(1)).max(1)
+    }
+
     /// Runs all parts.
-    pub(super) fn run(&mut self, inputs: &[Tensor], call: &Call) -> Result<(Vec<Value>, Timing)> {
+    pub(super) fn run(&mut self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         let given = inputs.iter().cloned().map(Value::Tensor);
         let mut values = self.parts.inputs.iter().copied().zip(given).collect::<HashMap<_, _>>();
         let mut total = Timing::default();
@@ -134,7 +140,7 @@ impl PartsLane {
             None => values.get(id).cloned().ok_or_else(missing),
         };
         let outputs = self.parts.outputs.iter().map(output).collect::<Result<_>>()?;
-        Ok((outputs, total))
+        Ok(Scored { outputs, timing: total })
     }
 }
 

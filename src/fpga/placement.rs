@@ -9,9 +9,8 @@ use std::collections::{HashMap, HashSet};
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Node, Part, Side, ValueId, fold, rewrite};
 use crate::model::Model;
-use crate::scoring::{BackendKind, NodePlacement, Placement, Site};
-use crate::signature::Dim;
-use crate::tensor::{AlignedBytes, Tensor};
+use crate::scoring::{BackendKind, NodePlacement, Placement, Sample, Site, sample};
+use crate::tensor::Tensor;
 
 use super::plan::{plan, refusals, shown};
 
@@ -24,8 +23,8 @@ pub(super) struct Placed {
     pub(super) parts: Vec<Part>,
     /// Where each node of the model runs, if the host may run what the device does not take.
     pub(super) placement: Placement,
-    /// The smallest inputs: every free dimension one.
-    pub(super) sample: Vec<Tensor>,
+    /// Inputs that it takes, as far as its signature tells.
+    pub(super) sample: Sample,
 }
 
 /// The integer graph of a model and where its nodes run.
@@ -39,8 +38,10 @@ pub(super) fn of(model: &Model) -> Result<Placed> {
     graph.tidy()?;
     rewrite::remove_identities(&mut graph)?;
     graph.tidy()?;
-    let sample = sample(model)?;
-    let shapes = sample.iter().map(Tensor::shape).collect::<Vec<_>>();
+    let unknown = || ScoreError::unsupported("the model does not tell the shapes of its inputs");
+    let sample = sample(model.signature()).ok_or_else(unknown)?;
+    let one = sample.rows(1)?;
+    let shapes = one.iter().map(Tensor::shape).collect::<Vec<_>>();
     let (parts, reasons) = cut(&graph, &shapes)?;
     let mut sites = vec![Site::Device; model.nodes().len()];
     for node in graph.nodes() {
@@ -50,6 +51,13 @@ pub(super) fn of(model: &Model) -> Result<Placed> {
                 *site = Site::Host { reason: reason.clone() };
             }
         }
+    }
+    // Of a model of which nothing is left for the device, what vanished on the way is not there either.
+    if let (false, Some(reason)) = (parts.iter().any(|p| p.on_device), reasons.values().next()) {
+        sites
+            .iter_mut()
+            .filter(|s| **s == Site::Device)
+            .for_each(|s| *s = Site::Host { reason: reason.clone() });
     }
     let node = |(node, site): (&crate::model::Node, Site)| NodePlacement {
         node: node.name.clone(),
@@ -135,19 +143,4 @@ fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
         return all("nothing is computed on the device here");
     }
     Ok(refused)
-}
-
-/// Zeros for every input, as small as it may be.
-fn sample(model: &Model) -> Result<Vec<Tensor>> {
-    let mut sample = Vec::new();
-    for port in model.signature().inputs() {
-        let length = |d: &Dim| if let Dim::Fixed(n) = d { *n } else { 1 };
-        let shape = port.dims().unwrap_or_default().iter().map(length).collect::<Vec<_>>();
-        let dtype = port.dtype().unwrap_or(crate::DType::F32);
-        let count = crate::tensor::element_count(&shape)?;
-        let bytes = dtype.size_bytes().and_then(|size| count.checked_mul(size));
-        let none = || ScoreError::unsupported(format!("input '{}' is no tensor of numbers", port.name));
-        sample.push(Tensor::new(dtype, &shape, AlignedBytes::zeroed(bytes.ok_or_else(none)?)?)?);
-    }
-    Ok(sample)
 }

@@ -6,9 +6,11 @@ use super::engine::Engine;
 use super::parts::{HostParts, Parts, PartsLane};
 use super::placement::Placed;
 use crate::error::{ErrorKind, Result, ScoreError};
-use crate::scoring::{Call, CompileOptions, Device, Health, Lanes, Limits, Placement, Scored, Scorer};
+use crate::scoring::{
+    Call, CompileOptions, Device, Health, Lanes, Limits, Placement, Scored, Scorer, Timing, checked_rows,
+};
 use crate::signature::Signature;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, Value};
 
 /// A model on one or more devices.
 #[derive(Debug)]
@@ -38,16 +40,54 @@ impl FpgaScorer {
         }
         let wanted = options.lanes.unwrap_or(LANES * devices.len()).max(devices.len());
         let mut lanes = Vec::new();
+        let mut rows_at_once = usize::MAX;
+        // An emulated device's memory is the host's, of which a deployment may say how much it is given; half of it is for arenas.
+        let bound = options.memory_bytes.filter(|_| devices.iter().any(|d| d.emulated));
+        let share = bound.and_then(|b| usize::try_from(b).ok()).map_or(usize::MAX, |b| b / 2 / wanted);
         for parts in on_device.iter().cycle().take(wanted) {
             let mut lane = parts.lane()?;
             // Drivers make kernels ready at their first launch.
-            lane.run(&placed.sample, &Call::new())?;
+            lane.run(&placed.sample.rows(1)?, &Call::new())?;
+            rows_at_once = rows_at_once.min(lane.rows_that_fit(share));
             lanes.push(lane);
         }
-        let mut limits = Limits::new(lanes.len());
+        let lanes = Lanes::new(lanes)?;
+        let run = |inputs: &[Tensor]| lanes.with(&Call::new(), |lane| lane.run(inputs, &Call::new()));
+        let signature = match options.skip_tuning {
+            true => signature.without_batch_axis(),
+            false => checked_rows(signature, Ok(&placed.sample), &run),
+        };
+        let mut limits = Limits::new(lanes.total());
         limits.max_batch = options.max_batch;
+        limits.rows_at_once = signature.batch_axis().map(|_| rows_at_once);
         let placement = placed.placement.clone();
-        Ok(Self { signature, limits, placement, devices, lanes: Lanes::new(lanes)? })
+        Ok(Self { signature, limits, placement, devices, lanes })
+    }
+
+    /// Scores batches that do not fit the device's memory piece by piece.
+    fn run(&self, lane: &mut PartsLane, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+        let rows = self.signature.rows(inputs);
+        let axis = self.signature.batch_axis();
+        let (Some(axis), Some(most)) = (axis, self.limits.rows_at_once.filter(|most| rows > *most)) else {
+            return lane.run(inputs, call);
+        };
+        let mut pieces = Vec::new();
+        for first in (0..rows).step_by(most) {
+            let range = first..(first + most).min(rows);
+            let piece = inputs.iter().map(|t| t.rows(axis, range.clone())).collect::<Result<Vec<_>>>()?;
+            pieces.push(lane.run(&piece, call)?);
+        }
+        let mut timing = Timing::default();
+        for piece in &pieces {
+            timing.upload += piece.timing.upload;
+            timing.compute += piece.timing.compute;
+            timing.download += piece.timing.download;
+        }
+        let joined = (0..self.signature.outputs().len()).map(|output| {
+            let parts = pieces.iter().filter_map(|p| p.outputs.get(output)).collect::<Vec<_>>();
+            Value::concat(axis, &parts)
+        });
+        Ok(Scored { outputs: joined.collect::<Result<_>>()?, timing })
     }
 }
 
@@ -82,9 +122,9 @@ impl Scorer for FpgaScorer {
             None => self.lanes.acquire(call)?,
         };
         let wait = begin.elapsed();
-        let (outputs, mut timing) = guard.run(|lane| lane.run(inputs, call))?;
-        timing.wait = wait;
-        Ok(Scored { outputs, timing })
+        let mut scored = guard.run(|lane| self.run(lane, inputs, call))?;
+        scored.timing.wait = wait;
+        Ok(scored)
     }
 
     fn health(&self) -> Health {

@@ -12,6 +12,8 @@ pub struct Limits {
     pub max_batch: Option<usize>,
     /// The number of rows that uses the device best, where that was measured.
     pub preferred_batch: Option<usize>,
+    /// So many rows fit a device's memory at once, where that is known; more are taken and scored in pieces.
+    pub rows_at_once: Option<usize>,
     /// How batches are run, by the number of rows, ascending; as measured when the model was warmed
     /// up. Empty where there is nothing to choose.
     pub plans: Vec<BatchPlan>,
@@ -22,7 +24,14 @@ pub struct Limits {
 impl Limits {
     /// A scorer of that many lanes and no other known limit.
     pub fn new(lanes: usize) -> Self {
-        Self { lanes, max_batch: None, preferred_batch: None, plans: Vec::new(), resident_bytes: None }
+        Self {
+            lanes,
+            max_batch: None,
+            preferred_batch: None,
+            rows_at_once: None,
+            plans: Vec::new(),
+            resident_bytes: None,
+        }
     }
 
     /// How a batch of that many rows is run: the plan with the most rows that are not more.

@@ -8,14 +8,15 @@ use crate::signature::{Dim, PortKind, Signature};
 use crate::tensor::{AlignedBytes, DType, Tensor, element_count};
 
 /// Inputs for a model that one knows nothing of.
-pub(super) struct Sample {
+#[derive(Debug)]
+pub(crate) struct Sample {
     signature: Signature,
     /// The length of free dimensions other than the batch.
     free: usize,
 }
 
 /// A sample of that signature, or nothing where an input does not tell its shape.
-pub(super) fn sample(signature: &Signature) -> Option<Sample> {
+pub(crate) fn sample(signature: &Signature) -> Option<Sample> {
     const FREE: usize = 8;
     let known = signature.inputs().iter().all(|p| p.dims().is_some());
     known.then(|| Sample { signature: signature.clone(), free: FREE })
@@ -23,7 +24,7 @@ pub(super) fn sample(signature: &Signature) -> Option<Sample> {
 
 impl Sample {
     /// Inputs of that many rows: floats in 0..1, the rest zeros, which are valid indices anywhere.
-    pub(super) fn rows(&self, rows: usize) -> Result<Vec<Tensor>> {
+    pub(crate) fn rows(&self, rows: usize) -> Result<Vec<Tensor>> {
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
         self.signature
             .inputs()
