@@ -9,6 +9,8 @@ mod azure;
 mod deploy;
 mod devices;
 mod environments;
+#[cfg(feature = "opencl")]
+mod fpga;
 mod inference;
 mod inspect;
 mod model;
@@ -94,6 +96,12 @@ enum Command {
     Environment {
         #[command(subcommand)]
         command: environments::Command,
+    },
+    /// Binaries of the FPGA engine: build, describe and check them.
+    #[cfg(feature = "opencl")]
+    Fpga {
+        #[command(subcommand)]
+        command: fpga::Command,
     },
     /// Serve a model in the foreground.
     Serve(serve::Args),
@@ -188,6 +196,8 @@ fn run(command: Command, global: &Global, out: &Output) -> Result<()> {
             services::run(&command, global, out)
         }
         Command::Environment { command } => environments::run(&command, global, out),
+        #[cfg(feature = "opencl")]
+        Command::Fpga { command } => fpga::run(&command, out),
         Command::Serve(args) => serve::run(&args, global, out),
         Command::Supervise(own) => serve::supervise(&own, global),
         Command::Host(args) => serve::host(&args, global),

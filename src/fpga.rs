@@ -14,6 +14,7 @@
 //! is left behind after half a minute, one that crashes takes the process along. Point `OCL_ICD_VENDORS` at
 //! the drivers that are wanted where that is a worry.
 
+mod binary;
 mod engine;
 mod lane;
 mod loaded;
@@ -24,11 +25,15 @@ mod plan;
 mod scorer;
 mod sources;
 mod staging;
+mod tile;
 mod view;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use binary::{BINARY_ONLY_VARIABLE, BINARY_VARIABLE, Manifest, PROGRAM_VARIABLE, manifest_path};
+pub use tile::Tile;
 
 use crate::error::{Result, ScoreError};
 use crate::guard::Guard;
@@ -47,6 +52,8 @@ static COMPILE: Guard = Guard::new("OpenCL", Duration::from_secs(600));
 #[derive(Debug, Clone, Default)]
 pub struct FpgaBackend {
     library: Option<PathBuf>,
+    binary: Option<PathBuf>,
+    binary_only: bool,
 }
 
 impl FpgaBackend {
@@ -58,7 +65,83 @@ impl FpgaBackend {
     /// The backend over this OpenCL loader and no other.
     #[must_use]
     pub fn with_library(self, path: impl Into<PathBuf>) -> Self {
-        Self { library: Some(path.into()) }
+        Self { library: Some(path.into()), ..self }
+    }
+
+    /// The backend whose devices run the engine of this binary, made by [`build`](Self::build) or by a board's compiler. Without it
+    /// `TRISCORE_FPGA_BINARY` names one; without that the kernels are built here, as emulators can.
+    #[must_use]
+    pub fn with_binary(self, path: impl Into<PathBuf>) -> Self {
+        Self { binary: Some(path.into()), ..self }
+    }
+
+    /// The backend that never builds kernels, as on a board (`TRISCORE_FPGA_BINARY_ONLY=1` does the same).
+    #[must_use]
+    pub fn binary_only(self) -> Self {
+        Self { binary_only: true, ..self }
+    }
+
+    /// Builds the engine for a device that can build kernels (an emulator), and writes binary and manifest.
+    ///
+    /// # Errors
+    /// `Unavailable` with the compiler's words, or for a device that cannot build; `BadConfig` for a size that no engine can have; `Io`.
+    pub fn build(&self, device: &Device, tile: Tile, path: &Path) -> Result<Manifest> {
+        must_be_possible(tile)?;
+        let (place, device, path) = (opencl::place(device)?, device.clone(), path.to_owned());
+        COMPILE.call(move || {
+            let (_, bytes) = engine::Engine::build(place, tile)?;
+            let manifest = Manifest::of(&bytes, &device, tile);
+            manifest.write(&path, &bytes)?;
+            Ok(manifest)
+        })
+    }
+
+    /// Writes the manifest of a binary that a board's compiler made of [`sources`](Self::sources) with these sizes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`; `BadConfig` for a size that no engine can have.
+    pub fn describe(&self, device: &Device, tile: Tile, path: &Path) -> Result<Manifest> {
+        must_be_possible(tile)?;
+        let bytes = std::fs::read(path).map_err(|e| ScoreError::io("read the binary", path, e))?;
+        let manifest = Manifest::of(&bytes, device, tile);
+        manifest.write(path, &bytes)?;
+        Ok(manifest)
+    }
+
+    /// Holds a binary against its manifest and the device. No driver is given anything.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub fn verify(&self, device: &Device, path: &Path) -> Result<Manifest> {
+        Ok(binary::Binary::read(path, device)?.manifest)
+    }
+
+    /// Verifies a binary, and loads it in this process.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify), and what the driver says; it may crash on what only it knows.
+    pub fn check(&self, device: &Device, path: &Path) -> Result<Manifest> {
+        let (place, device, path) = (opencl::place(device)?, device.clone(), path.to_owned());
+        COMPILE.call(move || {
+            let binary = binary::Binary::read(&path, &device)?;
+            engine::Engine::load(place, &binary)?;
+            Ok(binary.manifest)
+        })
+    }
+
+    /// The kernels' sources as one text, and the options that they are built with: what a board's compiler is given.
+    pub fn sources(tile: Tile) -> (String, String) {
+        (sources::engine(), sources::options(tile))
+    }
+
+    fn origin(&self) -> engine::Origin {
+        let named = || std::env::var_os(BINARY_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let only = std::env::var_os(BINARY_ONLY_VARIABLE).is_some_and(|v| v == "1");
+        engine::Origin {
+            binary: self.binary.clone().or_else(named),
+            binary_only: self.binary_only || only,
+            program: binary::program(),
+        }
     }
 }
 
@@ -94,9 +177,20 @@ impl Backend for FpgaBackend {
         let placed = placement::of(model)?;
         refuse(&placed, options.host.is_some())?;
         let (signature, devices, options) = (model.signature().clone(), devices.to_vec(), options.clone());
-        let load = move || scorer::FpgaScorer::load(&placed, signature, devices, &options);
+        let origin = self.origin();
+        let load = move || scorer::FpgaScorer::load(&placed, signature, devices, &options, &origin);
         Ok(Arc::new(COMPILE.call(load)?))
     }
+}
+
+fn must_be_possible(tile: Tile) -> Result<()> {
+    let what = || {
+        format!(
+            "an engine of {} rows and a depth of {} is not possible: 1 to 1024 rows, and a multiple of 16",
+            tile.rows, tile.depth
+        )
+    };
+    if tile.is_possible() { Ok(()) } else { Err(ScoreError::bad_config(what())) }
 }
 
 /// Why a model does not run here: nothing of it is for the engine, or not all of it and nobody else may run the rest.

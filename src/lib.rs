@@ -46,7 +46,7 @@
 //!   code first, within limits.
 //! - **No panic crosses the API.** What is missing (a driver, a device, a library) is a reason, in words.
 
-#[cfg(feature = "deploy")]
+#[cfg(any(feature = "deploy", feature = "opencl"))]
 mod child;
 #[cfg(feature = "cpu")]
 pub mod cpu;

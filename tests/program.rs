@@ -11,6 +11,9 @@
 mod crashes;
 #[path = "program/deploy.rs"]
 mod deploy;
+#[cfg(feature = "opencl")]
+#[path = "program/fpga.rs"]
+mod fpga;
 #[path = "program/home.rs"]
 mod home;
 #[path = "program/http.rs"]

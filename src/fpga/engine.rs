@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::mem::ManuallyDrop;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opencl3::command_queue::{CL_QUEUE_PROFILING_ENABLE, CommandQueue};
@@ -17,9 +18,12 @@ use opencl3::error_codes::{ClError, error_text};
 use opencl3::kernel::Kernel as ClKernel;
 use opencl3::memory::{Buffer, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE};
 use opencl3::program::Program;
+use opencl3::types::cl_device_id;
 
+use super::binary::{BINARY_ONLY_VARIABLE, Binary};
 use super::plan::Kernel;
 use super::sources;
+use super::tile::Tile;
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::scoring::Device;
 
@@ -32,7 +36,26 @@ pub(super) struct Engine {
     pub(super) units: usize,
     /// The largest arena: what the device gives in one piece, and what descriptors can say.
     pub(super) most_bytes: usize,
+    /// How large its array is.
+    pub(super) tile: Tile,
+    /// The SHA-256 of the binary that it was loaded from; `None` where it was built here.
+    binary: Option<String>,
 }
+
+/// Where an engine comes from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Origin {
+    /// A binary; `None` builds the sources.
+    pub(super) binary: Option<PathBuf>,
+    /// Whether nothing may be built here.
+    pub(super) binary_only: bool,
+    /// The triscore program, which tries binaries that leave a doubt.
+    pub(super) program: Option<PathBuf>,
+}
+
+/// What to do where kernels cannot be built.
+const NAME_ONE: &str =
+    "name the board's binary in TRISCORE_FPGA_BINARY (docs/boards.md says how one is made)";
 
 /// A region of device memory.
 pub(super) struct Memory {
@@ -46,50 +69,102 @@ pub(super) type Place = (usize, usize);
 static ENGINES: Mutex<Option<HashMap<Place, Arc<Engine>>>> = Mutex::new(None);
 
 impl Engine {
-    /// The engine on that device, built if it is not there yet.
+    /// The engine on that device, made if it is not there yet.
     ///
     /// # Errors
-    /// `Unavailable` where the device is gone or the kernels cannot be built, with the compiler's words.
-    pub(super) fn on(device: &Device) -> Result<Arc<Self>> {
+    /// `Unavailable` where the device is gone, the kernels cannot be built (with the compiler's words), or another engine than is asked
+    /// for is there already; what [`Binary::read`] says of a binary.
+    pub(super) fn on(device: &Device, origin: &Origin) -> Result<Arc<Self>> {
         let place = super::opencl::place(device)?;
         let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
         let engines = engines.get_or_insert_default();
         if let Some(engine) = engines.get(&place) {
+            engine.must_be_of(device, origin)?;
             return Ok(engine.clone());
         }
-        let engine = Arc::new(Self::build(place)?);
+        let engine = Arc::new(match &origin.binary {
+            Some(path) => {
+                let binary = Binary::read(path, device)?;
+                binary.try_elsewhere(device, origin.program.as_deref())?;
+                Self::load(place, &binary)?
+            }
+            None if origin.binary_only => {
+                return Err(ScoreError::unavailable(format!(
+                    "{device} must not build kernels ({BINARY_ONLY_VARIABLE}), and no binary is named: {NAME_ONE}"
+                )));
+            }
+            None => Self::build(place, Tile::default())?.0,
+        });
         engines.insert(place, engine.clone());
         Ok(engine)
     }
 
-    fn build((platform, device): Place) -> Result<Self> {
-        let gone = |what: &str| {
-            ScoreError::unavailable(format!(
-                "OpenCL {what} is gone since it was found: is the board still there?"
-            ))
+    /// One process has one engine on a device: another would take the models' memory along.
+    fn must_be_of(&self, device: &Device, origin: &Origin) -> Result<()> {
+        let wanted = match &origin.binary {
+            Some(path) => Some(Binary::read(path, device)?.manifest.sha256),
+            None => None,
         };
-        let platforms = opencl3::platform::get_platforms().map_err(|e| failed("listing platforms", e))?;
-        let platform = platforms.get(platform).ok_or_else(|| gone("platform"))?;
-        let ids = platform.get_devices(CL_DEVICE_TYPE_ALL).map_err(|e| failed("listing devices", e))?;
-        let id = ids.get(device).copied().ok_or_else(|| gone("device"))?;
+        if wanted == self.binary || (wanted.is_none() && !origin.binary_only) {
+            return Ok(());
+        }
+        Err(ScoreError::unavailable(format!(
+            "{device} runs another engine in this process already: a process has one for each device, start another process"
+        )))
+    }
+
+    /// Builds the kernels from their sources, as emulators can; the binary that came of it, too.
+    pub(super) fn build(place: Place, tile: Tile) -> Result<(Self, Vec<u8>)> {
+        let (context, id) = open(place)?;
         let device = ClDevice::new(id);
-        let context = Context::from_device(&device).map_err(|e| failed("making a context", e))?;
+        if matches!(device.compiler_available(), Ok(false)) {
+            return Err(ScoreError::unavailable(format!("the device cannot build kernels: {NAME_ONE}")));
+        }
         let mut program = Program::create_from_source(&context, &sources::engine())
             .map_err(|e| failed("giving the kernels' sources", e))?;
-        if let Err(e) = program.build(&[id], &sources::options()) {
+        if let Err(e) = program.build(&[id], &sources::options(tile)) {
             let log = program.get_build_log(id).unwrap_or_default();
             let text = format!("the engine's kernels do not build: {}: {}", words(e), log.trim());
             return Err(ScoreError::unavailable(text));
         }
-        let units = device.max_compute_units().unwrap_or(1).clamp(1, MOST_UNITS) as usize;
+        let binary = program.get_binaries().map_err(|e| failed("reading the binary", e))?;
+        let binary = binary.into_iter().next().unwrap_or_default();
+        Ok((Self::new(context, program, id, tile, None), binary))
+    }
+
+    /// Loads kernels that were built before.
+    pub(super) fn load(place: Place, binary: &Binary) -> Result<Self> {
+        let (context, id) = open(place)?;
+        // SAFETY: one device and one binary, whose bytes are the ones that were made for a device and a driver of that name.
+        let program = unsafe { Program::create_from_binary(&context, &[id], &[&binary.bytes]) };
+        let refused = |e| {
+            let what = format!("the driver does not take the binary: {}", words(e));
+            ScoreError::unavailable(what).with_at(binary.path.display().to_string())
+        };
+        let mut program = program.map_err(refused)?;
+        program.build(&[id], "").map_err(refused)?;
+        let tile = binary.manifest.tile();
+        let engine = Self::new(context, program, id, tile, Some(binary.manifest.sha256.clone()));
+        // A binary that lacks a kernel is found now, and not in the middle of a model.
+        for kernel in Kernel::ALL {
+            let made = engine.kernel(kernel).map_err(|e| e.with_at(binary.path.display().to_string()))?;
+            drop(ManuallyDrop::into_inner(made));
+        }
+        Ok(engine)
+    }
+
+    fn new(context: Context, program: Program, id: cl_device_id, tile: Tile, binary: Option<String>) -> Self {
+        let device = ClDevice::new(id);
         let most_bytes = device.max_mem_alloc_size().unwrap_or(u64::MAX);
-        Ok(Self {
+        Self {
             context: ManuallyDrop::new(context),
             program: ManuallyDrop::new(program),
             id: id as usize,
-            units,
+            units: device.max_compute_units().unwrap_or(1).clamp(1, MOST_UNITS) as usize,
             most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX).min(MOST_ARENA_BYTES),
-        })
+            tile,
+            binary,
+        }
     }
 
     /// A queue in which commands run in order.
@@ -115,6 +190,21 @@ impl Engine {
         let buffer = buffer.map_err(|e| failed(&format!("allocating {bytes} bytes on the device"), e))?;
         Ok(Memory { buffer: ManuallyDrop::new(buffer), bytes })
     }
+}
+
+/// A context on a device that was found before.
+fn open((platform, device): Place) -> Result<(Context, cl_device_id)> {
+    let gone = |what: &str| {
+        ScoreError::unavailable(format!(
+            "OpenCL {what} is gone since it was found: is the board still there?"
+        ))
+    };
+    let platforms = opencl3::platform::get_platforms().map_err(|e| failed("listing platforms", e))?;
+    let platform = platforms.get(platform).ok_or_else(|| gone("platform"))?;
+    let ids = platform.get_devices(CL_DEVICE_TYPE_ALL).map_err(|e| failed("listing devices", e))?;
+    let id = ids.get(device).copied().ok_or_else(|| gone("device"))?;
+    let context = Context::from_device(&ClDevice::new(id)).map_err(|e| failed("making a context", e))?;
+    Ok((context, id))
 }
 
 impl Drop for Memory {

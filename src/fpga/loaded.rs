@@ -7,6 +7,7 @@ use opencl3::types::CL_BLOCKING;
 
 use super::engine::{Engine, Memory, failed};
 use super::plan::{Plan, plan};
+use super::tile::Tile;
 use crate::error::Result;
 use crate::graph::{Graph, fold};
 use crate::tensor::Tensor;
@@ -71,7 +72,7 @@ impl Plans {
     }
 
     fn load(&self, shapes: &[Vec<usize>], before: Option<Arc<Constants>>) -> Result<Loaded> {
-        let plan = plan_for(&self.graph, shapes)?;
+        let plan = plan_for(&self.graph, shapes, self.engine.tile)?;
         let words = self.upload(bytemuck::cast_slice(&plan.words))?;
         let constants = match before.filter(|c| c.bytes == plan.constants) {
             Some(same) => same,
@@ -99,9 +100,9 @@ impl Plans {
 }
 
 /// The plan of a graph for inputs of these shapes.
-fn plan_for(graph: &Graph, shapes: &[Vec<usize>]) -> Result<Plan> {
+fn plan_for(graph: &Graph, shapes: &[Vec<usize>], tile: Tile) -> Result<Plan> {
     let shapes = shapes.iter().map(Vec::as_slice).collect::<Vec<_>>();
     let mut bound = graph.bind(&shapes)?;
     fold::fold(&mut bound, None)?;
-    plan(&bound)
+    plan(&bound, tile)
 }

@@ -13,6 +13,7 @@ use crate::scoring::{BackendKind, NodePlacement, Placement, Sample, Site, sample
 use crate::tensor::Tensor;
 
 use super::plan::{plan, refusals, shown};
+use super::tile::Tile;
 
 /// A model as the engine and its host take it.
 #[derive(Debug)]
@@ -139,7 +140,7 @@ fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
         Some(Refused::of(node, r.error.with_at(shown(&own, node)), r.is_misplaced))
     });
     let refused = refused.collect::<Vec<_>>();
-    if refused.is_empty() && plan(&own)?.launches.is_empty() {
+    if refused.is_empty() && plan(&own, Tile::default())?.launches.is_empty() {
         return all("nothing is computed on the device here");
     }
     Ok(refused)

@@ -21,8 +21,8 @@ use crate::graph::{Graph, Node, ValueId, functions};
 use crate::int8::{Ints, QParams, QType, WeightParams};
 use crate::tensor::Tensor;
 
+use super::tile::Tile;
 use super::view::{Storage, View};
-pub(super) use matrix::ROWS;
 pub(super) use ports::{InputPort, OutputPort, Staging};
 pub(super) use words::Kernel;
 use words::{Constants, Descriptor};
@@ -61,12 +61,12 @@ pub(super) struct Launch {
 /// So many bytes behind the arena may be read, not written: the widest vector load begins at the last byte.
 const SLACK_BYTES: usize = 64;
 
-/// Plans a graph.
+/// Plans a graph for an engine of that size.
 ///
 /// # Errors
 /// `Unsupported` for the first node that the engine does not take as it is, naming it, with the reason; `BadModel` for parameters that make no sense.
-pub(super) fn plan(graph: &Graph) -> Result<Plan> {
-    let mut planner = Planner::new(graph);
+pub(super) fn plan(graph: &Graph, tile: Tile) -> Result<Plan> {
+    let mut planner = Planner { tile, ..Planner::new(graph) };
     planner.inputs()?;
     for node in graph.nodes() {
         planner.node(node).map_err(|e| e.with_at(shown(graph, node)))?;
@@ -120,6 +120,7 @@ pub(super) fn shown(graph: &Graph, node: &Node) -> String {
 
 struct Planner<'g> {
     graph: &'g Graph,
+    tile: Tile,
     views: HashMap<ValueId, View>,
     /// The bytes of each storage.
     storages: Vec<usize>,
@@ -144,6 +145,7 @@ impl<'g> Planner<'g> {
     fn new(graph: &'g Graph) -> Self {
         Self {
             graph,
+            tile: Tile::default(),
             views: HashMap::new(),
             storages: Vec::new(),
             operators: Vec::new(),

@@ -1,7 +1,12 @@
 //! The engine's kernels, as one source: what an emulator builds, and what a board's binary was made from.
 
+use super::tile::Tile;
+
 /// The version of what host and kernels agree on: descriptors, packing orders, arguments. A binary of another version is refused.
 pub(super) const ABI_VERSION: u32 = 1;
+
+/// Elements of a vector: `LANES` of the kernels.
+pub(super) const LANES: usize = 16;
 
 /// All files as one text: `opencl3` would pass several wrongly, and an FPGA is synthesised from one anyway.
 pub(super) fn engine() -> String {
@@ -20,8 +25,8 @@ pub(super) fn engine() -> String {
 }
 
 /// What the kernels are built with: the sizes that host and kernels share.
-pub(super) fn options() -> String {
-    format!("-DROWS={} -DENGINE_ABI={ABI_VERSION}", super::plan::ROWS)
+pub(super) fn options(tile: Tile) -> String {
+    format!("-DROWS={} -DK_CAPACITY={} -DENGINE_ABI={ABI_VERSION}", tile.rows, tile.depth)
 }
 
 #[cfg(test)]

@@ -9,9 +9,6 @@ use crate::error::{Result, ScoreError};
 use crate::graph::{AutoPad, Node, Window};
 use crate::int8::{Ints, QParams, QType, Rescale, WeightParams};
 
-/// Output pixels in a block: `ROWS` of the kernel.
-pub(in super::super) const ROWS: usize = 14;
-
 /// Shares of a launch that all compute units can be busy with.
 const BUSY: usize = 4;
 
@@ -475,7 +472,7 @@ impl Planner<'_> {
         // With weights of their own, images are computed one by one.
         let by_image = matches!(job.weights, Operand::Packed { .. });
         let pixels = job.out[0] * job.out[1] * if by_image { 1 } else { job.images };
-        let blocks = pixels.div_ceil(ROWS);
+        let blocks = pixels.div_ceil(self.tile.rows);
         let others = job.groups * if by_image { job.images } else { 1 };
         let shares = if blocks * others >= BUSY { 1 } else { tiles.min(BUSY) };
         let (low, high) = job.to.as_ref().map_or((0.0, 0.0), bounds);
