@@ -89,7 +89,7 @@ impl FpgaBackend {
         must_be_possible(tile)?;
         let (place, device, path) = (opencl::place(device)?, device.clone(), path.to_owned());
         COMPILE.call(move || {
-            let (_, bytes) = engine::Engine::build(place, tile)?;
+            let bytes = engine::Engine::build(place, tile)?.to_binary()?;
             let manifest = Manifest::of(&bytes, &device, tile);
             manifest.write(&path, &bytes)?;
             Ok(manifest)

@@ -16,9 +16,9 @@ use opencl3::context::Context;
 use opencl3::device::{CL_DEVICE_TYPE_ALL, Device as ClDevice};
 use opencl3::error_codes::{ClError, error_text};
 use opencl3::kernel::Kernel as ClKernel;
-use opencl3::memory::{Buffer, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE};
+use opencl3::memory::{Buffer, CL_MEM_READ_ONLY, CL_MEM_READ_WRITE, ClMem};
 use opencl3::program::Program;
-use opencl3::types::cl_device_id;
+use opencl3::types::{CL_BLOCKING, cl_device_id};
 
 use super::binary::{BINARY_ONLY_VARIABLE, Binary};
 use super::plan::Kernel;
@@ -52,6 +52,9 @@ pub(super) struct Origin {
     /// The triscore program, which tries binaries that leave a doubt.
     pub(super) program: Option<PathBuf>,
 }
+
+/// Larger than any descriptor, and than the tables that kernels read before their loops.
+const SMALL_BYTES: usize = 4096;
 
 /// What to do where kernels cannot be built.
 const NAME_ONE: &str =
@@ -93,7 +96,7 @@ impl Engine {
                     "{device} must not build kernels ({BINARY_ONLY_VARIABLE}), and no binary is named: {NAME_ONE}"
                 )));
             }
-            None => Self::build(place, Tile::default())?.0,
+            None => Self::build(place, Tile::default())?,
         });
         engines.insert(place, engine.clone());
         Ok(engine)
@@ -113,8 +116,8 @@ impl Engine {
         )))
     }
 
-    /// Builds the kernels from their sources, as emulators can; the binary that came of it, too.
-    pub(super) fn build(place: Place, tile: Tile) -> Result<(Self, Vec<u8>)> {
+    /// Builds the kernels from their sources, as emulators can.
+    pub(super) fn build(place: Place, tile: Tile) -> Result<Self> {
         let (context, id) = open(place)?;
         let device = ClDevice::new(id);
         if matches!(device.compiler_available(), Ok(false)) {
@@ -127,9 +130,53 @@ impl Engine {
             let text = format!("the engine's kernels do not build: {}: {}", words(e), log.trim());
             return Err(ScoreError::unavailable(text));
         }
-        let binary = program.get_binaries().map_err(|e| failed("reading the binary", e))?;
-        let binary = binary.into_iter().next().unwrap_or_default();
-        Ok((Self::new(context, program, id, tile, None), binary))
+        Ok(Self::new(context, program, id, tile, None))
+    }
+
+    /// What the kernels became, for [`load`](Self::load).
+    pub(super) fn to_binary(&self) -> Result<Vec<u8>> {
+        // PoCL compiles a kernel at its first launch, and what it writes holds what was compiled until then.
+        self.start_once()?;
+        let binary = self.program.get_binaries().map_err(|e| failed("reading the binary", e))?;
+        Ok(binary.into_iter().next().unwrap_or_default())
+    }
+
+    /// Starts every kernel once without work: one that is missing, or that does not come back, is found now and not in the middle of a model.
+    fn start_once(&self) -> Result<()> {
+        // Descriptors of zeros: before their loops kernels read at most a table, which then lies at the beginning.
+        let (arena, zeros) = (self.memory(SMALL_BYTES, false)?, [0u8; SMALL_BYTES]);
+        let mut words = self.memory(SMALL_BYTES, true)?;
+        let queue = self.queue()?;
+        // SAFETY: as many bytes as the memory has; the write blocks.
+        let written = unsafe { queue.enqueue_write_buffer(&mut words.buffer, CL_BLOCKING, 0, &zeros, &[]) };
+        written.map_err(|e| failed("writing a descriptor", e))?;
+        for kernel in Kernel::ALL {
+            let kernel = self.kernel(kernel)?;
+            // SAFETY: as the kernels declare them (ENGINE_ARGUMENTS); from 0 to 0 there is nothing to do.
+            unsafe {
+                kernel
+                    .set_arg(0, &arena.buffer.get())
+                    .and_then(|()| kernel.set_arg(1, &words.buffer.get()))
+                    .and_then(|()| kernel.set_arg(2, &words.buffer.get()))
+                    .and_then(|()| (3..6).try_for_each(|at| kernel.set_arg(at, &0i32)))
+                    .map_err(|e| failed("setting an argument", e))?;
+                let one = [1usize];
+                queue
+                    .enqueue_nd_range_kernel(
+                        kernel.get(),
+                        1,
+                        std::ptr::null(),
+                        one.as_ptr(),
+                        one.as_ptr(),
+                        &[],
+                    )
+                    .map_err(|e| failed("starting a kernel", e))?;
+            }
+            queue.finish().map_err(|e| failed("running a kernel", e))?;
+            drop(ManuallyDrop::into_inner(kernel));
+        }
+        drop(ManuallyDrop::into_inner(queue));
+        Ok(())
     }
 
     /// Loads kernels that were built before.
@@ -145,11 +192,7 @@ impl Engine {
         program.build(&[id], "").map_err(refused)?;
         let tile = binary.manifest.tile();
         let engine = Self::new(context, program, id, tile, Some(binary.manifest.sha256.clone()));
-        // A binary that lacks a kernel is found now, and not in the middle of a model.
-        for kernel in Kernel::ALL {
-            let made = engine.kernel(kernel).map_err(|e| e.with_at(binary.path.display().to_string()))?;
-            drop(ManuallyDrop::into_inner(made));
-        }
+        engine.start_once().map_err(|e| e.with_at(binary.path.display().to_string()))?;
         Ok(engine)
     }
 

@@ -145,3 +145,42 @@ fn what_leaves_a_doubt_is_tried_by_another_process() {
     home.fails(&["fpga", "check", garbage.to_str().unwrap()], 69, &["garbage.bin"]);
     assert_eq!(score(&home, &model, Some(&good)).code, 0, "the device is as good as before");
 }
+
+/// A compiler that notes what it is called with, and what it was given.
+fn compiler(home: &Home, name: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let notes = home.path("notes");
+    fs::create_dir_all(&notes).unwrap();
+    let text = "#!/bin/sh\necho \"$(basename $0) $*\" >> NOTES/calls\nfor a in \"$@\"; do case $a in *engine.cl) cp \"$a\" NOTES ;; esac; done\n";
+    let path =
+        PathBuf::from(home.file(&format!("bin/{name}"), text.replace("NOTES", notes.to_str().unwrap())));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    notes
+}
+
+#[test]
+fn the_script_for_boards_gives_the_compilers_the_sources_and_the_size() {
+    let home = Home::new();
+    let script = |args: &[&str]| {
+        let mut command = std::process::Command::new("bash");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/build-fpga-binary.sh")).args(args);
+        command.env("TRISCORE", env!("CARGO_BIN_EXE_triscore"));
+        command.env("PATH", format!("{}:/usr/bin:/bin", home.path("bin").display()));
+        home.finish(command)
+    };
+    script(&["intel", "pac_a10"]).failed(2, &["BOARD", "ROWS"]);
+    script(&["intel", "pac_a10", "engine.aocx"]).failed(69, &["no aoc on the PATH"]);
+    let notes = compiler(&home, "aoc");
+    compiler(&home, "v++");
+    let ran = script(&["intel", "pac_a10", "engine.aocx", "32"]);
+    assert!(ran.code == 0 && ran.out.contains("triscore fpga manifest engine.aocx"), "{ran:#?}");
+    let ran = script(&["xilinx", "u250", "engine.xclbin", "32", "1024"]);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    let calls = fs::read_to_string(notes.join("calls")).unwrap();
+    assert!(calls.starts_with("aoc -board=pac_a10 -DROWS=32 -DK_CAPACITY=4608 "), "{calls}");
+    for kernel in ["matrix", "pack", "depthwise", "elementwise", "move", "pool", "softmax", "layer_norm"] {
+        assert!(calls.contains(&format!("-k {kernel} -DROWS=32 -DK_CAPACITY=1024")), "{kernel}: {calls}");
+    }
+    assert_eq!(calls.matches("v++ -l ").count(), 1, "{calls}");
+    assert!(fs::read_to_string(notes.join("engine.cl")).unwrap().contains("FPGA_TASK matrix"));
+}
