@@ -135,7 +135,7 @@ impl Lane for LoopLane {
         }
         let ports = self.signature.outputs().iter();
         let outputs = ports.filter_map(|p| values.get(p.name.as_str())).map(|t| t.clone().into()).collect();
-        Ok(Scored { outputs, timing: Timing { compute: start.elapsed(), ..Timing::default() } })
+        Ok(Scored::new(outputs, Timing { compute: start.elapsed(), ..Timing::default() }))
     }
 }
 

@@ -22,6 +22,7 @@ mod opencl;
 mod parts;
 mod placement;
 mod plan;
+mod running;
 mod scorer;
 mod sources;
 mod staging;
@@ -33,12 +34,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use binary::{BINARY_ONLY_VARIABLE, BINARY_VARIABLE, Manifest, PROGRAM_VARIABLE, manifest_path};
+pub use running::HANG_VARIABLE;
 pub use tile::Tile;
 
 use crate::error::{Result, ScoreError};
 use crate::guard::Guard;
 use crate::model::Model;
-use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Scorer, Site};
+use crate::scoring::{Backend, BackendKind, CompileOptions, Device, NodePlacement, Placement, Scorer, Site};
 
 /// The environment variable that names the OpenCL loader.
 pub const LIBRARY_VARIABLE: &str = "TRISCORE_LIBOPENCL";
@@ -195,15 +197,18 @@ fn must_be_possible(tile: Tile) -> Result<()> {
 
 /// Why a model does not run here: nothing of it is for the engine, or not all of it and nobody else may run the rest.
 fn refuse(placed: &placement::Placed, has_host: bool) -> Result<()> {
-    let Some(node) = placed.placement.on_host().next() else { return Ok(()) };
+    let reason = |node: &NodePlacement| match &node.site {
+        Site::Host { reason } => reason.clone(),
+        _ => String::new(),
+    };
+    let is_cause = |node: &&NodePlacement| reason(node) != placement::NOTHING_THERE;
+    let on_host = || placed.placement.on_host();
+    let Some(node) = on_host().find(is_cause).or_else(|| on_host().next()) else { return Ok(()) };
     let on_device = placed.placement.on_device();
     if has_host && placed.parts.iter().any(|p| p.on_device) {
         return Ok(());
     }
-    let reason = match &node.site {
-        Site::Host { reason } => reason.as_str(),
-        _ => "",
-    };
+    let reason = reason(node);
     let (all, what) =
         (placed.placement.nodes().len(), format!("{} '{}': {reason}", node.operator, node.node));
     Err(ScoreError::unsupported(match on_device {

@@ -95,9 +95,27 @@ pub struct Scored {
     pub outputs: Vec<Value>,
     /// Where the time went.
     pub timing: Timing,
+    /// What was launched on the device, in that order, if the call [wanted](Call::with_profile) to know and the backend can tell.
+    pub launches: Vec<Launch>,
+}
+
+/// One launch on a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The kernel.
+    pub kernel: &'static str,
+    /// The places, in the model's order, of the nodes that it computes.
+    pub nodes: Vec<usize>,
+    /// How long the device was at it.
+    pub time: Duration,
 }
 
 impl Scored {
+    /// Outputs, and where the time went.
+    pub fn new(outputs: Vec<Value>, timing: Timing) -> Self {
+        Self { outputs, timing, launches: Vec::new() }
+    }
+
     /// The output at that place of the signature, which must be a tensor.
     ///
     /// # Errors
@@ -121,6 +139,15 @@ pub struct Timing {
     pub compute: Duration,
     /// Moving outputs from the device; zero where they are used in place.
     pub download: Duration,
+}
+
+impl std::ops::AddAssign for Timing {
+    fn add_assign(&mut self, other: Self) {
+        self.wait += other.wait;
+        self.upload += other.upload;
+        self.compute += other.compute;
+        self.download += other.download;
+    }
 }
 
 /// Whether a scorer can be called.

@@ -263,7 +263,7 @@ fn split(
     let parts =
         jobs.into_iter().map(|(_, _, result)| result.unwrap_or_else(none)).collect::<Result<Vec<_>>>()?;
     let compute = start.elapsed();
-    Ok(Scored { outputs: join(axis, &parts)?, timing: Timing { compute, ..Timing::default() } })
+    Ok(Scored::new(join(axis, &parts)?, Timing { compute, ..Timing::default() }))
 }
 
 /// The outputs of all parts, one after another.

@@ -106,7 +106,7 @@ impl Lane for SessionLane {
         let answered = run.map_err(|e| convert::error(&e, "scoring failed"))?;
         let compute = start.elapsed();
         let outputs = answered.into_iter().map(|(_, v)| convert::output(v)).collect::<Result<_>>()?;
-        Ok(Scored { outputs, timing: Timing { compute, ..Timing::default() } })
+        Ok(Scored::new(outputs, Timing { compute, ..Timing::default() }))
     }
 }
 

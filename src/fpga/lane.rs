@@ -1,28 +1,26 @@
 //! A lane: an arena on the device, staging memory on the host, and queues of its own.
 //!
-//! Inputs are staged and written, launches are enqueued with an event on every edge, outputs are read. Each operator is shared out among the
-//! device's compute units, one queue each; the next operator waits for all of them.
+//! Inputs are staged and written, launches are enqueued with an event on every edge, outputs are read; nothing of it blocks, so that one
+//! lane's transfers overlap another one's computing. Each operator is shared out among the device's compute units, one queue each; the next
+//! operator waits for all of them.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opencl3::command_queue::CommandQueue;
-use opencl3::event::Event;
 use opencl3::kernel::Kernel as ClKernel;
 use opencl3::memory::ClMem;
 use opencl3::types::{CL_NON_BLOCKING, cl_event};
 
 use super::engine::{Engine, Memory, failed};
 use super::loaded::Loaded;
-use super::plan::Kernel;
+use super::plan::{Kernel, Launch};
+use super::running::Running;
 use super::staging;
 use crate::error::{Result, ScoreError};
 use crate::scoring::{Call, Timing};
 use crate::tensor::{AlignedBytes, Tensor};
-
-/// A kernel that has not come back after so long hangs, and so does the device.
-const HANG: Duration = Duration::from_secs(30);
 
 /// One arena and its queues.
 pub(super) struct DeviceLane {
@@ -35,9 +33,26 @@ pub(super) struct DeviceLane {
     kernels: Vec<Vec<ManuallyDrop<ClKernel>>>,
     /// Which model lies in the arena, by its number: its residents are there.
     resident: Option<u64>,
-    staged: Vec<AlignedBytes>,
-    /// What a call left running because its time was up.
-    running: Vec<Event>,
+    /// The memory that inputs are written from and outputs are read into; the plan's constants that are on their way.
+    staged: Staged,
+    /// What the device is at, also what a call left running because its time was up.
+    running: Running,
+}
+
+/// Memory that the device may touch as long as something runs.
+#[derive(Default)]
+struct Staged {
+    inputs: Vec<AlignedBytes>,
+    outputs: Vec<AlignedBytes>,
+    #[allow(dead_code, reason = "held, not read")]
+    loaded: Option<Arc<Loaded>>,
+}
+
+/// What a run gives: outputs, where the time went, and how long each launch took, if that was asked for.
+pub(super) struct Ran {
+    pub(super) outputs: Vec<Tensor>,
+    pub(super) timing: Timing,
+    pub(super) launches: Vec<Duration>,
 }
 
 // SAFETY: OpenCL objects may be used from any thread, one at a time; kernels, whose arguments are state, are this lane's own, and `&mut self`
@@ -51,7 +66,8 @@ impl DeviceLane {
         let queues = (0..engine.units).map(|_| engine.queue()).collect::<Result<Vec<_>>>()?;
         let kernels = |_| Kernel::ALL.iter().map(|k| engine.kernel(*k)).collect::<Result<Vec<_>>>();
         let kernels = (0..engine.units).map(kernels).collect::<Result<Vec<_>>>()?;
-        Ok(Self { engine, arena, queues, kernels, resident: None, staged: Vec::new(), running: Vec::new() })
+        let (staged, running) = (Staged::default(), Running::default());
+        Ok(Self { engine, arena, queues, kernels, resident: None, staged, running })
     }
 
     /// How large the arena has become.
@@ -60,13 +76,10 @@ impl DeviceLane {
     }
 
     /// Scores on a loaded plan.
-    pub(super) fn run(
-        &mut self,
-        loaded: &Loaded,
-        inputs: &[Tensor],
-        call: &Call,
-    ) -> Result<(Vec<Tensor>, Timing)> {
-        self.drain(call)?;
+    pub(super) fn run(&mut self, loaded: &Arc<Loaded>, inputs: &[Tensor], call: &Call) -> Result<Ran> {
+        // An earlier call may have left something running, which still uses the memory.
+        self.running.wait(call)?;
+        self.running.clear();
         call.check()?;
         let begin = Instant::now();
         let plan = &loaded.plan;
@@ -75,95 +88,131 @@ impl DeviceLane {
             drop(ManuallyDrop::into_inner(std::mem::replace(&mut self.arena, larger)));
             self.resident = None;
         }
+        self.staged = Staged { loaded: Some(loaded.clone()), ..Staged::default() };
         let mut ready = self.upload(loaded, inputs)?;
-        let uploaded = Instant::now();
+        let staged = begin.elapsed();
+        let first_launch = self.running.len();
         for launch in &plan.launches {
             ready = self.launch(loaded, launch, &ready)?;
         }
-        self.staged = plan
-            .outputs
-            .iter()
-            .map(|o| AlignedBytes::zeroed(staging::extent_bytes(&o.shape, &o.strides, o.size)))
-            .collect::<Result<_>>()?;
-        let mut read = Vec::new();
-        let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
-        for (output, bytes) in plan.outputs.iter().zip(&mut self.staged) {
-            let waits = handles(&ready);
-            // SAFETY: the range lies within the arena, by plan; the staging memory is this lane's and outlives the read, which is waited for
-            // here, or by `drain` before the lane is used or dropped.
-            let event = unsafe {
-                queue.enqueue_read_buffer(
-                    &self.arena.buffer,
-                    CL_NON_BLOCKING,
-                    output.offset,
-                    bytes.as_mut_slice(),
-                    &waits,
-                )
-            };
-            read.push(event.map_err(|e| failed("reading a result", e))?);
-        }
+        let first_read = self.running.len();
+        self.download(loaded, &ready)?;
         for queue in &self.queues {
             queue.flush().map_err(|e| failed("starting a queue", e))?;
         }
-        self.running = ready;
-        self.running.append(&mut read);
-        self.wait(call)?;
-        let computed = Instant::now();
-        let outputs =
-            plan.outputs.iter().zip(&self.staged).map(|(o, bytes)| staging::unstage(o, bytes.as_slice()));
+        self.running.wait(call)?;
+        let waited = Instant::now();
+        let outputs = plan.outputs.iter().zip(&self.staged.outputs);
+        let outputs = outputs.map(|(o, bytes)| staging::unstage(o, bytes.as_slice()));
         let outputs = outputs.collect::<Result<Vec<_>>>()?;
-        let timing = Timing {
-            wait: Duration::ZERO,
-            upload: uploaded - begin,
-            compute: computed - uploaded,
-            download: computed.elapsed(),
+        let timing = self.timing(begin, staged, waited, first_launch..first_read);
+        let launches = match call.wants_profile() {
+            true => self.launch_times(loaded, first_launch),
+            false => Vec::new(),
         };
-        Ok((outputs, timing))
+        self.running.clear();
+        Ok(Ran { outputs, timing, launches })
+    }
+
+    /// The time of a run that ends now: staging by the host's clock, transfers by the device's, and computing is the rest.
+    fn timing(
+        &self,
+        begin: Instant,
+        staged: Duration,
+        waited: Instant,
+        launches: std::ops::Range<usize>,
+    ) -> Timing {
+        let span = |times: &[(u64, u64)]| {
+            let begin = times.iter().map(|t| t.0).min()?;
+            Some((begin, times.iter().map(|t| t.1).max()?))
+        };
+        let all = span(&self.running.times(0..self.running.len()));
+        let computing = span(&self.running.times(launches));
+        let (before, after) = match (all, computing) {
+            (Some(all), Some(computing)) => {
+                let ns = |a: u64, b: u64| Duration::from_nanos(b.saturating_sub(a));
+                (ns(all.0, computing.0), ns(computing.1, all.1))
+            }
+            _ => (Duration::ZERO, Duration::ZERO),
+        };
+        let download = after + waited.elapsed();
+        let whole = begin.elapsed();
+        let upload = (staged + before).min(whole.saturating_sub(download));
+        Timing { wait: Duration::ZERO, upload, compute: whole.saturating_sub(upload + download), download }
+    }
+
+    /// How long each launch of the plan took: from where its first unit began to where its last one ended.
+    fn launch_times(&self, loaded: &Loaded, first: usize) -> Vec<Duration> {
+        let mut at = first;
+        let time = |launch: &Launch| {
+            let units = self.units_for(launch);
+            let times = self.running.times(at..at + units);
+            at += units;
+            let (begin, end) = (times.iter().map(|t| t.0).min(), times.iter().map(|t| t.1).max());
+            Duration::from_nanos(end.unwrap_or(0).saturating_sub(begin.unwrap_or(0)))
+        };
+        loaded.plan.launches.iter().map(time).collect()
     }
 
     /// Writes inputs, and what the model has in the arena if it is not there.
-    fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor]) -> Result<Vec<Event>> {
-        let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
-        let mut written = Vec::new();
-        let mut write = |arena: &mut Memory, offset: usize, bytes: &[u8]| -> Result<()> {
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            // SAFETY: the range lies within the arena, by plan; the bytes outlive the write: staging memory is this lane's, and residents the
-            // plan's, which is held until the events are waited for.
-            let event =
-                unsafe { queue.enqueue_write_buffer(&mut arena.buffer, CL_NON_BLOCKING, offset, bytes, &[]) };
-            written.push(event.map_err(|e| failed("writing an input", e))?);
-            Ok(())
-        };
-        if self.resident != Some(loaded.number) {
-            for (offset, bytes) in &loaded.plan.residents {
-                write(&mut self.arena, *offset, bytes)?;
-            }
-            self.resident = Some(loaded.number);
-        }
+    fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor]) -> Result<Vec<cl_event>> {
         let staged = loaded.plan.inputs.iter().map(|port| {
             let tensor =
                 inputs.get(port.input).ok_or_else(|| ScoreError::bad_input("an input is missing"))?;
             staging::stage(port, tensor)
         });
-        self.staged = staged.collect::<Result<Vec<_>>>()?;
-        for (port, bytes) in loaded.plan.inputs.iter().zip(&self.staged) {
-            write(&mut self.arena, port.offset, bytes.as_slice())?;
+        self.staged.inputs = staged.collect::<Result<Vec<_>>>()?;
+        let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
+        let is_there = self.resident == Some(loaded.number);
+        let residents = loaded.plan.residents.iter().filter(|_| !is_there);
+        let residents = residents.map(|(offset, bytes)| (*offset, bytes.as_slice()));
+        let ports = loaded.plan.inputs.iter().zip(&self.staged.inputs);
+        let writes = residents.chain(ports.map(|(port, bytes)| (port.offset, bytes.as_slice())));
+        let mut written = Vec::new();
+        // Until all of it is on its way, nobody can say what is there.
+        self.resident = None;
+        for (offset, bytes) in writes.filter(|(_, bytes)| !bytes.is_empty()) {
+            // SAFETY: the range lies within the arena, by plan; the bytes outlive the write: `staged` holds them, and the plan, until what runs
+            // has ended.
+            let event = unsafe {
+                queue.enqueue_write_buffer(&mut self.arena.buffer, CL_NON_BLOCKING, offset, bytes, &[])
+            };
+            written.push(self.running.push(event.map_err(|e| failed("writing an input", e))?));
         }
-        // The staging memory is used again for the outputs, so the inputs must have left it.
-        for event in &written {
-            event.wait().map_err(|e| failed("writing an input", e))?;
-        }
+        self.resident = Some(loaded.number);
         Ok(written)
     }
 
+    /// Reads the outputs once everything before them is done.
+    fn download(&mut self, loaded: &Loaded, after: &[cl_event]) -> Result<()> {
+        let outputs = &loaded.plan.outputs;
+        let bytes = outputs.iter().map(|o| staging::extent_bytes(&o.shape, &o.strides, o.size));
+        self.staged.outputs = bytes.map(AlignedBytes::zeroed).collect::<Result<_>>()?;
+        let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
+        for (output, bytes) in outputs.iter().zip(&mut self.staged.outputs) {
+            if bytes.as_slice().is_empty() {
+                continue;
+            }
+            // SAFETY: the range lies within the arena, by plan; the staging memory is this lane's until what runs has ended.
+            let event = unsafe {
+                let (to, at) = (bytes.as_mut_slice(), output.offset);
+                queue.enqueue_read_buffer(&self.arena.buffer, CL_NON_BLOCKING, at, to, after)
+            };
+            self.running.push(event.map_err(|e| failed("reading a result", e))?);
+        }
+        Ok(())
+    }
+
+    /// How many compute units a launch is shared out among.
+    fn units_for(&self, launch: &Launch) -> usize {
+        self.queues.len().min(launch.work).max(1)
+    }
+
     /// Shares an operator out among the compute units.
-    fn launch(&self, loaded: &Loaded, launch: &super::plan::Launch, after: &[Event]) -> Result<Vec<Event>> {
-        let units = self.queues.len().min(launch.work).max(1);
-        let waits = handles(after);
+    fn launch(&mut self, loaded: &Loaded, launch: &Launch, after: &[cl_event]) -> Result<Vec<cl_event>> {
+        let units = self.units_for(launch);
         let number = Kernel::ALL.iter().position(|k| *k == launch.kernel).unwrap_or(0);
-        let mut events = Vec::with_capacity(units);
+        let mut handles = Vec::with_capacity(units);
         for unit in 0..units {
             let (first, last) = (launch.work * unit / units, launch.work * (unit + 1) / units);
             let (Some(queue), Some(kernel)) =
@@ -189,87 +238,25 @@ impl DeviceLane {
                     std::ptr::null(),
                     one.as_ptr(),
                     one.as_ptr(),
-                    &waits,
+                    after,
                 )
             };
-            events.push(event.map_err(|e| failed("starting a kernel", e))?);
+            handles.push(self.running.push(event.map_err(|e| failed("starting a kernel", e))?));
             queue.flush().map_err(|e| failed("starting a queue", e))?;
         }
-        Ok(events)
+        Ok(handles)
     }
-
-    /// Waits for what runs, until the call's time is up.
-    fn wait(&mut self, call: &Call) -> Result<()> {
-        if call.deadline().is_none() && call.cancel_token().is_none() {
-            for event in &self.running {
-                event.wait().map_err(|e| failed("computing", e))?;
-            }
-        } else {
-            self.poll(|| call.check())?;
-        }
-        self.running.clear();
-        Ok(())
-    }
-
-    /// Waits for what an earlier call left running: its buffers are still in use.
-    fn drain(&mut self, call: &Call) -> Result<()> {
-        if !self.running.is_empty() {
-            let begin = Instant::now();
-            self.poll(|| {
-                if begin.elapsed() > HANG {
-                    return Err(ScoreError::device_lost(format!(
-                        "a kernel has not come back after {} s",
-                        HANG.as_secs()
-                    )));
-                }
-                call.check()
-            })?;
-            self.running.clear();
-        }
-        Ok(())
-    }
-
-    /// Looks at the events again and again, with more and more time between.
-    fn poll(&self, go_on: impl Fn() -> Result<()>) -> Result<()> {
-        let mut pause = Duration::from_micros(20);
-        loop {
-            let mut done = true;
-            for event in &self.running {
-                // Zero is complete, above is on its way, below failed.
-                let status =
-                    event.command_execution_status().map_err(|e| failed("asking for an event", e))?;
-                if status.0 < 0 {
-                    return Err(failed("computing", opencl3::error_codes::ClError(status.0)));
-                }
-                done &= status.0 == 0;
-            }
-            if done {
-                return Ok(());
-            }
-            go_on()?;
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(1));
-        }
-    }
-}
-
-fn handles(events: &[Event]) -> Vec<cl_event> {
-    events.iter().map(Event::get).collect()
 }
 
 impl Drop for DeviceLane {
     fn drop(&mut self) {
         // Buffers must not go while a kernel uses them. One that hangs keeps them, and everything that it may still touch.
-        let begin = Instant::now();
-        let waited = self.poll(|| match begin.elapsed() > HANG {
-            true => Err(ScoreError::device_lost("a kernel hangs")),
-            false => Ok(()),
-        });
-        let running = std::mem::take(&mut self.running);
-        if waited.is_err() && begin.elapsed() > HANG {
+        let _ = if self.running.hangs() { Ok(()) } else { self.running.wait(&Call::new()) };
+        if self.running.hangs() {
             tracing::error!("a kernel hangs: a lane is left behind with what the device may still touch");
-            return std::mem::forget((running, std::mem::take(&mut self.staged)));
+            return std::mem::forget((std::mem::take(&mut self.running), std::mem::take(&mut self.staged)));
         }
+        let running = std::mem::take(&mut self.running);
         let release = || {
             drop(running);
             // SAFETY: this is where it ends; nothing uses the arena behind it.

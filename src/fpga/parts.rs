@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::lane::DeviceLane;
 use super::loaded::Plans;
 use super::placement::Placed;
+use super::plan;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Part, ValueId, encode};
 use crate::model::{Model, ReadLimits};
-use crate::scoring::{Backend, Call, CompileOptions, Scored, Scorer, Timing};
+use crate::scoring::{Backend, Call, CompileOptions, Launch, Scored, Scorer, Timing};
 use crate::tensor::{Tensor, Value};
 
 /// A part of the graph that is ready on the device or on the host, for all lanes.
@@ -112,7 +113,7 @@ impl PartsLane {
     pub(super) fn run(&mut self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         let given = inputs.iter().cloned().map(Value::Tensor);
         let mut values = self.parts.inputs.iter().copied().zip(given).collect::<HashMap<_, _>>();
-        let mut total = Timing::default();
+        let (mut total, mut launches) = (Timing::default(), Vec::new());
         let mut lanes = self.lanes.iter_mut();
         for (ready, edges) in &self.parts.ready {
             let wanted = edges.inputs.iter().map(|id| tensor(&values, *id)).collect::<Result<Vec<_>>>()?;
@@ -120,11 +121,15 @@ impl PartsLane {
                 Ready::Device(plans) => {
                     let lane = lanes.next().ok_or_else(|| ScoreError::internal("a part without a lane"))?;
                     let loaded = plans.of(&wanted)?;
-                    let (made, timing) = lane.run(&loaded, &wanted, call)?;
-                    total.upload += timing.upload;
-                    total.compute += timing.compute;
-                    total.download += timing.download;
-                    made.into_iter().map(Value::Tensor).collect()
+                    let ran = lane.run(&loaded, &wanted, call)?;
+                    total += ran.timing;
+                    let launch = |(launch, time): (&plan::Launch, Duration)| Launch {
+                        kernel: launch.kernel.name(),
+                        nodes: launch.origins.clone(),
+                        time,
+                    };
+                    launches.extend(loaded.plan.launches.iter().zip(ran.launches).map(launch));
+                    ran.outputs.into_iter().map(Value::Tensor).collect()
                 }
                 Ready::Host(scorer) => {
                     let begin = Instant::now();
@@ -140,7 +145,7 @@ impl PartsLane {
             None => values.get(id).cloned().ok_or_else(missing),
         };
         let outputs = self.parts.outputs.iter().map(output).collect::<Result<_>>()?;
-        Ok(Scored { outputs, timing: total })
+        Ok(Scored { outputs, timing: total, launches })
     }
 }
 

@@ -69,6 +69,9 @@ pub(super) fn of(model: &Model) -> Result<Placed> {
     Ok(Placed { graph, parts, placement: Placement::new(BackendKind::Fpga, nodes), sample })
 }
 
+/// Why the host runs what the device would take, and why it does not tell much: another node is the cause.
+pub(super) const NOTHING_THERE: &str = "nothing is computed on the device here";
+
 /// Why the host runs a node, by what the node makes.
 type Reasons = HashMap<ValueId, String>;
 
@@ -141,7 +144,7 @@ fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
     });
     let refused = refused.collect::<Vec<_>>();
     if refused.is_empty() && plan(&own, Tile::default())?.launches.is_empty() {
-        return all("nothing is computed on the device here");
+        return all(NOTHING_THERE);
     }
     Ok(refused)
 }

@@ -80,15 +80,14 @@ impl FpgaScorer {
         }
         let mut timing = Timing::default();
         for piece in &pieces {
-            timing.upload += piece.timing.upload;
-            timing.compute += piece.timing.compute;
-            timing.download += piece.timing.download;
+            timing += piece.timing;
         }
         let joined = (0..self.signature.outputs().len()).map(|output| {
             let parts = pieces.iter().filter_map(|p| p.outputs.get(output)).collect::<Vec<_>>();
             Value::concat(axis, &parts)
         });
-        Ok(Scored { outputs: joined.collect::<Result<_>>()?, timing })
+        let outputs = joined.collect::<Result<_>>()?;
+        Ok(Scored { outputs, timing, launches: pieces.into_iter().flat_map(|p| p.launches).collect() })
     }
 }
 

@@ -23,7 +23,7 @@ pub use batch_norm::fold_batch_norm;
 pub use bias::absorb_bias;
 pub use gelu::find_gelu;
 pub use identity::remove_identities;
-pub use integer::{is_function_of_one, moves_integers, to_integers};
+pub use integer::{check_parameters, is_function_of_one, moves_integers, to_integers};
 pub use layer_norm::find_layer_norm;
 pub use mean::pool_means;
 

@@ -12,6 +12,7 @@ use crate::error::{ErrorKind, Result, ScoreError};
 pub struct Call {
     deadline: Option<Instant>,
     cancel: Option<CancelToken>,
+    profile: bool,
 }
 
 impl Call {
@@ -37,6 +38,17 @@ impl Call {
     #[must_use]
     pub fn with_cancel(self, token: CancelToken) -> Self {
         Self { cancel: Some(token), ..self }
+    }
+
+    /// Say how long each launch on a device took ([`Scored::launches`](super::Scored::launches)).
+    #[must_use]
+    pub fn with_profile(self) -> Self {
+        Self { profile: true, ..self }
+    }
+
+    /// Whether each launch's time is wanted.
+    pub fn wants_profile(&self) -> bool {
+        self.profile
     }
 
     /// When to give up.

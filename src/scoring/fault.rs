@@ -130,7 +130,7 @@ impl Lane for FaultLane {
         call.check()?;
         let outputs = self.signature.outputs().iter().map(|p| self.answer(p, inputs, wrong));
         let outputs = outputs.collect::<Result<Vec<_>>>()?;
-        Ok(Scored { outputs, timing: Timing { compute: start.elapsed(), ..Timing::default() } })
+        Ok(Scored::new(outputs, Timing { compute: start.elapsed(), ..Timing::default() }))
     }
 }
 

@@ -15,6 +15,7 @@
 //! What has no name elsewhere is in the domain `triscore`; each such operator is also written as an ONNX function
 //! ([`functions`](crate::graph::functions)).
 
+mod check;
 mod function_of_one;
 mod move_only;
 mod operators;
@@ -30,11 +31,16 @@ use crate::tensor::{DType, Tensor};
 
 use params::{Clamp, Params, Quantised};
 
+pub use check::check_parameters;
 pub use function_of_one::is_function_of_one;
 pub use move_only::moves_integers;
 
 /// Makes integer operators of Q/DQ groups. Returns how many.
+///
+/// # Errors
+/// As [`check_parameters`].
 pub fn to_integers(graph: &mut Graph) -> Result<usize> {
+    check_parameters(graph)?;
     let mut rewrite = ToIntegers { uses: graph.uses(), graph, moved: HashMap::new() };
     let places = 0..rewrite.graph.nodes.len();
     let mut count = 0;
