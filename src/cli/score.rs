@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use triscore::deploy::{Requirement, select};
+use triscore::scoring::Launch;
 use triscore::{BackendKind, Call, CompileOptions, Model, Result};
 
 use super::Global;
-use super::output::Output;
+use super::output::{Output, table, text};
 use super::tensor_file;
 
 /// What `score` takes.
@@ -42,6 +43,10 @@ pub(super) struct Args {
     /// Give up after so many milliseconds of scoring.
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<u64>,
+
+    /// Tell how long each launch on the device took.
+    #[arg(long)]
+    profile: bool,
 }
 
 /// Scores and writes the outputs.
@@ -61,10 +66,15 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     if let Some(reason) = &selection.fell_back {
         out.note(&format!("note: {reason}"));
     }
+    // The CPU may run the rest where it may run the whole.
+    let host = global.backends().into_iter().find(|b| {
+        args.prefer && b.kind() == BackendKind::Cpu && selection.backend.kind() != BackendKind::Cpu
+    });
     // One call: measuring how batches are best run would take longer than the call.
-    let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..CompileOptions::default() };
+    let options = CompileOptions { lanes: Some(1), skip_tuning: true, host, ..CompileOptions::default() };
     let scorer = selection.backend.compile(&model, &selection.devices, &options)?;
     let call = args.timeout_ms.map_or(Call::new(), |ms| Call::new().with_timeout(Duration::from_millis(ms)));
+    let call = if args.profile { call.with_profile() } else { call };
     let scored = scorer.score(&request.inputs, &call)?;
     tensor_file::write(&args.output, model.signature(), &scored.outputs, &request.form)?;
     let device = scorer.devices().first().map(ToString::to_string).unwrap_or_default();
@@ -79,8 +89,44 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         "computeMs": compute_ms,
         "output": args.output,
         "outputs": outputs,
+        "launches": launches(&model, &scored.launches),
     });
+    let mut host = String::new();
+    for node in scorer.placement().on_host() {
+        host.push_str(&format!("\non the host: {} '{}'", node.operator, node.node));
+    }
     out.result(&json, || {
-        format!("{} scored on {device} in {compute_ms:.3} ms: {}", args.output.display(), outputs.join(", "))
+        let line = format!("{} scored on {device} in {compute_ms:.3} ms: ", args.output.display());
+        let profile = if args.profile { profile(&model, &scored.launches) } else { String::new() };
+        format!("{line}{}{host}{profile}", outputs.join(", "))
     })
+}
+
+/// What was launched, and how long each took.
+fn launches(model: &Model, launches: &[Launch]) -> Vec<Value> {
+    let launch = |l: &Launch| json!({ "kernel": l.kernel, "nodes": names(model, l), "timeUs": l.time.as_secs_f64() * 1e6 });
+    launches.iter().map(launch).collect()
+}
+
+fn names(model: &Model, launch: &Launch) -> Vec<String> {
+    let node = |place: &usize| model.nodes().get(*place);
+    let nodes = launch.nodes.iter().filter_map(node);
+    nodes.map(|n| if n.name.is_empty() { n.operator.clone() } else { n.name.clone() }).collect()
+}
+
+/// The launches as a table, the longest first.
+fn profile(model: &Model, launches: &[Launch]) -> String {
+    if launches.is_empty() {
+        return "\nnothing was launched on a device".to_owned();
+    }
+    let total = launches.iter().map(|l| l.time.as_secs_f64()).sum::<f64>().max(1e-12);
+    let mut longest = launches.iter().collect::<Vec<_>>();
+    longest.sort_by_key(|l| std::cmp::Reverse(l.time));
+    let mut rows = table(&["kernel", "time us", "share", "nodes"]);
+    for launch in longest {
+        let seconds = launch.time.as_secs_f64();
+        let (us, share) = (format!("{:.1}", seconds * 1e6), format!("{:.1} %", 100.0 * seconds / total));
+        rows.add_row([launch.kernel.to_owned(), us, share, names(model, launch).join(", ")]);
+    }
+    format!("\n\n{}", text(&rows))
 }

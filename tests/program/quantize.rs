@@ -67,6 +67,15 @@ fn a_quantised_model_is_deployed_on_two_fpgas_by_the_file_that_asks_for_them() {
         label,
         "{answer:#}"
     );
+    // Every launch's time, and the nodes that it computes.
+    let ran = score(model, &["--allow-emulation", "--profile"]).json();
+    let launches = ran["launches"].as_array().unwrap();
+    let kernels = launches.iter().map(|l| l["kernel"].as_str().unwrap()).collect::<Vec<_>>();
+    assert!(kernels.contains(&"matrix") && kernels.contains(&"pool"), "{ran:#}");
+    assert!(
+        launches.iter().all(|l| l["timeUs"].as_f64().unwrap() > 0.0 && l["nodes"][0].is_string()),
+        "{ran:#}"
+    );
     // The float model is refused with what to do, and not run on something weaker.
     score(&float, &["--allow-emulation"])
         .failed(69, &["none of its", "runs on an FPGA", "triscore quantize"]);
