@@ -56,6 +56,7 @@ pub struct FpgaBackend {
     library: Option<PathBuf>,
     binary: Option<PathBuf>,
     binary_only: bool,
+    guarded: bool,
 }
 
 impl FpgaBackend {
@@ -81,6 +82,13 @@ impl FpgaBackend {
     #[must_use]
     pub fn binary_only(self) -> Self {
         Self { binary_only: true, ..self }
+    }
+
+    /// The backend that looks, after every run, whether a kernel wrote outside of what it was given: for those who bring up a board. Tensors
+    /// lie apart then, with bytes between them that must not change; it takes more memory and time.
+    #[must_use]
+    pub fn guarded(self) -> Self {
+        Self { guarded: true, ..self }
     }
 
     /// Builds the engine for a device that can build kernels (an emulator), and writes binary and manifest.
@@ -136,13 +144,14 @@ impl FpgaBackend {
         (sources::engine(), sources::options(tile))
     }
 
-    fn origin(&self) -> engine::Origin {
+    fn setup(&self) -> engine::Setup {
         let named = || std::env::var_os(BINARY_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
         let only = std::env::var_os(BINARY_ONLY_VARIABLE).is_some_and(|v| v == "1");
-        engine::Origin {
+        engine::Setup {
             binary: self.binary.clone().or_else(named),
             binary_only: self.binary_only || only,
             program: binary::program(),
+            guarded: self.guarded,
         }
     }
 }
@@ -179,8 +188,8 @@ impl Backend for FpgaBackend {
         let placed = placement::of(model)?;
         refuse(&placed, options.host.is_some())?;
         let (signature, devices, options) = (model.signature().clone(), devices.to_vec(), options.clone());
-        let origin = self.origin();
-        let load = move || scorer::FpgaScorer::load(&placed, signature, devices, &options, &origin);
+        let setup = self.setup();
+        let load = move || scorer::FpgaScorer::load(&placed, signature, devices, &options, &setup);
         Ok(Arc::new(COMPILE.call(load)?))
     }
 }

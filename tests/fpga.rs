@@ -77,7 +77,9 @@ fn quantised_digits_equal_the_reference_on_every_device() {
             let scorer =
                 fpga.compile(&model, std::slice::from_ref(&device), &CompileOptions::default()).unwrap();
             assert!(scorer.placement().is_all_on_device());
-            for rows in [1, 3, 32] {
+            // No rows at all are an answer of no rows; but a Reshape to -1 of nothing says nothing, in ONNX Runtime neither.
+            let fewest = if folder == "digits_vit" { 1 } else { 0 };
+            for rows in [0, 1, 3, 32].into_iter().filter(|rows| *rows >= fewest) {
                 let inputs = [x.rows(0, 0..rows).unwrap()];
                 let scored = scorer.score(&inputs, &Call::new()).unwrap();
                 let (got, expected) = (scored.tensor(0).unwrap(), expected(&model, &inputs));
@@ -110,43 +112,46 @@ fn cases_each() -> u64 {
 
 #[test]
 fn every_operator_equals_the_reference_on_every_device() {
-    let mut all = Vec::new();
-    for device in devices() {
-        let fpga = FpgaBackend::new();
-        let options = CompileOptions { lanes: Some(1), ..CompileOptions::default() };
-        for activation in [triscore::int8::QType::U8, triscore::int8::QType::I8] {
-            for operator in cases::OPERATORS.iter().chain(cases::OUR_OWN) {
-                let (mut elements, mut refused, mut failures) = (0, Vec::new(), Vec::new());
-                for seed in 0..cases_each() {
-                    let case = cases::case(operator, activation, seed);
-                    let scorer = match fpga.compile(&case.model, std::slice::from_ref(&device), &options) {
-                        Ok(scorer) => scorer,
-                        Err(e) => {
-                            refused.push(format!("{}: {e}", case.what));
-                            continue;
-                        }
-                    };
-                    let scored = scorer
-                        .score(&case.inputs, &Call::new())
-                        .unwrap_or_else(|e| panic!("{}: {e}", case.what));
-                    let (got, expected) = (scored.tensor(0).unwrap(), expected(&case.model, &case.inputs));
-                    elements += got.len();
-                    let differ = |(a, b): &(&u8, &u8)| a != b;
-                    let wrong = got.as_bytes().iter().zip(expected.as_bytes()).filter(differ).count();
-                    if wrong > 0 || got.shape() != expected.shape() {
-                        failures.push(format!("{}: {wrong} of {} differ", case.what, got.len()));
+    let all =
+        devices().iter().flat_map(|d| mismatches(&FpgaBackend::new(), d, cases_each())).collect::<Vec<_>>();
+    assert!(all.is_empty(), "{} of the cases fail:\n{}", all.len(), all[..all.len().min(12)].join("\n"));
+}
+
+/// The cases of every operator whose answer is not the reference's in every bit, or that wrote where nobody may write.
+fn mismatches(fpga: &FpgaBackend, device: &Device, cases: u64) -> Vec<String> {
+    let (fpga, mut all) = (fpga.clone().guarded(), Vec::new());
+    let options = CompileOptions { lanes: Some(1), ..CompileOptions::default() };
+    for activation in [triscore::int8::QType::U8, triscore::int8::QType::I8] {
+        for operator in cases::OPERATORS.iter().chain(cases::OUR_OWN) {
+            let (mut elements, mut failures) = (0, Vec::new());
+            for seed in 0..cases {
+                let case = cases::case(operator, activation, seed);
+                let scored = fpga
+                    .compile(&case.model, std::slice::from_ref(device), &options)
+                    .and_then(|scorer| scorer.score(&case.inputs, &Call::new()));
+                let scored = match scored {
+                    Ok(scored) => scored,
+                    Err(e) => {
+                        failures.push(format!("{}: {e}", case.what));
+                        continue;
                     }
+                };
+                let (got, expected) = (scored.tensor(0).unwrap(), expected(&case.model, &case.inputs));
+                elements += got.len();
+                let differ = |(a, b): &(&u8, &u8)| a != b;
+                let wrong = got.as_bytes().iter().zip(expected.as_bytes()).filter(differ).count();
+                if wrong > 0 || got.shape() != expected.shape() {
+                    failures.push(format!("{}: {wrong} of {} differ", case.what, got.len()));
                 }
-                println!(
-                    "{device}: {operator} {activation:?}: {elements} elements, {} differ, {} refused",
-                    failures.len(),
-                    refused.len()
-                );
-                all.extend(failures.into_iter().chain(refused).map(|f| format!("{device}: {f}")));
             }
+            println!(
+                "{device}: {operator} {activation:?}: {elements} elements, {} cases fail",
+                failures.len()
+            );
+            all.extend(failures.into_iter().map(|f| format!("{device}: {f}")));
         }
     }
-    assert!(all.is_empty(), "{} of the cases fail:\n{}", all.len(), all[..all.len().min(12)].join("\n"));
+    all
 }
 
 #[path = "../hardware-tests/networks.rs"]

@@ -42,15 +42,17 @@ pub(super) struct Engine {
     binary: Option<String>,
 }
 
-/// Where an engine comes from.
+/// Where an engine comes from, and how it is run.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Origin {
+pub(super) struct Setup {
     /// A binary; `None` builds the sources.
     pub(super) binary: Option<PathBuf>,
     /// Whether nothing may be built here.
     pub(super) binary_only: bool,
     /// The triscore program, which tries binaries that leave a doubt.
     pub(super) program: Option<PathBuf>,
+    /// Whether each run looks for bytes that were written where nobody may write.
+    pub(super) guarded: bool,
 }
 
 /// Larger than any descriptor, and than the tables that kernels read before their loops.
@@ -77,21 +79,21 @@ impl Engine {
     /// # Errors
     /// `Unavailable` where the device is gone, the kernels cannot be built (with the compiler's words), or another engine than is asked
     /// for is there already; what [`Binary::read`] says of a binary.
-    pub(super) fn on(device: &Device, origin: &Origin) -> Result<Arc<Self>> {
+    pub(super) fn on(device: &Device, setup: &Setup) -> Result<Arc<Self>> {
         let place = super::opencl::place(device)?;
         let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
         let engines = engines.get_or_insert_default();
         if let Some(engine) = engines.get(&place) {
-            engine.must_be_of(device, origin)?;
+            engine.must_be_of(device, setup)?;
             return Ok(engine.clone());
         }
-        let engine = Arc::new(match &origin.binary {
+        let engine = Arc::new(match &setup.binary {
             Some(path) => {
                 let binary = Binary::read(path, device)?;
-                binary.try_elsewhere(device, origin.program.as_deref())?;
+                binary.try_elsewhere(device, setup.program.as_deref())?;
                 Self::load(place, &binary)?
             }
-            None if origin.binary_only => {
+            None if setup.binary_only => {
                 return Err(ScoreError::unavailable(format!(
                     "{device} must not build kernels ({BINARY_ONLY_VARIABLE}), and no binary is named: {NAME_ONE}"
                 )));
@@ -103,12 +105,12 @@ impl Engine {
     }
 
     /// One process has one engine on a device: another would take the models' memory along.
-    fn must_be_of(&self, device: &Device, origin: &Origin) -> Result<()> {
-        let wanted = match &origin.binary {
+    fn must_be_of(&self, device: &Device, setup: &Setup) -> Result<()> {
+        let wanted = match &setup.binary {
             Some(path) => Some(Binary::read(path, device)?.manifest.sha256),
             None => None,
         };
-        if wanted == self.binary || (wanted.is_none() && !origin.binary_only) {
+        if wanted == self.binary || (wanted.is_none() && !setup.binary_only) {
             return Ok(());
         }
         Err(ScoreError::unavailable(format!(

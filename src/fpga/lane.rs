@@ -5,22 +5,25 @@
 //! operator waits for all of them.
 
 use std::mem::ManuallyDrop;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use opencl3::command_queue::CommandQueue;
 use opencl3::kernel::Kernel as ClKernel;
 use opencl3::memory::ClMem;
-use opencl3::types::{CL_NON_BLOCKING, cl_event};
+use opencl3::types::{CL_BLOCKING, CL_NON_BLOCKING, cl_event};
 
 use super::engine::{Engine, Memory, failed};
 use super::loaded::Loaded;
-use super::plan::{Kernel, Launch};
+use super::plan::{Kernel, Launch, Plan};
 use super::running::Running;
 use super::staging;
 use crate::error::{Result, ScoreError};
 use crate::scoring::{Call, Timing};
 use crate::tensor::{AlignedBytes, Tensor};
+
+/// What stands where nobody may write: no two bytes that are beside each other are equal.
+static GUARD: LazyLock<[u8; 128]> = LazyLock::new(|| std::array::from_fn(|at| 0xa5 ^ at as u8));
 
 /// One arena and its queues.
 pub(super) struct DeviceLane {
@@ -111,7 +114,30 @@ impl DeviceLane {
             false => Vec::new(),
         };
         self.running.clear();
+        self.look_at_guards(plan)?;
         Ok(Ran { outputs, timing, launches })
+    }
+
+    /// Whether what belongs to nobody is as it was.
+    fn look_at_guards(&mut self, plan: &Plan) -> Result<()> {
+        if plan.guards.is_empty() {
+            return Ok(());
+        }
+        let mut arena = vec![0u8; plan.arena_bytes];
+        let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
+        // SAFETY: as many bytes as the arena has; the read blocks.
+        let read = unsafe { queue.enqueue_read_buffer(&self.arena.buffer, CL_BLOCKING, 0, &mut arena, &[]) };
+        read.map_err(|e| failed("reading the arena", e))?;
+        for (from, to) in &plan.guards {
+            let bytes = arena.get(*from..*to).unwrap_or_default();
+            if let Some(place) = bytes.iter().zip(GUARD.iter()).position(|(found, wrote)| found != wrote) {
+                return Err(ScoreError::device_lost(format!(
+                    "a kernel wrote at byte {} of the arena, {place} bytes behind a tensor that ends at {from}",
+                    from + place
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The time of a run that ends now: staging by the host's clock, transfers by the device's, and computing is the rest.
@@ -164,8 +190,10 @@ impl DeviceLane {
         self.staged.inputs = staged.collect::<Result<Vec<_>>>()?;
         let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
         let is_there = self.resident == Some(loaded.number);
-        let residents = loaded.plan.residents.iter().filter(|_| !is_there);
-        let residents = residents.map(|(offset, bytes)| (*offset, bytes.as_slice()));
+        let residents = loaded.plan.residents.iter().map(|(offset, bytes)| (*offset, bytes.as_slice()));
+        let guards =
+            loaded.plan.guards.iter().map(|(from, to)| (*from, GUARD.get(..to - from).unwrap_or_default()));
+        let residents = guards.chain(residents).filter(|_| !is_there);
         let ports = loaded.plan.inputs.iter().zip(&self.staged.inputs);
         let writes = residents.chain(ports.map(|(port, bytes)| (port.offset, bytes.as_slice())));
         let mut written = Vec::new();

@@ -31,6 +31,7 @@ pub(super) struct Constants {
 pub(super) struct Plans {
     graph: Graph,
     engine: Arc<Engine>,
+    guarded: bool,
     /// By the inputs' shapes; the one that was used last stands last.
     loaded: Mutex<Vec<(Shapes, Arc<Loaded>)>>,
 }
@@ -45,8 +46,8 @@ static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 impl Plans {
     /// No plan yet for this graph of integer operators.
-    pub(super) fn new(graph: Graph, engine: Arc<Engine>) -> Self {
-        Self { graph, engine, loaded: Mutex::new(Vec::new()) }
+    pub(super) fn new(graph: Graph, engine: Arc<Engine>, guarded: bool) -> Self {
+        Self { graph, engine, guarded, loaded: Mutex::new(Vec::new()) }
     }
 
     /// The plan for inputs of these shapes.
@@ -72,7 +73,7 @@ impl Plans {
     }
 
     fn load(&self, shapes: &[Vec<usize>], before: Option<Arc<Constants>>) -> Result<Loaded> {
-        let plan = plan_for(&self.graph, shapes, self.engine.tile)?;
+        let plan = plan_for(&self.graph, shapes, self.engine.tile, self.guarded)?;
         let words = self.upload(bytemuck::cast_slice(&plan.words))?;
         let constants = match before.filter(|c| c.bytes == plan.constants) {
             Some(same) => same,
@@ -100,9 +101,9 @@ impl Plans {
 }
 
 /// The plan of a graph for inputs of these shapes.
-fn plan_for(graph: &Graph, shapes: &[Vec<usize>], tile: Tile) -> Result<Plan> {
+fn plan_for(graph: &Graph, shapes: &[Vec<usize>], tile: Tile, guarded: bool) -> Result<Plan> {
     let shapes = shapes.iter().map(Vec::as_slice).collect::<Vec<_>>();
     let mut bound = graph.bind(&shapes)?;
     fold::fold(&mut bound, None)?;
-    plan(&bound, tile)
+    plan(&bound, tile, guarded)
 }

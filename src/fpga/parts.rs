@@ -70,13 +70,15 @@ impl HostParts {
 
 impl Parts {
     /// The parts of a model on one device and its host.
-    pub(super) fn new(placed: &Placed, engine: Arc<Engine>, host: &HostParts) -> Result<Self> {
+    pub(super) fn new(placed: &Placed, engine: Arc<Engine>, host: &HostParts, guarded: bool) -> Result<Self> {
         let ready = placed.parts.iter().enumerate().map(|(number, part)| {
             let graph: &Graph = &part.graph;
             let edges = Edges { inputs: graph.inputs().to_vec(), outputs: graph.outputs().to_vec() };
             let ready = match host.0.get(&number) {
                 Some(scorer) => Ready::Host(scorer.clone()),
-                None if part.on_device => Ready::Device(Arc::new(Plans::new(graph.clone(), engine.clone()))),
+                None if part.on_device => {
+                    Ready::Device(Arc::new(Plans::new(graph.clone(), engine.clone(), guarded)))
+                }
                 None => return Err(ScoreError::internal("a part that nobody runs")),
             };
             Ok((ready, edges))

@@ -143,7 +143,7 @@ fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
         Some(Refused::of(node, r.error.with_at(shown(&own, node)), r.is_misplaced))
     });
     let refused = refused.collect::<Vec<_>>();
-    if refused.is_empty() && plan(&own, Tile::default())?.launches.is_empty() {
+    if refused.is_empty() && plan(&own, Tile::default(), false)?.launches.is_empty() {
         return all(NOTHING_THERE);
     }
     Ok(refused)

@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) arena_bytes: usize,
     /// Constants that lie in the arena because kernels read them as they read activations: where, and what.
     pub(super) residents: Vec<(usize, Vec<u8>)>,
+    /// Bytes of the arena that nobody may write to, from and to; only where that is looked at.
+    pub(super) guards: Vec<(usize, usize)>,
     /// What callers give, in the graph's order.
     pub(super) inputs: Vec<InputPort>,
     /// What callers get, in the graph's order.
@@ -61,12 +63,12 @@ pub(super) struct Launch {
 /// So many bytes behind the arena may be read, not written: the widest vector load begins at the last byte.
 const SLACK_BYTES: usize = 64;
 
-/// Plans a graph for an engine of that size.
+/// Plans a graph for an engine of that size; guarded, with bytes between storages that nobody may write to.
 ///
 /// # Errors
 /// `Unsupported` for the first node that the engine does not take as it is, naming it, with the reason; `BadModel` for parameters that make no sense.
-pub(super) fn plan(graph: &Graph, tile: Tile) -> Result<Plan> {
-    let mut planner = Planner { tile, ..Planner::new(graph) };
+pub(super) fn plan(graph: &Graph, tile: Tile, guarded: bool) -> Result<Plan> {
+    let mut planner = Planner { tile, guarded, ..Planner::new(graph) };
     planner.inputs()?;
     for node in graph.nodes() {
         planner.node(node).map_err(|e| e.with_at(shown(graph, node)))?;
@@ -121,6 +123,7 @@ pub(super) fn shown(graph: &Graph, node: &Node) -> String {
 struct Planner<'g> {
     graph: &'g Graph,
     tile: Tile,
+    guarded: bool,
     views: HashMap<ValueId, View>,
     /// The bytes of each storage.
     storages: Vec<usize>,
@@ -146,6 +149,7 @@ impl<'g> Planner<'g> {
         Self {
             graph,
             tile: Tile::default(),
+            guarded: false,
             views: HashMap::new(),
             storages: Vec::new(),
             operators: Vec::new(),
@@ -354,8 +358,14 @@ impl<'g> Planner<'g> {
     }
 
     fn finish(self) -> Result<Plan> {
-        let places =
-            arena::place(&self.storages, &self.operators, &self.residents, &self.inputs, &self.outputs);
+        let places = arena::place(
+            &self.storages,
+            &self.operators,
+            &self.residents,
+            &self.inputs,
+            &self.outputs,
+            self.guarded,
+        );
         let at = |storage: Storage| places.offsets.get(storage.0).copied().unwrap_or(0);
         let mut words = Vec::new();
         let mut launches = Vec::new();
@@ -375,6 +385,7 @@ impl<'g> Planner<'g> {
             launches,
             arena_bytes: places.bytes + SLACK_BYTES,
             residents: self.residents.into_iter().map(|(storage, bytes)| (at(storage), bytes)).collect(),
+            guards: places.guards.clone(),
             inputs: self.inputs.into_iter().map(|i| i.at(at)).collect(),
             outputs: self.outputs.into_iter().map(|o| o.at(at)).collect(),
         })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::engine::{Engine, Origin};
+use super::engine::{Engine, Setup};
 use super::parts::{HostParts, Parts, PartsLane};
 use super::placement::Placed;
 use crate::error::{ErrorKind, Result, ScoreError};
@@ -32,12 +32,12 @@ impl FpgaScorer {
         signature: Signature,
         devices: Vec<Device>,
         options: &CompileOptions,
-        origin: &Origin,
+        setup: &Setup,
     ) -> Result<Self> {
         let host = HostParts::compile(&placed.parts, options.host.as_deref(), options)?;
         let mut on_device = Vec::new();
         for device in &devices {
-            on_device.push(Arc::new(Parts::new(placed, Engine::on(device, origin)?, &host)?));
+            on_device.push(Arc::new(Parts::new(placed, Engine::on(device, setup)?, &host, setup.guarded)?));
         }
         let wanted = options.lanes.unwrap_or(LANES * devices.len()).max(devices.len());
         let mut lanes = Vec::new();

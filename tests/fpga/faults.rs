@@ -34,24 +34,63 @@ fn end(said: &str) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// An engine that never comes back from products of seven rows, as a binary.
-fn hanging_engine(device: &Device, path: &Path) {
+/// An engine of changed sources, or of more options, as a binary.
+fn changed_engine(device: &Device, path: &Path, change: impl Fn(String) -> String, more: &str) {
     use opencl3::{context::Context, device::CL_DEVICE_TYPE_ALL, platform, program::Program};
     let (source, options) = FpgaBackend::sources(Tile::default());
-    let head = "FPGA_TASK matrix(ENGINE_ARGUMENTS)\n{";
-    let hang = "volatile int hangs = first < last && WORD(M_PIXELS) == 7;\n    while (hangs) ;";
-    assert!(source.contains(head));
-    let source = source.replace(head, &format!("{head}\n    {hang}"));
     let (_, place) = device.facts.iter().find(|(name, _)| *name == "opencl device").unwrap();
     let (platform, at) = place.split_once('.').unwrap();
     let platform = platform::get_platforms().unwrap()[platform.parse::<usize>().unwrap()];
     let id = platform.get_devices(CL_DEVICE_TYPE_ALL).unwrap()[at.parse::<usize>().unwrap()];
     let context = Context::from_device(&opencl3::device::Device::new(id)).unwrap();
-    let mut program = Program::create_from_source(&context, &source).unwrap();
-    program.build(&[id], &options).unwrap();
+    let mut program = Program::create_from_source(&context, &change(source)).unwrap();
+    if program.build(&[id], &format!("{options} {more}")).is_err() {
+        panic!("{}", program.get_build_log(id).unwrap());
+    }
     std::fs::write(path, &program.get_binaries().unwrap()[0]).unwrap();
     FpgaBackend::new().describe(device, Tile::default(), path).unwrap();
     std::mem::forget((program, context));
+}
+
+/// The sources with a statement at the head of the matrix kernel.
+fn with_statement(source: &str, statement: &str) -> String {
+    let head = "FPGA_TASK matrix(ENGINE_ARGUMENTS)\n{";
+    assert!(source.contains(head));
+    source.replace(head, &format!("{head}\n    {statement}"))
+}
+
+#[test]
+fn requantisation_without_floats_equals_the_one_with_them() {
+    let test = "requantisation_without_floats_equals_the_one_with_them";
+    if let Some(said) = in_own_process(test, &[]) {
+        return println!("{said}");
+    }
+    let Some(device) = devices().into_iter().next() else { end("skipped: no device") };
+    let dir = tempfile::tempdir().unwrap();
+    let binary = dir.path().join("engine.bin");
+    changed_engine(&device, &binary, |source| source, "-DINTEGER_REQUANT");
+    let fpga = FpgaBackend::new().with_binary(&binary);
+    let failures = super::mismatches(&fpga, &device, super::cases_each() / 3);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    end("every operator equals the reference with requantisation in integers")
+}
+
+#[test]
+fn a_kernel_that_writes_outside_is_caught_by_guards() {
+    let test = "a_kernel_that_writes_outside_is_caught_by_guards";
+    if let Some(said) = in_own_process(test, &[]) {
+        return println!("{said}");
+    }
+    let Some(device) = devices().into_iter().next() else { end("skipped: no device") };
+    let dir = tempfile::tempdir().unwrap();
+    let binary = dir.path().join("engine.bin");
+    let outside = "if (first < last) arena[OFFSET(M_Y) - 1] = 7;";
+    changed_engine(&device, &binary, |source| with_statement(&source, outside), "");
+    let model = quantized("digits_mlp");
+    let fpga = FpgaBackend::new().with_binary(&binary).guarded();
+    let e = fpga.compile(&model, std::slice::from_ref(&device), &CompileOptions::default()).unwrap_err();
+    assert!(e.kind() == ErrorKind::DeviceLost && e.to_string().contains("a kernel wrote at byte"), "{e}");
+    end(&format!("{device}: {e}"))
 }
 
 #[test]
@@ -65,7 +104,8 @@ fn a_kernel_that_hangs_is_a_lost_device_and_not_a_lost_process() {
     let Some(device) = devices().into_iter().next() else { end("skipped: no device") };
     let dir = tempfile::tempdir().unwrap();
     let binary = dir.path().join("engine.bin");
-    hanging_engine(&device, &binary);
+    let hang = "volatile int hangs = first < last && WORD(M_PIXELS) == 7;\n    while (hangs) ;";
+    changed_engine(&device, &binary, |source| with_statement(&source, hang), "");
     let (model, x) = (quantized("digits_mlp"), heldout("digits_mlp"));
     let options = CompileOptions { lanes: Some(1), ..CompileOptions::default() };
     let fpga = FpgaBackend::new().with_binary(&binary);

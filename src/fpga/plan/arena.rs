@@ -11,6 +11,8 @@ pub(super) struct Places {
     pub(super) offsets: Vec<usize>,
     /// How large the arena is.
     pub(super) bytes: usize,
+    /// What lies between storages and belongs to nobody: from, to. Empty unless it was asked for.
+    pub(super) guards: Vec<(usize, usize)>,
 }
 
 /// What transfers and vector loads like tensors to begin at a multiple of.
@@ -24,6 +26,7 @@ pub(super) fn place(
     residents: &[(Storage, Vec<u8>)],
     inputs: &[PlannedInput],
     outputs: &[PlannedOutput],
+    guarded: bool,
 ) -> Places {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; storages.len()];
     let mut lives_at = |storage: Storage, time: usize| {
@@ -43,7 +46,23 @@ pub(super) fn place(
         lives_at(*storage, 0);
         lives_at(*storage, end);
     }
-    fit(storages, &lives)
+    match guarded {
+        true => apart(storages),
+        false => fit(storages, &lives),
+    }
+}
+
+/// One behind the other, nothing shared, and bytes between them that nobody may write to.
+fn apart(storages: &[usize]) -> Places {
+    let (mut offsets, mut guards) = (Vec::with_capacity(storages.len()), vec![(0, ALIGN_BYTES)]);
+    let mut bytes = ALIGN_BYTES;
+    for size in storages {
+        offsets.push(bytes);
+        let (from, to) = (bytes + size, (bytes + size).next_multiple_of(ALIGN_BYTES) + ALIGN_BYTES);
+        guards.push((from, to));
+        bytes = to;
+    }
+    Places { offsets, bytes, guards }
 }
 
 /// The largest first, each as low as it fits beside those that live with it.
@@ -76,7 +95,7 @@ fn fit(storages: &[usize], lives: &[Option<(usize, usize)>]) -> Places {
         placed.push((at, at + size, *life));
         bytes = bytes.max(at + size);
     }
-    Places { offsets, bytes }
+    Places { offsets, bytes, guards: Vec::new() }
 }
 
 #[cfg(test)]
@@ -93,6 +112,14 @@ mod tests {
             assert_ne!(places.offsets[a], places.offsets[b], "{a} and {b} live together");
         }
         assert!(places.offsets.iter().all(|o| o % ALIGN_BYTES == 0));
+    }
+
+    #[test]
+    fn guards_fill_what_belongs_to_nobody() {
+        let places = apart(&[100, 64, 1]);
+        assert_eq!(places.offsets, [64, 256, 384]);
+        assert_eq!(places.guards, [(0, 64), (164, 256), (320, 384), (385, 512)]);
+        assert_eq!(places.bytes, 512);
     }
 
     #[test]

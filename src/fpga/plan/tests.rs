@@ -10,7 +10,7 @@ fn planned(text: &str) -> Result<Plan> {
     graph.tidy().unwrap();
     remove_identities(&mut graph).unwrap();
     graph.tidy().unwrap();
-    plan(&graph, Tile::default())
+    plan(&graph, Tile::default(), false)
 }
 
 fn kernels(plan: &Plan) -> Vec<Kernel> {
