@@ -4,10 +4,13 @@
 //! tensors take, and written with Q/DQ pairs in place ([`insert`]), which every runtime of ONNX runs. Devices compute on the integers behind
 //! the pairs ([`to_integers`](crate::graph::rewrite::to_integers)); [`mod@reference`] says, to the bit, what they must get.
 //!
+//! Where no range that was seen before suits, [`quantize_dynamic`] finds one for every call.
+//!
 //! What it cost is measured, not assumed: [`quantize`] runs both models on samples and [reports](Report) every layer's signal-to-noise
 //! ratio, the worst first.
 
 mod calibrate;
+mod dynamic;
 pub mod insert;
 pub mod plot;
 pub mod range;
@@ -26,6 +29,7 @@ use crate::scoring::Backend;
 use crate::tensor::Tensor;
 
 pub use calibrate::observe;
+pub use dynamic::quantize_dynamic;
 pub use insert::Scheme;
 pub use range::Calibration;
 pub use report::{Difference, Layer, Report};

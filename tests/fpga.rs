@@ -5,6 +5,8 @@
 
 #[path = "fpga/batches.rs"]
 mod batches;
+#[path = "fpga/dynamic.rs"]
+mod dynamic;
 #[path = "fpga/faults.rs"]
 mod faults;
 #[path = "fpga/host.rs"]

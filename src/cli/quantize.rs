@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use triscore::graph::encode;
 use triscore::int8::QType;
-use triscore::quantize::{Calibration, Difference, Report, Scheme, plot, quantize};
+use triscore::quantize::{Calibration, Difference, Report, Scheme, plot, quantize, quantize_dynamic};
 use triscore::{BackendKind, Model, Result, ScoreError, Signature, Tensor};
 
 use super::Global;
@@ -26,6 +26,11 @@ pub(super) struct Args {
     /// Where the quantised model goes.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+
+    /// Find the range of what comes into each product anew for every call, as transformers need it: only products with constant
+    /// weights become integers. DATA is then what both models are compared on.
+    #[arg(long, conflicts_with_all = ["method", "symmetric"])]
+    dynamic: bool,
 
     /// How ranges are chosen: every value in it, most of them (--percentile), least divergence, or least squared error.
     #[arg(long, value_enum, default_value = "min-max")]
@@ -106,7 +111,10 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
             "quantising runs the float model, and this program was built without the CPU backend",
         )
     })?;
-    let done = quantize(&model, &samples, &scheme, calibration, &*cpu, &progress)?;
+    let done = match args.dynamic {
+        true => quantize_dynamic(&model, &samples, &scheme, &*cpu, &progress)?,
+        false => quantize(&model, &samples, &scheme, calibration, &*cpu, &progress)?,
+    };
     let bytes = encode(&done.model)?;
     let written =
         |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).map_err(|e| ScoreError::io("write", path, e));

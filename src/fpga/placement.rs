@@ -36,6 +36,7 @@ pub(super) fn of(model: &Model) -> Result<Placed> {
     let mut graph = Graph::of(model)?;
     rewrite::simplify(&mut graph)?;
     rewrite::to_integers(&mut graph)?;
+    rewrite::free_zero_points(&mut graph)?;
     graph.tidy()?;
     rewrite::remove_identities(&mut graph)?;
     graph.tidy()?;
@@ -47,9 +48,18 @@ pub(super) fn of(model: &Model) -> Result<Placed> {
     let mut sites = vec![Site::Device; model.nodes().len()];
     for node in graph.nodes() {
         let reason = node.makes().find_map(|id| reasons.get(&id));
-        for (origin, reason) in node.origins.iter().filter_map(|o| Some((*o, reason?))) {
-            if let Some(site) = sites.get_mut(origin) {
+        for origin in &node.origins {
+            if let (Some(reason), Some(site)) = (reason, sites.get_mut(*origin)) {
                 *site = Site::Host { reason: reason.clone() };
+            }
+        }
+    }
+    // What was split off a node may run elsewhere; where the operator itself runs is what counts.
+    for node in graph.nodes().iter().filter(|n| !n.makes().any(|id| reasons.contains_key(&id))) {
+        for origin in &node.origins {
+            let own = model.nodes().get(*origin).is_some_and(|m| m.operator == node.op.to_string());
+            if let (true, Some(site)) = (own, sites.get_mut(*origin)) {
+                *site = Site::Device;
             }
         }
     }

@@ -12,6 +12,7 @@ mod identity;
 mod integer;
 mod layer_norm;
 mod mean;
+mod zero_point;
 
 use super::Graph;
 use super::node::Node;
@@ -26,6 +27,7 @@ pub use identity::remove_identities;
 pub use integer::{check_parameters, is_function_of_one, moves_integers, to_integers};
 pub use layer_norm::find_layer_norm;
 pub use mean::pool_means;
+pub use zero_point::free_zero_points;
 
 /// A rewrite: returns how often it did something.
 pub type Rewrite = fn(&mut Graph) -> Result<usize>;

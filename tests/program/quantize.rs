@@ -105,6 +105,23 @@ fn a_quantised_model_is_deployed_on_two_fpgas_by_the_file_that_asks_for_them() {
 }
 
 #[test]
+fn dynamic_quantisation_needs_no_ranges() {
+    let home = Home::new();
+    let (float, data) = (models("digits_vit"), models("digits_vit/heldout.npz"));
+    let model = home.path("q.onnx");
+    let args = ["quantize", &float, "--calibrate", &data, "--dynamic", "-o", model.to_str().unwrap()];
+    let report = home.json(&[&args[..], &["--samples", "32"]].concat());
+    let bytes = |name: &str| report["sizeBytes"][name].as_u64().unwrap();
+    assert!(bytes("quantised") * 2 < bytes("float"), "{report:#}");
+    assert!(report["outputs"][0]["sqnrDb"].as_f64().unwrap() > 35.0, "{report:#}");
+    assert_eq!(report["sameTop"]["same"], report["sameTop"]["of"]);
+    let inspected = home.json(&["inspect", model.to_str().unwrap()]);
+    assert_eq!(inspected["operators"]["MatMulInteger"], 13, "{inspected:#}");
+    // Ranges are not chosen, so there is no method to choose them by.
+    home.fails(&[&args[..], &["--method", "mse"]].concat(), 2, &["--method"]);
+}
+
+#[test]
 fn what_cannot_be_quantised_is_refused_with_the_reason() {
     let home = Home::new();
     let (digits, data) = (models("digits_cnn"), models("digits_cnn/heldout.npz"));
