@@ -137,7 +137,7 @@ fn what_cannot_be_quantised_is_refused_with_the_reason() {
         (&[&digits, "--calibrate", nowhere.to_str().unwrap()], 66, "nowhere.npz"),
         (&[&digits, "--calibrate", empty.to_str().unwrap()], 65, "no file in it ends in"),
         (&[&digits, "--calibrate", &rows], 65, "rows.json"),
-        (&[&digits, "--calibrate", &data, "--activations", "i4"], 78, "expected u8 or i8"),
+        (&[&digits, "--calibrate", &data, "--activations", "i4"], 78, "expected u8, i8, u16 or i16"),
         (&[&digits, "--calibrate", &data, "--percentile", "101"], 78, "expected 0 to 100"),
         (&all, 69, "has an integer form"),
     ];
