@@ -10,6 +10,8 @@ mod deploy;
 mod devices;
 mod environments;
 #[cfg(feature = "opencl")]
+mod estimate;
+#[cfg(feature = "opencl")]
 mod fpga;
 mod inference;
 mod inspect;

@@ -16,6 +16,7 @@
 
 mod binary;
 mod engine;
+pub mod estimate;
 mod lane;
 mod loaded;
 mod opencl;

@@ -26,6 +26,25 @@
     __global uchar *restrict arena, __global const uchar *restrict constants, __global const int *restrict words, int at,  \
         int first, int last
 
+// What a board's pipelines would take, counted: built with ENGINE_COUNT, every step of an innermost loop is a TICK, and a kernel adds its
+// ticks to a number that lies before the arena. src/fpga/estimate is held to it. Otherwise none of it is there.
+#ifdef ENGINE_COUNT
+#define ENGINE_BEGIN                                         \
+    __global ulong *counted = (__global ulong *)arena;       \
+    ulong counter = 0, *ticks = &counter;                    \
+    arena += ENGINE_COUNT;
+#define ENGINE_END *counted += counter;
+#define TICKS_PARAMETER ulong *ticks,
+#define TICKS ticks,
+#define TICK(n) *ticks += (ulong)(n);
+#else
+#define ENGINE_BEGIN
+#define ENGINE_END
+#define TICKS_PARAMETER
+#define TICKS
+#define TICK(n)
+#endif
+
 // Words of the descriptor; offsets are in bytes and take two words.
 #define WORD(i) words[at + (i)]
 #define OFFSET(i) ((size_t)((ulong)(uint)WORD(i) | ((ulong)(uint)WORD((i) + 1) << 32)))

@@ -13,6 +13,7 @@ enum {
 
 FPGA_TASK depthwise(ENGINE_ARGUMENTS)
 {
+    ENGINE_BEGIN
     int channels = WORD(D_CHANNELS), taps = WORD(D_KERNEL_H) * WORD(D_KERNEL_W), width = WORD(D_OUT_W);
     int x_pixel = WORD(D_X_PIXEL), kernel_w = WORD(D_KERNEL_W);
     char16 mask = (char16)(char)WORD(D_MASK);
@@ -26,6 +27,7 @@ FPGA_TASK depthwise(ENGINE_ARGUMENTS)
             float16 factor = vload16(0, (__global const float *)(constants + OFFSET(D_FACTOR)) + c);
             for (int column = 0; column < width; column++) {
                 int16 sum = bias;
+                TICK(taps + 1)
                 for (int i = 0; i < WORD(D_KERNEL_H); i++) {
                     int in_row = row * WORD(D_STRIDE_H) - WORD(D_PAD_H) + i * WORD(D_DILATION_H);
                     for (int j = 0; j < kernel_w; j++) {
@@ -42,4 +44,5 @@ FPGA_TASK depthwise(ENGINE_ARGUMENTS)
             }
         }
     }
+    ENGINE_END
 }

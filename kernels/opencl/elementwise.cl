@@ -21,6 +21,7 @@ static uchar16 load_axis(__global const uchar *from, int i, int stride)
 
 FPGA_TASK elementwise(ENGINE_ARGUMENTS)
 {
+    ENGINE_BEGIN
     int n1 = WORD(E_SHAPE + 1), n2 = WORD(E_SHAPE + 2), n3 = WORD(E_SHAPE + 3);
     float f0 = FLOAT(E_F0), f1 = FLOAT(E_F1), f2 = FLOAT(E_F2), low = FLOAT(E_LOW), high = FLOAT(E_HIGH);
     int a_signed = WORD(E_A_MASK) == 0, b_signed = WORD(E_B_MASK) == 0, a3 = WORD(E_A_STRIDES + 3), b3 = WORD(E_B_STRIDES + 3);
@@ -31,6 +32,7 @@ FPGA_TASK elementwise(ENGINE_ARGUMENTS)
                 __global const uchar *b = arena + OFFSET(E_B) + (long)i0 * WORD(E_B_STRIDES) + (long)i1 * WORD(E_B_STRIDES + 1) + (long)i2 * WORD(E_B_STRIDES + 2);
                 __global uchar *y = arena + OFFSET(E_Y) + (long)i0 * WORD(E_Y_STRIDES) + (long)i1 * WORD(E_Y_STRIDES + 1) + (long)i2 * WORD(E_Y_STRIDES + 2);
                 for (int i = 0; i < n3; i += LANES) {
+                    TICK(1)
                     int16 p = integers(load_axis(a, i, a3), a_signed), q = integers(load_axis(b, i, b3), b_signed);
                     float16 value;
                     if (WORD(E_IS_PRODUCT)) {
@@ -43,4 +45,5 @@ FPGA_TASK elementwise(ENGINE_ARGUMENTS)
                     store_lanes(convert_uchar16(rounded & 0xff), y + i, n3 - i);
                 }
             }
+    ENGINE_END
 }

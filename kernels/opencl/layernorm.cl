@@ -34,6 +34,7 @@ static long halve_to_even(long value, int by)
 
 FPGA_TASK layer_norm(ENGINE_ARGUMENTS)
 {
+    ENGINE_BEGIN
     int length = WORD(N_LENGTH), is_signed = WORD(N_MASK) == 0, zero = WORD(N_X_ZERO);
     int normal_bits = WORD(N_NORMAL_BITS), shift_out = normal_bits + WORD(N_FACTOR_BITS);
     __global const int *factors = (__global const int *)(constants + OFFSET(N_FACTORS));
@@ -42,6 +43,8 @@ FPGA_TASK layer_norm(ENGINE_ARGUMENTS)
         __global const uchar *x = arena + OFFSET(N_X) + (long)row * WORD(N_X_ROW);
         __global uchar *y = arena + OFFSET(N_Y) + (long)row * WORD(N_Y_ROW);
         long sum = 0, squares = 0;
+        // Two passes, and a bit of the root at a time between them.
+        TICK(2 * length + 32)
         for (int i = 0; i < length; i++) {
             long q = (is_signed ? (int)(char)x[i] : (int)x[i]) - zero;
             sum += q;
@@ -62,4 +65,5 @@ FPGA_TASK layer_norm(ENGINE_ARGUMENTS)
             y[i] = (uchar)(clamp(steps, (long)WORD(N_LOW), (long)WORD(N_HIGH)) & 0xff);
         }
     }
+    ENGINE_END
 }

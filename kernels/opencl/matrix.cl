@@ -36,24 +36,28 @@ enum {
 };
 
 // Copies a run of elements that are contiguous in x into a row, as far as it lies within [k0, k1).
-static void stage_run(__local short *row, int k, int length, __global const uchar *from, uchar mask, int k0, int k1)
+static void stage_run(TICKS_PARAMETER __local short *row, int k, int length, __global const uchar *from, uchar mask, int k0, int k1)
 {
     int begin = max(k, k0), end = min(k + length, k1);
     from += begin - k;
     // Whole vectors: what goes over the end is overwritten by the next run, or lies behind the last one.
-    for (int i = begin; i < end; i += LANES, from += LANES)
+    for (int i = begin; i < end; i += LANES, from += LANES) {
+        TICK(1)
         vstore16(convert_short16(as_char16(vload16(0, from) ^ mask)), 0, row + (i - k0));
+    }
 }
 
-static void stage_padding(__local short *row, int k, int length, short value, int k0, int k1)
+static void stage_padding(TICKS_PARAMETER __local short *row, int k, int length, short value, int k0, int k1)
 {
     int begin = max(k, k0), end = min(k + length, k1);
-    for (int i = begin; i < end; i++)
+    for (int i = begin; i < end; i++) {
+        TICK(1)
         row[i - k0] = value;
+    }
 }
 
 // Stages elements [k0, k1) of the window of one output pixel.
-static void stage_pixel(__local short *row, __global const uchar *x, __global const int *words, int at, int out_row, int out_column, int k0, int k1)
+static void stage_pixel(TICKS_PARAMETER __local short *row, __global const uchar *x, __global const int *words, int at, int out_row, int out_column, int k0, int k1)
 {
     int channels = WORD(M_CHANNELS), height = WORD(M_HEIGHT), width = WORD(M_WIDTH), pixel = WORD(M_X_PIXEL);
     int kernel_w = WORD(M_KERNEL_W), dilation_w = WORD(M_DILATION_W);
@@ -67,31 +71,32 @@ static void stage_pixel(__local short *row, __global const uchar *x, __global co
         if (k >= k1 || k + kernel_w * channels <= k0)
             continue;
         if (y < 0 || y >= height) {
-            stage_padding(row, k, kernel_w * channels, pad, k0, k1);
+            stage_padding(TICKS row, k, kernel_w * channels, pad, k0, k1);
             continue;
         }
         __global const uchar *line = x + (long)y * WORD(M_X_ROW);
         if (is_run) {
             int before = clamp(-left, 0, kernel_w), inside = clamp(width - left, before, kernel_w) - before;
             if (before > 0)
-                stage_padding(row, k, before * channels, pad, k0, k1);
-            stage_run(row, k + before * channels, inside * channels, line + (long)(left + before) * pixel, mask, k0, k1);
+                stage_padding(TICKS row, k, before * channels, pad, k0, k1);
+            stage_run(TICKS row, k + before * channels, inside * channels, line + (long)(left + before) * pixel, mask, k0, k1);
             if (before + inside < kernel_w)
-                stage_padding(row, k + (before + inside) * channels, (kernel_w - before - inside) * channels, pad, k0, k1);
+                stage_padding(TICKS row, k + (before + inside) * channels, (kernel_w - before - inside) * channels, pad, k0, k1);
             continue;
         }
         for (int j = 0; j < kernel_w; j++) {
             int column = left + j * dilation_w;
             if (column < 0 || column >= width)
-                stage_padding(row, k + j * channels, channels, pad, k0, k1);
+                stage_padding(TICKS row, k + j * channels, channels, pad, k0, k1);
             else
-                stage_run(row, k + j * channels, channels, line + (long)column * pixel, mask, k0, k1);
+                stage_run(TICKS row, k + j * channels, channels, line + (long)column * pixel, mask, k0, k1);
         }
     }
 }
 
 FPGA_TASK matrix(ENGINE_ARGUMENTS)
 {
+    ENGINE_BEGIN
     __local short staged[ROWS * K_PITCH];
     int pixels = WORD(M_PIXELS), out_w = WORD(M_OUT_W), per_image = WORD(M_OUT_H) * out_w;
     int outputs = WORD(M_OUTPUTS), columns = (outputs + LANES - 1) / LANES;
@@ -126,11 +131,12 @@ FPGA_TASK matrix(ENGINE_ARGUMENTS)
                     for (int r = 0; r < ROWS; r++) {
                         // Behind the last pixel the last one is computed again and not stored.
                         int p = block * ROWS + min(r, valid - 1), in = image + p / per_image, q = p % per_image;
-                        stage_pixel(staged + r * K_PITCH, x + (long)in * WORD(M_X_IMAGE), words, at, q / out_w, q % out_w, k0, min(k1, depth));
+                        stage_pixel(TICKS staged + r * K_PITCH, x + (long)in * WORD(M_X_IMAGE), words, at, q / out_w, q % out_w, k0, min(k1, depth));
                         if (k1 > depth)
                             staged[r * K_PITCH + depth - k0] = 0;
                         if (row_factor) {
                             int sum = chunk == 0 ? 0 : row_sum[r];
+                            TICK(min(k1, depth) - k0)
                             for (int k = k0; k < min(k1, depth); k++)
                                 sum += staged[r * K_PITCH + k - k0];
                             row_sum[r] = sum;
@@ -138,6 +144,7 @@ FPGA_TASK matrix(ENGINE_ARGUMENTS)
                     }
                 }
                 __global const char *v = w + ((size_t)column * even + k0) * LANES;
+                TICK(wide ? k1 - k0 : (k1 - k0) / 2)
                 if (!wide) {
                     for (int k = 0; k < k1 - k0; k += 2) {
                         short16 w0 = convert_short16(vload16(k, v)), w1 = convert_short16(vload16(k + 1, v));
@@ -156,6 +163,7 @@ FPGA_TASK matrix(ENGINE_ARGUMENTS)
             }
             float16 scale = vload16(column, factor);
             int left = outputs - column * LANES;
+            TICK(valid)
             for (int r = 0; r < valid; r++) {
                 int p = block * ROWS + r, in = image + p / per_image, q = p % per_image;
                 __global uchar *to = y + (long)in * WORD(M_Y_IMAGE) + (long)(q / out_w) * WORD(M_Y_ROW) + (long)(q % out_w) * WORD(M_Y_PIXEL);
@@ -172,4 +180,5 @@ FPGA_TASK matrix(ENGINE_ARGUMENTS)
             }
         }
     }
+    ENGINE_END
 }

@@ -12,13 +12,16 @@ enum {
 
 FPGA_TASK move(ENGINE_ARGUMENTS)
 {
+    ENGINE_BEGIN
     __global const uchar *table = constants + OFFSET(V_TABLE);
     int has_table = WORD(V_HAS_TABLE), wide_x = WORD(V_X_BYTES) == 2, wide_y = WORD(V_Y_BYTES) == 2, n5 = WORD(V_SHAPE + 5);
     int x5 = WORD(V_X_STRIDES + 5), y5 = WORD(V_Y_STRIDES + 5);
     __local uchar local_table[256];
     if (has_table && !wide_x && !wide_y)
-        for (int i = 0; i < 256; i++)
+        for (int i = 0; i < 256; i++) {
+            TICK(1)
             local_table[i] = table[i];
+        }
     for (int i0 = first; i0 < last; i0++) {
         long row = i0;
         if (WORD(V_HAS_INDICES)) {
@@ -32,14 +35,17 @@ FPGA_TASK move(ENGINE_ARGUMENTS)
                         __global const uchar *x = arena + OFFSET(V_X) + row * WORD(V_X_STRIDES) + (long)i1 * WORD(V_X_STRIDES + 1) + (long)i2 * WORD(V_X_STRIDES + 2) + (long)i3 * WORD(V_X_STRIDES + 3) + (long)i4 * WORD(V_X_STRIDES + 4);
                         __global uchar *y = arena + OFFSET(V_Y) + (long)i0 * WORD(V_Y_STRIDES) + (long)i1 * WORD(V_Y_STRIDES + 1) + (long)i2 * WORD(V_Y_STRIDES + 2) + (long)i3 * WORD(V_Y_STRIDES + 3) + (long)i4 * WORD(V_Y_STRIDES + 4);
                         if (!has_table && !wide_x && x5 == 1 && y5 == 1) {
+                            TICK((n5 + LANES - 1) / LANES)
                             for (int i = 0; i < n5; i += LANES)
                                 store_lanes(vload16(0, x + i), y + i, n5 - i);
                         } else if (!wide_x && !wide_y) {
+                            TICK(n5)
                             for (int i = 0; i < n5; i++) {
                                 uchar v = x[(long)i * x5];
                                 y[(long)i * y5] = has_table ? local_table[v] : v;
                             }
                         } else {
+                            TICK(n5)
                             for (int i = 0; i < n5; i++) {
                                 ushort v = wide_x ? *(__global const ushort *)(x + (long)i * x5) : x[(long)i * x5];
                                 if (has_table)
@@ -52,4 +58,5 @@ FPGA_TASK move(ENGINE_ARGUMENTS)
                         }
                     }
     }
+    ENGINE_END
 }

@@ -15,6 +15,7 @@ enum {
 
 FPGA_TASK pack(ENGINE_ARGUMENTS)
 {
+    ENGINE_BEGIN
     int depth = WORD(P_DEPTH), even = (depth + 1) & ~1, columns = WORD(P_COLUMNS), tiles = (columns + LANES - 1) / LANES;
     uchar mask = (uchar)WORD(P_MASK);
     for (int work = first; work < last; work++) {
@@ -25,6 +26,8 @@ FPGA_TASK pack(ENGINE_ARGUMENTS)
         int sums[LANES];
         for (int i = 0; i < LANES; i++)
             sums[i] = 0;
+        // The lanes are side by side; one step more writes the bias.
+        TICK(even + 1)
         for (int k = 0; k < even; k++) {
             for (int i = 0; i < LANES; i++) {
                 int column = tile * LANES + i;
@@ -36,4 +39,5 @@ FPGA_TASK pack(ENGINE_ARGUMENTS)
         for (int i = 0; i < LANES; i++)
             bias[i] = sums[i] * WORD(P_COLUMN_FACTOR) + WORD(P_CONSTANT);
     }
+    ENGINE_END
 }

@@ -24,6 +24,7 @@ static float average(float sum, int count, float scale, int zero)
 
 FPGA_TASK pool(ENGINE_ARGUMENTS)
 {
+    ENGINE_BEGIN
     int channels = WORD(L_CHANNELS), is_signed = WORD(L_MASK) == 0, kind = WORD(L_KIND);
     uchar16 mask = (uchar16)(uchar)WORD(L_MASK);
     float low = FLOAT(L_LOW), high = FLOAT(L_HIGH);
@@ -41,6 +42,7 @@ FPGA_TASK pool(ENGINE_ARGUMENTS)
                 int count = 0;
                 for (int i = 0; i < WORD(L_KERNEL_H); i++)
                     for (int j = 0; j < WORD(L_KERNEL_W); j++) {
+                        TICK(1)
                         int in_row = top + i * WORD(L_DILATION_H), in_column = left + j * WORD(L_DILATION_W);
                         if (in_row < 0 || in_row >= WORD(L_HEIGHT) || in_column < 0 || in_column >= WORD(L_WIDTH))
                             continue;
@@ -64,14 +66,17 @@ FPGA_TASK pool(ENGINE_ARGUMENTS)
                     uchar results[LANES];
                     vstore16(total, 0, lanes);
                     int divisor = WORD(L_COUNT_PADDING) ? WORD(L_KERNEL_H) * WORD(L_KERNEL_W) : count;
+                    TICK(LANES)
                     for (int i = 0; i < LANES; i++) {
                         float value = c + i < channels && divisor > 0 ? average(lanes[i], divisor, FLOAT(L_Y_SCALE), WORD(L_Y_ZERO)) : 0.0f;
                         results[i] = (uchar)(convert_int_rte(clamp(value, low, high)) & 0xff);
                     }
                     out = vload16(0, results);
                 }
+                TICK(1)
                 store_lanes(out, y + c, channels - c);
             }
         }
     }
+    ENGINE_END
 }

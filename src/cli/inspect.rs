@@ -14,11 +14,30 @@ use super::output::{Output, size, table, text};
 pub(super) struct Args {
     /// The model: an .onnx file, or a folder that holds one.
     model: PathBuf,
+
+    /// Estimate what the FPGA engine would do on a board that is not there: arria10, u250, u55c or agilex7.
+    #[cfg(feature = "opencl")]
+    #[arg(long, value_name = "NAME")]
+    fpga_board: Option<String>,
+
+    /// Rows of the batch to estimate.
+    #[cfg(feature = "opencl")]
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "fpga_board")]
+    batch: usize,
+
+    /// Where a picture of the estimate goes: a roofline (.svg).
+    #[cfg(feature = "opencl")]
+    #[arg(long, value_name = "FILE", requires = "fpga_board")]
+    roofline: Option<PathBuf>,
 }
 
 /// Reads the model and prints what it is.
 pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     let model = Model::open(&args.model)?;
+    #[cfg(feature = "opencl")]
+    if let Some(board) = &args.fpga_board {
+        return super::estimate::run(&model, board, args.batch, args.roofline.as_deref(), out);
+    }
     let places = global.backends().into_iter().map(|b| (b.kind().to_string(), place(&*b, &model)));
     let places = places.collect::<Vec<_>>();
     out.result(&to_json(&model, &places), || to_text(&model, &places))

@@ -125,14 +125,14 @@ impl Engine {
         if matches!(device.compiler_available(), Ok(false)) {
             return Err(ScoreError::unavailable(format!("the device cannot build kernels: {NAME_ONE}")));
         }
-        let mut program = Program::create_from_source(&context, &sources::engine())
-            .map_err(|e| failed("giving the kernels' sources", e))?;
-        if let Err(e) = program.build(&[id], &sources::options(tile)) {
-            let log = program.get_build_log(id).unwrap_or_default();
-            let text = format!("the engine's kernels do not build: {}: {}", words(e), log.trim());
-            return Err(ScoreError::unavailable(text));
-        }
+        let program = compiled(&context, id, &sources::options(tile))?;
         Ok(Self::new(context, program, id, tile, None))
+    }
+
+    /// The same kernels, built otherwise, on the same device.
+    #[cfg(test)]
+    pub(super) fn program_with(&self, options: &str) -> Result<Program> {
+        compiled(&self.context, self.id as cl_device_id, options)
     }
 
     /// What the kernels became, for [`load`](Self::load).
@@ -235,6 +235,18 @@ impl Engine {
         let buffer = buffer.map_err(|e| failed(&format!("allocating {bytes} bytes on the device"), e))?;
         Ok(Memory { buffer: ManuallyDrop::new(buffer), bytes })
     }
+}
+
+/// The kernels, built from their sources.
+fn compiled(context: &Context, id: cl_device_id, options: &str) -> Result<Program> {
+    let mut program = Program::create_from_source(context, &sources::engine())
+        .map_err(|e| failed("giving the kernels' sources", e))?;
+    if let Err(e) = program.build(&[id], options) {
+        let log = program.get_build_log(id).unwrap_or_default();
+        let text = format!("the engine's kernels do not build: {}: {}", words(e), log.trim());
+        return Err(ScoreError::unavailable(text));
+    }
+    Ok(program)
 }
 
 /// A context on a device that was found before.

@@ -131,19 +131,35 @@ impl Refused {
     }
 }
 
-/// Plans a part of the graph for the shapes that the bound graph knows of.
-fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
-    let all = |reason: &str| Ok(part.graph.nodes().iter().map(|n| Refused::of(n, reason, false)).collect());
+/// A part of the graph with its shapes bound and what follows from them folded, for inputs as the bound graph has them.
+fn bind(part: &Part, bound: &Graph) -> Result<Graph> {
     let shape = |id: &ValueId| {
         let value = bound.value(*id);
         value.shape.require_lengths().map_err(|e| e.with_at(format!("'{}'", value.name)))
     };
-    let shapes = match part.graph.inputs().iter().map(shape).collect::<Result<Vec<_>>>() {
-        Ok(shapes) => shapes,
-        Err(e) => return all(&e.to_string()),
-    };
+    let shapes = part.graph.inputs().iter().map(shape).collect::<Result<Vec<_>>>()?;
     let mut own = part.graph.bind(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     fold::fold(&mut own, None)?;
+    Ok(own)
+}
+
+impl Placed {
+    /// The device's parts, bound for a batch of that many rows.
+    pub(super) fn bound_parts(&self, rows: usize) -> Result<Vec<Graph>> {
+        let sample = self.sample.rows(rows)?;
+        let mut bound = self.graph.bind(&sample.iter().map(Tensor::shape).collect::<Vec<_>>())?;
+        fold::fold(&mut bound, None)?;
+        self.parts.iter().filter(|p| p.on_device).map(|part| bind(part, &bound)).collect()
+    }
+}
+
+/// Plans a part of the graph for the shapes that the bound graph knows of.
+fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
+    let all = |reason: &str| Ok(part.graph.nodes().iter().map(|n| Refused::of(n, reason, false)).collect());
+    let own = match bind(part, bound) {
+        Ok(own) => own,
+        Err(e) => return all(&e.to_string()),
+    };
     let refused = match refusals(&own) {
         Ok(refused) => refused,
         Err(e) => return all(&e.to_string()),

@@ -146,6 +146,46 @@ fn what_leaves_a_doubt_is_tried_by_another_process() {
     assert_eq!(score(&home, &model, Some(&good)).code, 0, "the device is as good as before");
 }
 
+#[test]
+fn a_board_that_is_not_there_is_estimated_and_said_to_be() {
+    let home = Home::new();
+    let (model, plot) = (home.path("digits.onnx"), home.path("roofline.svg"));
+    let (float, data) = (models("digits_res"), models("digits_res/heldout.npz"));
+    home.ok(&["quantize", &float, "--calibrate", &data, "--samples", "32", "-o", model.to_str().unwrap()]);
+    let model = model.to_str().unwrap();
+    let mut rates = Vec::new();
+    for board in ["arria10", "u250", "u55c", "agilex7"] {
+        let found = home.json(&["inspect", model, "--fpga-board", board, "--batch", "8"]);
+        assert_eq!((&found["estimated"], &found["board"]["name"]), (&json!(true), &json!(board)));
+        assert!(found["note"].as_str().unwrap().contains("nothing of it was measured"), "{found:#}");
+        let of = |list: &str, name: &str| {
+            found[list].as_array().unwrap().iter().map(|l| l[name].as_f64().unwrap()).sum::<f64>()
+        };
+        // The whole is its layers, and no layer is faster than the array.
+        assert!((of("layers", "timeUs") / found["timeUs"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+        assert!(found["gops"].as_f64().unwrap() < found["peakGops"].as_f64().unwrap());
+        assert!(found["engine"]["fits"].as_bool().unwrap() && !found["sizes"].as_array().unwrap().is_empty());
+        assert!(found["engine"]["dspBlocks"].as_u64() < found["board"]["dspBlocks"].as_u64());
+        rates.push(found["rowsPerS"].as_f64().unwrap());
+    }
+    assert!(rates[1..].iter().all(|r| *r > rates[0]), "the oldest board is the slowest: {rates:?}");
+    let shown = ["inspect", model, "--fpga-board", "u250", "--roofline", plot.to_str().unwrap()];
+    let text = home.ok(&shown).out;
+    for words in ["ESTIMATED", "DS962", "MHz assumed", "matrix"] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    let svg = fs::read_to_string(plot).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("estimated") && svg.contains("<circle"), "{svg}");
+    for (args, code, words) in [
+        (&[model, "--fpga-board", "u999"][..], 78, &["expected one of", "arria10", "agilex7"][..]),
+        (&[model, "--fpga-board", "u250", "--batch", "0"], 78, &["--batch 0"]),
+        (&[&float, "--fpga-board", "u250"], 69, &["triscore quantize"]),
+        (&[model, "--batch", "8"], 2, &["--fpga-board"]),
+    ] {
+        home.fails(&[&["inspect"], args].concat(), code, words);
+    }
+}
+
 /// A compiler that notes what it is called with, and what it was given.
 fn compiler(home: &Home, name: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt;
