@@ -36,6 +36,8 @@ pub(super) struct Engine {
     pub(super) units: usize,
     /// The largest arena: what the device gives in one piece, and what descriptors can say.
     pub(super) most_bytes: usize,
+    /// Whether commands run only while somebody waits for them, as Oclgrind's do: being told of their end is then no use.
+    pub(super) is_lazy: bool,
     /// How large its array is.
     pub(super) tile: Tile,
     /// The SHA-256 of the binary that it was loaded from; `None` where it was built here.
@@ -207,6 +209,7 @@ impl Engine {
             id: id as usize,
             units: device.max_compute_units().unwrap_or(1).clamp(1, MOST_UNITS) as usize,
             most_bytes: usize::try_from(most_bytes).unwrap_or(usize::MAX).min(MOST_ARENA_BYTES),
+            is_lazy: device.name().is_ok_and(|name| name.contains("Oclgrind")),
             tile,
             binary,
         }

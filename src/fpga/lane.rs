@@ -103,6 +103,9 @@ impl DeviceLane {
         for queue in &self.queues {
             queue.flush().map_err(|e| failed("starting a queue", e))?;
         }
+        if self.engine.is_lazy {
+            self.running.run_now()?;
+        }
         self.running.wait(call)?;
         let waited = Instant::now();
         let outputs = plan.outputs.iter().zip(&self.staged.outputs);

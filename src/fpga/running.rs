@@ -84,6 +84,11 @@ impl Running {
         self.done = None;
     }
 
+    /// Lets a device that runs commands only while somebody waits run them.
+    pub(super) fn run_now(&self) -> Result<()> {
+        self.events.iter().try_for_each(|e| e.wait().map_err(|e| failed("computing", e)))
+    }
+
     /// Has the last command tell when it ends. Queues must be flushed.
     fn arm(&mut self) -> Result<Option<Arc<Done>>> {
         let Some(last) = self.events.last() else { return Ok(None) };
@@ -105,16 +110,17 @@ impl Running {
     /// # Errors
     /// `DeadlineExceeded`, `Cancelled`: the commands go on; `DeviceLost`: it hangs, or a command failed.
     pub(super) fn wait(&mut self, call: &Call) -> Result<()> {
+        // Done already: some drivers tell nobody then.
+        if let Some(code) = self.last_status() {
+            return ended_with(code);
+        }
         let Some(done) = self.arm()? else { return Ok(()) };
         let hang = hang();
         let (mut ended, mut since) = (0, Instant::now());
         let mut status = done.status.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(code) = *status {
-                return match code {
-                    0 => Ok(()),
-                    code => Err(failed("computing", opencl3::error_codes::ClError(code))),
-                };
+                return ended_with(code);
             }
             let look = if call.cancel_token().is_some() { LOOK_FOR_CANCEL } else { LOOK };
             let left = call.deadline().map(|d| d.saturating_duration_since(Instant::now()));
@@ -122,6 +128,9 @@ impl Running {
             (status, _) = done.told.wait_timeout(status, pause).unwrap_or_else(PoisonError::into_inner);
             if status.is_some() {
                 continue;
+            }
+            if let Some(code) = self.last_status() {
+                return ended_with(code);
             }
             let now_ended = self.ended();
             if now_ended > ended {
@@ -139,9 +148,23 @@ impl Running {
         }
     }
 
+    /// How the last command ended; `None` while it is on its way.
+    fn last_status(&self) -> Option<cl_int> {
+        let status = self.events.last()?.command_execution_status().ok()?.0;
+        (status <= CL_COMPLETE).then_some(status)
+    }
+
     /// How many commands have ended, from the first on.
     fn ended(&self) -> usize {
         let is_ended = |e: &&Event| e.command_execution_status().is_ok_and(|s| s.0 <= CL_COMPLETE);
         self.events.iter().take_while(is_ended).count()
+    }
+}
+
+/// Zero is complete, below is an error.
+fn ended_with(code: cl_int) -> Result<()> {
+    match code {
+        CL_COMPLETE => Ok(()),
+        code => Err(failed("computing", opencl3::error_codes::ClError(code))),
     }
 }
