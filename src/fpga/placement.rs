@@ -102,7 +102,7 @@ fn cut(graph: &Graph, shapes: &[&[usize]]) -> Result<(Vec<Part>, Reasons)> {
         let parts = graph.partition(side);
         let mut refused = Vec::new();
         for part in parts.iter().filter(|p| p.on_device) {
-            refused.extend(look(part, &bound)?);
+            refused.extend(look(part, &bound, parts.len() > 1)?);
         }
         // A node that is only in a wrong place may be at an edge once the others are gone.
         if refused.iter().any(|r| !r.is_misplaced) {
@@ -154,7 +154,9 @@ impl Placed {
 }
 
 /// Plans a part of the graph for the shapes that the bound graph knows of.
-fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
+///
+/// Beside others, a part that launches nothing is not worth its transfers; a model that is nothing else is what was asked for.
+fn look(part: &Part, bound: &Graph, is_one_of_several: bool) -> Result<Vec<Refused>> {
     let all = |reason: &str| Ok(part.graph.nodes().iter().map(|n| Refused::of(n, reason, false)).collect());
     let own = match bind(part, bound) {
         Ok(own) => own,
@@ -169,7 +171,7 @@ fn look(part: &Part, bound: &Graph) -> Result<Vec<Refused>> {
         Some(Refused::of(node, r.error.with_at(shown(&own, node)), r.is_misplaced))
     });
     let refused = refused.collect::<Vec<_>>();
-    if refused.is_empty() && plan(&own, Tile::default(), false)?.launches.is_empty() {
+    if refused.is_empty() && is_one_of_several && plan(&own, Tile::default(), false)?.launches.is_empty() {
         return all(NOTHING_THERE);
     }
     Ok(refused)
