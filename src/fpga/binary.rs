@@ -18,7 +18,7 @@ use super::tile::Tile;
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::scoring::Device;
 
-/// The environment variable that names the engine's binary: an `.aocx`, an `.xclbin`, or what [`build`](super::build) wrote.
+/// The environment variable that names the engine's binary: an `.aocx`, an `.xclbin`, or what [`FpgaBackend::build`](super::FpgaBackend::build) wrote.
 pub const BINARY_VARIABLE: &str = "TRISCORE_FPGA_BINARY";
 
 /// The environment variable that, set to 1, keeps this process from building kernels: boards cannot, and emulators then act like them.
@@ -196,10 +196,9 @@ impl Binary {
             Ok(ended) if ended.is_good() => Ok(()),
             Ok(ended) => {
                 let status = ended.status.map_or_else(|| "it did not end".to_owned(), |s| s.to_string());
-                unavailable(format!(
-                    "a process that tried to load it failed ({status}): {}",
-                    ended.err.trim()
-                ))
+                // Drivers complain on either stream before they crash.
+                let said = format!("{} {}", ended.out.trim(), ended.err.trim());
+                unavailable(format!("a process that tried to load it failed ({status}): {}", said.trim()))
             }
             Err(e) => unavailable(format!("{} cannot be started to try it: {e}", program.display())),
         }

@@ -1,6 +1,6 @@
 //! What the engine would do on a board that is not there: **estimated**, from its loop nests and the board's data sheet.
 //!
-//! The cycles are the kernels' own ([`cycles`], held to the kernels by a test). Around them stand assumptions, each a constant with its reason
+//! The cycles are the kernels' own (`cycles`, held to the kernels by a test). Around them stand assumptions, each a constant with its reason
 //! here: a pipeline takes a step each cycle, the clock is the board's [`assumed`](Board::assumed_clock_mhz) one, memory gives its data
 //! sheet's bandwidth, a part of the device is left for the shell and for routing. Nothing of it was measured on a board, and a number of
 //! this module is no promise: it says what bounds each layer, and which size of the array is worth a synthesis.
