@@ -32,11 +32,11 @@ test: setup ## all tests
 
 test-fpga: setup ## the FPGA engine on Intel's emulator, and under Oclgrind (installs both)
 	@scripts/install-opencl.sh --emulator
-	OCL_ICD_VENDORS=$(CURDIR)/third_party/fpga-emulator/lib/libintelocl_emu.so TRISCORE_CASES=30 $(CARGO) test --locked --test fpga -- every_operator quantised_digits faults host batches dynamic --nocapture
+	OCL_ICD_VENDORS=$(CURDIR)/third_party/fpga-emulator/lib/libintelocl_emu.so TRISCORE_CASES=16 $(CARGO) test --locked --test fpga -- every_operator quantised_digits faults host batches dynamic --nocapture
 	OCL_ICD_VENDORS=$(CURDIR)/third_party/fpga-emulator/lib/libintelocl_emu.so $(CARGO) test --locked --test program fpga::
 	@scripts/install-opencl.sh --oclgrind
 	@rm -f target/oclgrind.log
-	OCL_ICD_VENDORS=/usr/lib/oclgrind/liboclgrind-rt-icd.so OCLGRIND_DATA_RACES=1 OCLGRIND_LOCAL_MEM_SIZE=262144 OCLGRIND_LOG=target/oclgrind.log TRISCORE_CASES=20 $(CARGO) test --locked --test fpga -- every_operator --nocapture --test-threads=1
+	OCL_ICD_VENDORS=/usr/lib/oclgrind/liboclgrind-rt-icd.so OCLGRIND_DATA_RACES=1 OCLGRIND_LOCAL_MEM_SIZE=262144 OCLGRIND_LOG=target/oclgrind.log TRISCORE_CASES=12 $(CARGO) test --locked --test fpga -- every_operator --nocapture --test-threads=1
 	@if [ -s target/oclgrind.log ]; then head -n 40 target/oclgrind.log; exit 1; fi
 
 lint: ## formatting, clippy, every feature on its own

@@ -1,8 +1,8 @@
 //! The FPGA engine: how fast its kernels and a whole network run on a device, as ratios in one run.
 //!
-//! `cargo bench --bench engine` prints, for the first OpenCL device: ResNet-50 (seeded weights, int8) end to end, and its operators by time; the engine's
-//! convolution and matrix product beside ONNX Runtime's on the same cores. On an emulated device these are figures of an emulation: they tell nothing of
-//! a board.
+//! `cargo bench --bench engine` prints, for the first OpenCL device: the engine's convolution and matrix product beside ONNX Runtime's on the same cores
+//! (of 16 bits, beside its own of 8: ONNX Runtime has none); networks (seeded weights, int8) end to end, and their kernels by time. On an emulated
+//! device these are figures of an emulation: they tell nothing of a board.
 
 #![allow(
     clippy::expect_used,
@@ -99,6 +99,17 @@ fn operator(name: &str, activation: QType) -> (Model, Tensor, f64) {
     (builder.build(), x, gop)
 }
 
+/// Milliseconds that each kernel takes of one call.
+fn by_kernel(scorer: &dyn Scorer, inputs: &[Tensor]) -> String {
+    let scored = scorer.score(inputs, &Call::new().with_profile()).unwrap();
+    let mut kernels = std::collections::BTreeMap::new();
+    for launch in &scored.launches {
+        *kernels.entry(launch.kernel).or_insert(0.0) += launch.time.as_secs_f64() * 1e3;
+    }
+    let shown = kernels.iter().map(|(kernel, ms)| format!("{kernel} {ms:.1} ms"));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
 fn main() {
     let (fpga, cpu) = (FpgaBackend::new(), CpuBackend::new());
     let devices = match fpga.probe() {
@@ -112,15 +123,18 @@ fn main() {
         |model: &Model| cpu.compile(model, &cpu.probe().unwrap(), &CompileOptions::default()).unwrap();
     println!("{}; ratios of one run", device[0]);
     let mut kernel_gops = 0f64;
+    let computing = |scorer: &dyn Scorer, x: &Tensor| {
+        let times =
+            (0..20).map(|_| scorer.score(std::slice::from_ref(x), &Call::new()).unwrap().timing.compute);
+        times.min().unwrap().as_secs_f64()
+    };
     for name in ["convolution", "product"] {
         for activation in [QType::I8, QType::U8] {
             let (model, x, gop) = operator(name, activation);
             let ours = fpga.compile(&model, device, &options).unwrap();
             let theirs = on_cpu(&model);
             let best = side_by_side(&[&*ours, &*theirs], std::slice::from_ref(&x), 30);
-            let compute =
-                (0..20).map(|_| ours.score(std::slice::from_ref(&x), &Call::new()).unwrap().timing.compute);
-            let compute = compute.min().unwrap().as_secs_f64();
+            let compute = computing(&*ours, &x);
             println!(
                 "{name} {activation:?} × I8: engine {:.0} GOPS ({:.0} with transfers), ONNX Runtime {:.0}: {:.2} ×",
                 gop / compute,
@@ -132,6 +146,11 @@ fn main() {
                 kernel_gops = kernel_gops.max(gop / compute);
             }
         }
+        let times = [QType::U8, QType::U16].map(|activation| {
+            let (model, x, _) = operator(name, activation);
+            computing(&*fpga.compile(&model, device, &options).unwrap(), &x)
+        });
+        println!("{name} U16 × I8: engine {:.2} × the time of U8 × I8", times[1] / times[0]);
     }
     let networks = [
         ("SqueezeNet 1.1", networks::squeezenet(224, 1000), 0.70),
@@ -161,6 +180,7 @@ fn main() {
                 100.0 * rate / kernel_gops,
                 batch as f64 / best[1]
             );
+            println!("    {}", by_kernel(&*ours, &x));
         }
     }
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use triscore::cpu::CpuBackend;
 use triscore::fpga::FpgaBackend;
 use triscore::graph::{Graph, encode, rewrite};
+use triscore::int8::QType;
 use triscore::model::ReadLimits;
 use triscore::quantize::{Calibration, Scheme, quantize, reference};
 use triscore::{Backend, Call, CompileOptions, Device, ErrorKind, Health, Model, Tensor};
@@ -35,18 +36,21 @@ fn heldout(folder: &str) -> Tensor {
 }
 
 fn quantized(folder: &str) -> Model {
+    quantized_to(folder, QType::U8)
+}
+
+fn quantized_to(folder: &str, activations: QType) -> Model {
     let model = Model::open(models(folder)).unwrap();
     let x = heldout(folder);
     let samples = (0..64).map(|i| vec![x.rows(0, i..i + 1).unwrap()]).collect::<Vec<_>>();
-    let done = quantize(
-        &model,
-        &samples,
-        &Scheme::default(),
-        Calibration::MinMax,
-        &CpuBackend::new(),
-        &|_, _, _| {},
-    );
-    Model::from_bytes(encode(&done.unwrap().model).unwrap(), &ReadLimits::default()).unwrap()
+    let scheme = Scheme { activations, ..Scheme::default() };
+    let done =
+        quantize(&model, &samples, &scheme, Calibration::MinMax, &CpuBackend::new(), &|_, _, _| {}).unwrap();
+    // With 256 times the steps, what is lost is what the weights lose.
+    let (least_db, lost) =
+        (if activations.size_bytes() == 2 { 30.0 } else { 20.0 }, &done.report.outputs[0].1);
+    assert!(lost.sqnr_db() > least_db, "{folder} {activations:?}: {} dB", lost.sqnr_db());
+    Model::from_bytes(encode(&done.model).unwrap(), &ReadLimits::default()).unwrap()
 }
 
 /// What the reference makes of a model.
@@ -73,8 +77,9 @@ fn devices() -> Vec<Device> {
 #[test]
 fn quantised_digits_equal_the_reference_on_every_device() {
     for device in devices() {
-        for folder in ["digits_mlp", "digits_cnn", "digits_res", "digits_vit"] {
-            let (model, x) = (quantized(folder), heldout(folder));
+        let folders = ["digits_mlp", "digits_cnn", "digits_res", "digits_vit"];
+        for (folder, activations) in folders.iter().flat_map(|f| [(*f, QType::U8), (*f, QType::U16)]) {
+            let (model, x) = (quantized_to(folder, activations), heldout(folder));
             let fpga = FpgaBackend::new();
             let scorer =
                 fpga.compile(&model, std::slice::from_ref(&device), &CompileOptions::default()).unwrap();
@@ -92,11 +97,11 @@ fn quantised_digits_equal_the_reference_on_every_device() {
                     .filter(|(a, b)| a != b)
                     .count();
                 println!(
-                    "{device}: {folder}, {rows} rows: {wrong} of {} differ, {:?}",
+                    "{device}: {folder} {activations:?}, {rows} rows: {wrong} of {} differ, {:?}",
                     got.len(),
                     scored.timing
                 );
-                assert_eq!(wrong, 0, "{device}: {folder}");
+                assert_eq!(wrong, 0, "{device}: {folder} {activations:?}");
             }
         }
     }
@@ -123,7 +128,7 @@ fn every_operator_equals_the_reference_on_every_device() {
 fn mismatches(fpga: &FpgaBackend, device: &Device, cases: u64) -> Vec<String> {
     let (fpga, mut all) = (fpga.clone().guarded(), Vec::new());
     let options = CompileOptions { lanes: Some(1), ..CompileOptions::default() };
-    for activation in [triscore::int8::QType::U8, triscore::int8::QType::I8] {
+    for activation in [QType::U8, QType::I8, QType::U16, QType::I16] {
         for operator in cases::OPERATORS.iter().chain(cases::OUR_OWN) {
             let (mut elements, mut failures) = (0, Vec::new());
             for seed in 0..cases {

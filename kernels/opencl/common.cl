@@ -54,6 +54,44 @@
 // Lanes of a vector: channels, mostly.
 #define LANES 16
 
+// Types of tensors, as descriptors name them. Strides are in bytes.
+enum { TYPE_U8, TYPE_I8, TYPE_U16, TYPE_I16, TYPE_I32, TYPE_I64 };
+
+static int is_signed(int type) { return type & 1; }
+
+static int is_wide(int type) { return type >= TYPE_U16; }
+
+// What an integer's bits are flipped by, to be a signed number of as many: u8 less 128, u16 less 32768.
+static int sign_flip(int type) { return is_signed(type) ? 0 : is_wide(type) ? 0x8000 : 0x80; }
+
+// 16 integers that lie side by side, with their sign.
+static int16 load_lanes(__global const uchar *from, int type)
+{
+    if (is_wide(type)) {
+        ushort16 v = vload16(0, (__global const ushort *)from);
+        return is_signed(type) ? convert_int16(as_short16(v)) : convert_int16(v);
+    }
+    uchar16 v = vload16(0, from);
+    return is_signed(type) ? convert_int16(as_char16(v)) : convert_int16(v);
+}
+
+static int load_one(__global const uchar *from, int type)
+{
+    if (is_wide(type)) {
+        ushort v = *(__global const ushort *)from;
+        return is_signed(type) ? (int)(short)v : (int)v;
+    }
+    return is_signed(type) ? (int)(char)*from : (int)*from;
+}
+
+static void store_one(int value, __global uchar *to, int type)
+{
+    if (is_wide(type))
+        *(__global ushort *)to = (ushort)(value & 0xffff);
+    else
+        *to = (uchar)(value & 0xff);
+}
+
 // Rounds half to even what is below 2^22: with 1.5 * 2^23 added, the lowest bit of the mantissa is the one before the point. One emulator's
 // compiler gets the conversion of float vectors to integers wrong on some processors, and every device has an adder.
 static int16 round_half_even(float16 v) { return as_int16(v + 12582912.0f) - 0x4b400000; }
@@ -65,6 +103,26 @@ static int16 requantize(int16 sum, float16 factor, float low, float high, int ze
 {
     float16 steps = convert_float16_rte(sum) * factor;
     return round_half_even(clamp(steps, low, high)) + zero;
+}
+
+// Sums of 64 bits as the nearest floats. Shifted until 30 bits are left, of which the last says whether any that went was set, they round
+// as the whole does; a conversion of 64 bits is by way of doubles on some devices, and rounds twice.
+static float16 nearest_float(long16 sum)
+{
+    ulong16 magnitude = abs(sum);
+    long16 surplus = max(34 - as_long16(clz(magnitude)), (long16)0);
+    ulong16 kept = magnitude >> as_ulong16(surplus);
+    long16 lost = (kept << as_ulong16(surplus)) != magnitude; // all ones where some did
+    int16 mantissa = convert_int16(kept) | (convert_int16(lost) & 1);
+    int16 sign = convert_int16(sum < (long16)0);
+    // A power of two as the bits of its exponent.
+    return convert_float16_rte((mantissa ^ sign) - sign) * as_float16((convert_int16(surplus) + 127) << 23);
+}
+
+// requantize for sums of 64 bits.
+static int16 requantize_long(long16 sum, float16 factor, float low, float high, int zero)
+{
+    return round_half_even(clamp(nearest_float(sum) * factor, low, high)) + zero;
 }
 #else
 // The same without a float unit: the sum rounded to 24 bits, its product with the factor's mantissa rounded to 24 bits, and that to an
@@ -79,9 +137,9 @@ static ulong shift_half_even(ulong value, uint by)
     return whole + (rest > middle || (rest == middle && (whole & 1)));
 }
 
-static int requantize_one(int sum, uint factor, int low, int high, int zero)
+static int requantize_one(long sum, uint factor, int low, int high, int zero)
 {
-    ulong magnitude = sum < 0 ? (ulong)(-(long)sum) : (ulong)sum;
+    ulong magnitude = sum < 0 ? (ulong)-sum : (ulong)sum;
     uint surplus = magnitude >> 24 ? 64 - (uint)clz(magnitude) - 24 : 0;
     ulong mantissa = shift_half_even(magnitude, surplus) * (ulong)((factor & 0x7fffff) | 0x800000);
     int exponent = (int)surplus + (int)(factor >> 23 & 0xff) - 150;
@@ -96,6 +154,18 @@ static int requantize_one(int sum, uint factor, int low, int high, int zero)
 static int16 requantize(int16 sum, float16 factor, float low, float high, int zero)
 {
     int sums[16], out[16];
+    float factors[16];
+    vstore16(sum, 0, sums);
+    vstore16(factor, 0, factors);
+    for (int i = 0; i < 16; i++)
+        out[i] = requantize_one(sums[i], as_uint(factors[i]), (int)low, (int)high, zero);
+    return vload16(0, out);
+}
+
+static int16 requantize_long(long16 sum, float16 factor, float low, float high, int zero)
+{
+    long sums[16];
+    int out[16];
     float factors[16];
     vstore16(sum, 0, sums);
     vstore16(factor, 0, factors);
@@ -124,8 +194,8 @@ static float divide(float a, float b)
     return ldexp((float)(uint)mantissa, exponent + (int)surplus);
 }
 
-// The first `count` of 16 lanes.
-static void store_lanes(uchar16 value, __global uchar *to, int count)
+// The first `count` of 16 bytes.
+static void store_bytes(uchar16 value, __global uchar *to, int count)
 {
     if (count >= LANES) {
         vstore16(value, 0, to);
@@ -135,4 +205,22 @@ static void store_lanes(uchar16 value, __global uchar *to, int count)
     vstore16(value, 0, lanes);
     for (int i = 0; i < count; i++)
         to[i] = lanes[i];
+}
+
+// The first `count` of 16 integers, which fit their type.
+static void store_lanes(int16 value, __global uchar *to, int count, int type)
+{
+    if (!is_wide(type)) {
+        store_bytes(convert_uchar16(value & 0xff), to, count);
+        return;
+    }
+    ushort16 narrow = convert_ushort16(value & 0xffff);
+    if (count >= LANES) {
+        vstore16(narrow, 0, (__global ushort *)to);
+        return;
+    }
+    ushort lanes[LANES];
+    vstore16(narrow, 0, lanes);
+    for (int i = 0; i < count; i++)
+        ((__global ushort *)to)[i] = lanes[i];
 }

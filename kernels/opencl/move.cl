@@ -16,6 +16,8 @@ FPGA_TASK move(ENGINE_ARGUMENTS)
     __global const uchar *table = constants + OFFSET(V_TABLE);
     int has_table = WORD(V_HAS_TABLE), wide_x = WORD(V_X_BYTES) == 2, wide_y = WORD(V_Y_BYTES) == 2, n5 = WORD(V_SHAPE + 5);
     int x5 = WORD(V_X_STRIDES + 5), y5 = WORD(V_Y_STRIDES + 5);
+    // Elements that lie side by side in both are so many bytes.
+    int is_run = !has_table && wide_x == wide_y && x5 == WORD(V_X_BYTES) && y5 == x5, run_bytes = n5 * x5;
     __local uchar local_table[256];
     if (has_table && !wide_x && !wide_y)
         for (int i = 0; i < 256; i++) {
@@ -34,10 +36,10 @@ FPGA_TASK move(ENGINE_ARGUMENTS)
                     for (int i4 = 0; i4 < WORD(V_SHAPE + 4); i4++) {
                         __global const uchar *x = arena + OFFSET(V_X) + row * WORD(V_X_STRIDES) + (long)i1 * WORD(V_X_STRIDES + 1) + (long)i2 * WORD(V_X_STRIDES + 2) + (long)i3 * WORD(V_X_STRIDES + 3) + (long)i4 * WORD(V_X_STRIDES + 4);
                         __global uchar *y = arena + OFFSET(V_Y) + (long)i0 * WORD(V_Y_STRIDES) + (long)i1 * WORD(V_Y_STRIDES + 1) + (long)i2 * WORD(V_Y_STRIDES + 2) + (long)i3 * WORD(V_Y_STRIDES + 3) + (long)i4 * WORD(V_Y_STRIDES + 4);
-                        if (!has_table && !wide_x && x5 == 1 && y5 == 1) {
-                            TICK((n5 + LANES - 1) / LANES)
-                            for (int i = 0; i < n5; i += LANES)
-                                store_lanes(vload16(0, x + i), y + i, n5 - i);
+                        if (is_run) {
+                            TICK((run_bytes + LANES - 1) / LANES)
+                            for (int i = 0; i < run_bytes; i += LANES)
+                                store_bytes(vload16(0, x + i), y + i, run_bytes - i);
                         } else if (!wide_x && !wide_y) {
                             TICK(n5)
                             for (int i = 0; i < n5; i++) {

@@ -6,14 +6,12 @@
 // Formulas: src/int8/pool.rs.
 
 enum {
-    L_X = 0, L_X_IMAGE = 2, L_X_ROW, L_X_PIXEL, L_MASK, L_HEIGHT, L_WIDTH, L_CHANNELS,
+    L_X = 0, L_X_IMAGE = 2, L_X_ROW, L_X_PIXEL, L_X_TYPE, L_HEIGHT, L_WIDTH, L_CHANNELS,
     L_KERNEL_H, L_KERNEL_W, L_STRIDE_H, L_STRIDE_W, L_DILATION_H, L_DILATION_W, L_PAD_H, L_PAD_W, L_OUT_H, L_OUT_W,
-    L_Y, L_Y_IMAGE = L_Y + 2, L_Y_ROW, L_Y_PIXEL, L_KIND, L_X_ZERO, L_X_SCALE, L_Y_SCALE, L_Y_ZERO, L_LOW, L_HIGH, L_COUNT_PADDING,
+    L_Y, L_Y_IMAGE = L_Y + 2, L_Y_ROW, L_Y_PIXEL, L_Y_TYPE, L_KIND, L_X_ZERO, L_X_SCALE, L_Y_SCALE, L_Y_ZERO, L_LOW, L_HIGH, L_COUNT_PADDING,
     L_WORDS
 };
 enum { POOL_MAX, POOL_AVERAGE, POOL_GLOBAL };
-
-static int one_integer(uchar v, int is_signed) { return is_signed ? (int)(char)v : (int)v; }
 
 // sum / count / scale + zero, with every division rounded: the sum may be negative, the others are not.
 static float average(float sum, int count, float scale, int zero)
@@ -25,8 +23,8 @@ static float average(float sum, int count, float scale, int zero)
 FPGA_TASK pool(ENGINE_ARGUMENTS)
 {
     ENGINE_BEGIN
-    int channels = WORD(L_CHANNELS), is_signed = WORD(L_MASK) == 0, kind = WORD(L_KIND);
-    uchar16 mask = (uchar16)(uchar)WORD(L_MASK);
+    int channels = WORD(L_CHANNELS), x_type = WORD(L_X_TYPE), y_type = WORD(L_Y_TYPE), kind = WORD(L_KIND);
+    int x_bytes = is_wide(x_type) ? 2 : 1, y_bytes = is_wide(y_type) ? 2 : 1;
     float low = FLOAT(L_LOW), high = FLOAT(L_HIGH);
     for (int work = first; work < last; work++) {
         int image = work / WORD(L_OUT_H), row = work % WORD(L_OUT_H);
@@ -36,7 +34,7 @@ FPGA_TASK pool(ENGINE_ARGUMENTS)
             // The part of the window that lies within the image.
             int top = row * WORD(L_STRIDE_H) - WORD(L_PAD_H), left = column * WORD(L_STRIDE_W) - WORD(L_PAD_W);
             for (int c = 0; c < channels; c += LANES) {
-                char16 greatest = (char16)-128;
+                int16 greatest = -32768;
                 int16 sums = 0;
                 float16 total = 0.0f;
                 int count = 0;
@@ -46,35 +44,35 @@ FPGA_TASK pool(ENGINE_ARGUMENTS)
                         int in_row = top + i * WORD(L_DILATION_H), in_column = left + j * WORD(L_DILATION_W);
                         if (in_row < 0 || in_row >= WORD(L_HEIGHT) || in_column < 0 || in_column >= WORD(L_WIDTH))
                             continue;
-                        uchar16 v = vload16(0, x + (long)in_row * WORD(L_X_ROW) + (long)in_column * WORD(L_X_PIXEL) + c);
+                        int16 q = load_lanes(x + (long)in_row * WORD(L_X_ROW) + (long)in_column * WORD(L_X_PIXEL) + (long)c * x_bytes, x_type);
                         count++;
                         if (kind == POOL_MAX) {
-                            greatest = max(greatest, as_char16(v ^ mask));
+                            greatest = max(greatest, q);
                         } else {
-                            int16 q = (is_signed ? convert_int16(as_char16(v)) : convert_int16(v)) - WORD(L_X_ZERO);
+                            q -= WORD(L_X_ZERO);
                             sums += q;
                             total += convert_float16_rte(q) * FLOAT(L_X_SCALE);
                         }
                     }
-                uchar16 out;
+                int16 out;
                 if (kind == POOL_MAX) {
-                    out = as_uchar16(greatest) ^ mask;
+                    out = greatest;
                 } else if (kind == POOL_GLOBAL) {
-                    out = convert_uchar16(requantize(sums, (float16)FLOAT(L_X_SCALE), low, high, WORD(L_Y_ZERO)) & 0xff);
+                    out = requantize(sums, (float16)FLOAT(L_X_SCALE), low, high, WORD(L_Y_ZERO));
                 } else {
                     float lanes[LANES];
-                    uchar results[LANES];
+                    int results[LANES];
                     vstore16(total, 0, lanes);
                     int divisor = WORD(L_COUNT_PADDING) ? WORD(L_KERNEL_H) * WORD(L_KERNEL_W) : count;
                     TICK(LANES)
                     for (int i = 0; i < LANES; i++) {
                         float value = c + i < channels && divisor > 0 ? average(lanes[i], divisor, FLOAT(L_Y_SCALE), WORD(L_Y_ZERO)) : 0.0f;
-                        results[i] = (uchar)(convert_int_rte(clamp(value, low, high)) & 0xff);
+                        results[i] = convert_int_rte(clamp(value, low, high));
                     }
                     out = vload16(0, results);
                 }
                 TICK(1)
-                store_lanes(out, y + c, channels - c);
+                store_lanes(out, y + (long)c * y_bytes, channels - c, y_type);
             }
         }
     }

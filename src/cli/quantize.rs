@@ -40,8 +40,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 99.99, value_name = "PERCENT")]
     percentile: f64,
 
-    /// The type of activations: u8, i8, u16 or i16. Weights are i8 in any case; 16 bits keep what transformers need, and are not on
-    /// the FPGA's engine yet.
+    /// The type of activations: u8, i8, u16 or i16. Weights are i8 in any case; 16 bits keep what transformers need, and take the FPGA's
+    /// engine about twice the time.
     #[arg(long, default_value = "u8", value_name = "TYPE")]
     activations: String,
 

@@ -11,8 +11,9 @@ use super::library::Runtime;
 use super::watch::Slot;
 use crate::error::{Result, ScoreError};
 use crate::model::Model;
+use crate::model::onnx::{NodeProto, TensorProto};
 use crate::scoring::{Call, Lane, Scored, Timing};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// How a session computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,10 @@ impl SessionLane {
             if source.bounded {
                 b = b.with_env_allocators()?;
             }
+            if quantises_to_16_bits(source.model) {
+                // Or ONNX Runtime multiplies 8-bit weights with activations that it rounds to 8 bits, and the other 8 were for nothing.
+                b = b.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1")?;
+            }
             for (name, bytes) in &source.external {
                 b = b.with_external_initializer_file_in_memory(name, bytes.clone())?;
             }
@@ -77,6 +82,18 @@ impl SessionLane {
         let external = source.external.iter().map(|(_, bytes)| bytes.clone()).collect();
         Ok(Self { session, slot: Slot::new()?, _external: external })
     }
+}
+
+/// Whether a `QuantizeLinear` of the model has a zero point of 16 bits.
+fn quantises_to_16_bits(model: &Model) -> bool {
+    let Some(graph) = &model.proto().graph else { return false };
+    let is_wide =
+        |t: &&TensorProto| [DType::U16, DType::I16].map(|d| Some(d.onnx_code())).contains(&t.data_type);
+    let wide = graph.initializer.iter().filter(is_wide).filter_map(|t| t.name.as_deref());
+    let wide = wide.collect::<std::collections::HashSet<_>>();
+    let quantises = |n: &NodeProto| n.op_type.as_deref() == Some("QuantizeLinear");
+    let mut zeros = graph.node.iter().filter(|n| quantises(n)).filter_map(|n| n.input.get(2));
+    zeros.any(|zero| wide.contains(zero.as_str()))
 }
 
 /// Inputs and outputs go to ONNX Runtime by place, so its order must be the signature's.

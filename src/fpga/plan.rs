@@ -5,11 +5,13 @@
 //! everything else lies in one arena, where storage that is not alive at the same time shares bytes.
 
 mod arena;
+mod conv;
 mod elementwise;
 mod matrix;
 mod moving;
 mod pack;
 mod ports;
+mod product;
 mod rows;
 mod windows;
 mod words;
@@ -19,7 +21,7 @@ use std::collections::HashMap;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Node, ValueId, functions};
 use crate::int8::{Ints, QParams, QType, WeightParams};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 use super::tile::Tile;
 use super::view::{Storage, View};
@@ -96,8 +98,10 @@ pub(super) fn refusals(graph: &Graph) -> Result<Vec<Refusal>> {
         if let Err(error) = planner.node(node) {
             // As if it had made something, so that what comes after it is judged by itself.
             for output in 0..node.outputs.len() {
+                let dtype = node.output(output).and_then(|id| graph.value(id).dtype);
                 if let Ok(shape) = planner.output_shape(node, output)
-                    && let Ok(view) = planner.allocate(&shape, &(0..shape.len()).collect::<Vec<_>>(), 1)
+                    && let size = dtype.and_then(DType::size_bytes).unwrap_or(1)
+                    && let Ok(view) = planner.allocate(&shape, &(0..shape.len()).collect::<Vec<_>>(), size)
                 {
                     planner.define(node, output, view);
                 }
@@ -278,11 +282,7 @@ impl<'g> Planner<'g> {
         let dtype = node.input(input).and_then(|id| self.graph.value(id).dtype);
         let dtype =
             dtype.ok_or_else(|| ScoreError::unsupported(format!("input {input} has no known type")))?;
-        let qtype = QType::try_from(dtype)?;
-        match qtype.size_bytes() {
-            1 => Ok(qtype),
-            _ => Err(ScoreError::unsupported(format!("{dtype} is not on the engine yet: expected u8 or i8"))),
-        }
+        QType::try_from(dtype)
     }
 
     /// The scale and the zero point at these places, for integers of that type.
@@ -334,10 +334,7 @@ impl<'g> Planner<'g> {
         let dtype = node.output(0).and_then(|id| self.graph.value(id).dtype);
         let qtype =
             QType::try_from(dtype.ok_or_else(|| ScoreError::unsupported("its result has no known type"))?)?;
-        match qtype.size_bytes() {
-            1 => self.params(node, input, qtype),
-            _ => Err(ScoreError::unsupported("16-bit activations are not on the engine yet")),
-        }
+        self.params(node, input, qtype)
     }
 
     /// The view if its last axis is contiguous, else a row-major copy.

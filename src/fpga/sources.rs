@@ -3,7 +3,7 @@
 use super::tile::Tile;
 
 /// The version of what host and kernels agree on: descriptors, packing orders, arguments. A binary of another version is refused.
-pub(super) const ABI_VERSION: u32 = 1;
+pub(super) const ABI_VERSION: u32 = 2;
 
 /// Elements of a vector: `LANES` of the kernels.
 pub(super) const LANES: usize = 16;

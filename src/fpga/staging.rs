@@ -1,4 +1,4 @@
-//! Between callers' tensors and the bytes that are transferred.
+//! Between callers' tensors and the bytes that are transferred. Devices are little-endian, as every board with OpenCL is.
 
 use super::plan::{InputPort, OutputPort, Staging};
 use crate::error::{Result, ScoreError};
@@ -63,21 +63,25 @@ pub(super) fn stage(port: &InputPort, tensor: &Tensor) -> Result<AlignedBytes> {
     }
     let mut staged = AlignedBytes::zeroed(extent_bytes(&port.shape, &port.strides, port.size))?;
     let out = staged.as_mut_slice();
-    let mut put = |place: usize, byte: u8| {
-        if let Some(slot) = out.get_mut(place) {
-            *slot = byte;
+    let size = port.size;
+    let mut put = |place: usize, bytes: &[u8]| {
+        if let Some(slot) = out.get_mut(place..place + bytes.len()) {
+            slot.copy_from_slice(bytes);
         }
     };
     match &port.staging {
         Staging::Quantize(to) => {
             let values = tensor.as_slice::<f32>()?;
             walk(&port.shape, &port.strides, |i, place| {
-                put(place, values.get(i).map_or(0, |v| to.quantize(*v) as u8))
+                let bits = values.get(i).map_or(0, |v| to.quantize(*v)).to_le_bytes();
+                put(place, bits.get(..size).unwrap_or_default())
             });
         }
         _ => {
             let bytes = tensor.as_bytes();
-            walk(&port.shape, &port.strides, |i, place| put(place, bytes.get(i).copied().unwrap_or(0)));
+            walk(&port.shape, &port.strides, |i, place| {
+                put(place, bytes.get(i * size..(i + 1) * size).unwrap_or_default())
+            });
         }
     }
     Ok(staged)
@@ -89,13 +93,11 @@ pub(super) fn stage(port: &InputPort, tensor: &Tensor) -> Result<AlignedBytes> {
 /// `OutOfMemory`.
 pub(super) fn unstage(port: &OutputPort, bytes: &[u8]) -> Result<Tensor> {
     let count = port.shape.iter().product::<usize>();
-    let byte = |place: usize| bytes.get(place).copied().unwrap_or(0);
     match &port.staging {
         Staging::Dequantize(from) => {
             let mut values = vec![0f32; count];
-            let is_signed = from.qtype() == QType::I8;
             walk(&port.shape, &port.strides, |i, place| {
-                let q = if is_signed { i32::from(byte(place) as i8) } else { i32::from(byte(place)) };
+                let q = integer(from.qtype(), bytes.get(place..).unwrap_or_default());
                 if let Some(slot) = values.get_mut(i) {
                     *slot = from.dequantize(q);
                 }
@@ -105,8 +107,7 @@ pub(super) fn unstage(port: &OutputPort, bytes: &[u8]) -> Result<Tensor> {
         Staging::Scale(scales) => {
             let mut values = vec![0f32; count];
             walk(&port.shape, &port.strides, |i, place| {
-                let sum =
-                    bytes.get(place..).and_then(|b| b.first_chunk()).map_or(0, |b| i32::from_ne_bytes(*b));
+                let sum = whole_sum(bytes.get(place..place + port.size).unwrap_or_default());
                 let scale = scales.get(i % scales.len().max(1)).copied().unwrap_or(1.0);
                 if let Some(slot) = values.get_mut(i) {
                     *slot = sum as f32 * scale;
@@ -127,6 +128,27 @@ pub(super) fn unstage(port: &OutputPort, bytes: &[u8]) -> Result<Tensor> {
             });
             Tensor::new(port.dtype, &port.shape, values)
         }
+    }
+}
+
+/// The integer of a type that those bytes begin with.
+fn integer(qtype: QType, bytes: &[u8]) -> i32 {
+    let one = || bytes.first().copied().unwrap_or(0);
+    let two = || bytes.first_chunk().copied().unwrap_or_default();
+    match qtype {
+        QType::U8 => one().into(),
+        QType::I8 => (one() as i8).into(),
+        QType::U16 => u16::from_le_bytes(two()).into(),
+        QType::I16 => i16::from_le_bytes(two()).into(),
+    }
+}
+
+/// A sum of 32 or 64 bits.
+fn whole_sum(bytes: &[u8]) -> i64 {
+    match (bytes.first_chunk(), bytes.first_chunk()) {
+        (Some(eight), _) => i64::from_le_bytes(*eight),
+        (None, Some(four)) => i32::from_le_bytes(*four).into(),
+        _ => 0,
     }
 }
 

@@ -7,7 +7,8 @@ use crate::error::{Result, ScoreError};
 /// The exponentials that one row's integers look up.
 ///
 /// `t[i] = f32(exp((i - 255 + B) · x_scale))` for `i` from 0 to 255, with
-/// `B = max(0, ln(FLT_MAX / max(length, 2)) - 5) / x_scale`: as large as possible without the sum of a row overflowing.
+/// `B = max(0, ln(FLT_MAX / max(length, 2)) - 5) / x_scale`: as large as possible without the sum of a row overflowing. Of 16 bits there are
+/// 65,536 entries, and where the result has 16 bits `length` is no less than its steps, so that an entry times them does not overflow either.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftmaxTable {
     entries: Vec<f32>,
@@ -21,11 +22,13 @@ impl SoftmaxTable {
     pub fn new(from: &QParams, length: usize, to: &QParams) -> Self {
         let scale = f64::from(from.scale());
         let most = i32::try_from(from.qtype().count() - 1).unwrap_or(i32::MAX);
+        let steps = (1.0 / to.scale()).floor();
         // A row of one would overflow when it is multiplied by the steps; ONNX Runtime's does not.
-        let room = f64::from(f32::MAX / length.max(2) as f32).ln() - 5.0;
+        let parts = (length.max(2) as f32).max(if to.qtype().size_bytes() == 2 { steps } else { 0.0 });
+        let room = f64::from(f32::MAX / parts).ln() - 5.0;
         let shift = room.max(0.0) / scale;
         let entry = |i: i32| libm::exp((f64::from(i - most) + shift) * scale) as f32;
-        Self { entries: (0..=most).map(entry).collect(), steps: (1.0 / to.scale()).floor() }
+        Self { entries: (0..=most).map(entry).collect(), steps }
     }
 
     /// The exponentials.
@@ -80,6 +83,9 @@ mod tests {
         assert_eq!(of(&[110, 100]).values(), [187, 69]);
         let quirk = QParams::new(1.0 / 255.0, 0, QType::U8).unwrap();
         assert_eq!(SoftmaxTable::new(&x, 2, &quirk).steps(), 254.0);
+        let wide = QParams::new(1.0 / 65_536.0, 0, QType::U16).unwrap();
+        let of_wide = softmax(&Ints::new(&[2], vec![110, 100]).unwrap(), &x, &wide).unwrap();
+        assert_eq!(of_wide.values(), [47_911, 17_625], "1 / (1 + e⁻¹) of 65,536 is 47,911.1");
         let empty = softmax(&Ints::new(&[3, 0], vec![]).unwrap(), &x, &y).unwrap();
         assert!(empty.values().is_empty());
     }

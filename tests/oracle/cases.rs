@@ -111,6 +111,11 @@ impl Making<'_> {
         (self.dequantize(&name, &params), params)
     }
 
+    /// How many times 8 bits an activation's integers cover: a product of two is that much larger than one, and so than its result's steps.
+    fn ranges(&self) -> f32 {
+        self.activation.count() as f32 / 256.0
+    }
+
     fn params(&mut self, of: &str, scales: &[f32], zeros: &[i32], qtype: QType) -> [String; 2] {
         let shape = if scales.len() == 1 { vec![] } else { vec![scales.len()] };
         let scale =
@@ -227,7 +232,7 @@ pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
             let batch = making.random.range(1, 3);
             let (a, p) = making.activation(&[batch, rows, depth]);
             let (b, q) = making.activation(&[batch, depth, columns]);
-            let size = p.scale() * q.scale() * 5000.0 * (depth as f32).sqrt();
+            let size = p.scale() * q.scale() * 5000.0 * making.ranges() * (depth as f32).sqrt();
             let y = making.builder.node("MatMul", &[&a, &b], "r", vec![]);
             making.finish(&y, size)
         }
@@ -257,7 +262,7 @@ pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
             let size = if operator == "Add" {
                 (p.scale() + q.scale()) * 128.0
             } else {
-                p.scale() * q.scale() * 9000.0
+                p.scale() * q.scale() * 9000.0 * making.ranges()
             };
             making.finish(&y, size)
         }

@@ -11,6 +11,16 @@ use super::layout::Descriptor;
 
 const LANES_U64: u64 = LANES as u64;
 
+/// Bytes of an element of the type that a word names: the kernels' `TYPE_U8` and so on.
+fn bytes_of(code: i64) -> u64 {
+    match code {
+        0 | 1 => 1,
+        2 | 3 => 2,
+        4 => 4,
+        _ => 8,
+    }
+}
+
 /// What a launch takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
@@ -40,15 +50,17 @@ pub(super) fn of(plan: &Plan, launch: &Launch, tile: Tile) -> Cost {
     }
 }
 
-/// Steps that stage one output pixel's window, elements `[k0, k1)` of it: vectors that are read, and single elements of padding.
+/// Steps that stage one output pixel's window, elements `[k0, k1)` of it: vectors that are read, and vectors of padding.
 fn stage_pixel(d: Descriptor<'_>, row: i64, column: i64, k0: i64, k1: i64) -> (u64, u64) {
     let [channels, height, width] = ["M_CHANNELS", "M_HEIGHT", "M_WIDTH"].map(|name| d.word(name));
     let (kernel_h, kernel_w) = (d.word("M_KERNEL_H"), d.word("M_KERNEL_W"));
     let top = row * d.word("M_STRIDE_H") - d.word("M_PAD_H");
     let left = column * d.word("M_STRIDE_W") - d.word("M_PAD_W");
-    let is_run = d.word("M_X_PIXEL") == channels && d.word("M_DILATION_W") == 1;
+    let bytes = bytes_of(d.word("M_X_TYPE")) as i64;
+    let is_run = d.word("M_X_PIXEL") == channels * bytes && d.word("M_DILATION_W") == 1;
     let (mut vectors, mut padding) = (0, 0);
-    let inside_of = |k: i64, length: i64| ((k + length).min(k1) - k.max(k0)).max(0) as u64;
+    let vectors_of =
+        |k: i64, length: i64| (((k + length).min(k1) - k.max(k0)).max(0) as u64).div_ceil(LANES_U64);
     for i in 0..kernel_h {
         let k = i * kernel_w * channels;
         let y = top + i * d.word("M_DILATION_H");
@@ -56,18 +68,18 @@ fn stage_pixel(d: Descriptor<'_>, row: i64, column: i64, k0: i64, k1: i64) -> (u
             continue;
         }
         if y < 0 || y >= height {
-            padding += inside_of(k, kernel_w * channels);
+            padding += vectors_of(k, kernel_w * channels);
         } else if is_run {
             let before = (-left).clamp(0, kernel_w);
             let inside = (width - left).clamp(before, kernel_w) - before;
-            padding += inside_of(k, before * channels);
-            vectors += inside_of(k + before * channels, inside * channels).div_ceil(LANES_U64);
-            padding += inside_of(k + (before + inside) * channels, (kernel_w - before - inside) * channels);
+            padding += vectors_of(k, before * channels);
+            vectors += vectors_of(k + before * channels, inside * channels);
+            padding += vectors_of(k + (before + inside) * channels, (kernel_w - before - inside) * channels);
         } else {
             for j in 0..kernel_w {
-                let (x, count) = (left + j * d.word("M_DILATION_W"), inside_of(k + j * channels, channels));
+                let (x, count) = (left + j * d.word("M_DILATION_W"), vectors_of(k + j * channels, channels));
                 match (0..width).contains(&x) {
-                    true => vectors += count.div_ceil(LANES_U64),
+                    true => vectors += count,
                     false => padding += count,
                 }
             }
@@ -82,11 +94,14 @@ fn matrix(d: Descriptor<'_>, work: u64, tile: Tile) -> Cost {
     let per_image = (d.word("M_OUT_H") * out_w).max(1);
     let columns = (outputs + LANES as i64 - 1) / LANES as i64;
     let depth = d.word("M_KERNEL_H") * d.word("M_KERNEL_W") * d.word("M_CHANNELS");
-    let (even, capacity) = ((depth + 1) & !1, tile.depth as i64);
+    // Of 16 bits, each half of a row is a plane, and the array goes over all pairs of planes.
+    let (x_bytes, w_planes) = (bytes_of(d.word("M_X_TYPE")), d.length("M_W_PLANES"));
+    let (planes, whole) = (x_bytes * w_planes, tile.depth as i64);
+    let (even, capacity) = ((depth + 1) & !1, if x_bytes == 2 { whole / 4 * 2 } else { whole });
     let chunks = ((even + capacity - 1) / capacity).max(1);
     let (blocks, shares) = (((pixels + rows - 1) / rows).max(1), d.word("M_COLUMN_SHARES").max(1));
     let (is_wide, sums_rows) = (d.word("M_WIDE") != 0, d.word("M_ROW_FACTOR") != 0);
-    let element_bytes = if d.word("M_WIDE_OUTPUT") != 0 { 4 } else { 1 };
+    let (element_bytes, bias_bytes) = (bytes_of(d.word("M_Y_TYPE")), if planes > 1 { 8 } else { 4 });
     let mut cost = Cost::default();
     // A block is staged alike for every group and share.
     let staged = |block: i64, chunk: i64| {
@@ -113,17 +128,17 @@ fn matrix(d: Descriptor<'_>, work: u64, tile: Tile) -> Cost {
                 for (chunk, (vectors, others)) in stages.iter().enumerate() {
                     if chunks > 1 || column == first {
                         one.cycles += vectors + others;
-                        one.read_bytes += vectors * LANES_U64;
+                        one.read_bytes += vectors * LANES_U64 * x_bytes;
                     }
                     let (k0, k1) = (chunk as i64 * capacity, even.min((chunk as i64 + 1) * capacity));
                     let steps = (k1 - k0).max(0) as u64;
-                    one.cycles += if is_wide { steps } else { steps / 2 };
-                    one.read_bytes += steps * LANES_U64;
+                    one.cycles += planes * if is_wide { steps } else { steps / 2 };
+                    one.read_bytes += planes * steps * LANES_U64;
                 }
                 let lanes = (outputs - column * LANES as i64).clamp(0, LANES as i64) as u64;
                 one.cycles += valid;
-                // Biases and factors, four bytes each.
-                one.read_bytes += 2 * 4 * LANES_U64;
+                // Biases, and factors of four bytes.
+                one.read_bytes += (bias_bytes + 4) * LANES_U64;
                 one.written_bytes += valid * lanes * element_bytes;
                 one.products += valid * lanes * depth as u64;
                 cost.cycles += one.cycles * times;
@@ -139,10 +154,12 @@ fn matrix(d: Descriptor<'_>, work: u64, tile: Tile) -> Cost {
 fn pack(d: Descriptor<'_>, work: u64) -> Cost {
     let depth = d.length("P_DEPTH");
     let even = depth.next_multiple_of(2);
+    let planes = bytes_of(d.word("P_X_TYPE"));
+    let bias_bytes = if d.word("P_BIAS_IS_LONG") != 0 { 8 } else { 4 };
     Cost {
         cycles: work * (even + 1),
-        read_bytes: work * depth * LANES_U64,
-        written_bytes: work * (even + 4) * LANES_U64,
+        read_bytes: work * depth * LANES_U64 * planes,
+        written_bytes: work * (even * planes + bias_bytes) * LANES_U64,
         products: 0,
     }
 }
@@ -152,8 +169,8 @@ fn depthwise(d: Descriptor<'_>, work: u64) -> Cost {
     let (vectors, width) = (channels.div_ceil(LANES_U64), d.length("D_OUT_W"));
     Cost {
         cycles: work * vectors * width * (taps + 1),
-        read_bytes: work * vectors * LANES_U64 * (width * taps * 2 + 8),
-        written_bytes: work * width * channels,
+        read_bytes: work * vectors * LANES_U64 * (width * taps * (1 + bytes_of(d.word("D_X_TYPE"))) + 8),
+        written_bytes: work * width * channels * bytes_of(d.word("D_Y_TYPE")),
         products: work * width * channels * taps,
     }
 }
@@ -163,8 +180,8 @@ fn elementwise(d: Descriptor<'_>, work: u64) -> Cost {
     let (rows, last) = (work * length(1) * length(2), length(3));
     Cost {
         cycles: rows * last.div_ceil(LANES_U64),
-        read_bytes: 2 * rows * last,
-        written_bytes: rows * last,
+        read_bytes: rows * last * (bytes_of(d.word("E_A_TYPE")) + bytes_of(d.word("E_B_TYPE"))),
+        written_bytes: rows * last * bytes_of(d.word("E_Y_TYPE")),
         products: 0,
     }
 }
@@ -175,16 +192,20 @@ fn moved(d: Descriptor<'_>, work: u64) -> Cost {
     let is_wide = |name: &str| d.word(name) == 2;
     let has_table = d.word("V_HAS_TABLE") != 0;
     let (wide_x, wide_y) = (is_wide("V_X_BYTES"), is_wide("V_Y_BYTES"));
-    let is_contiguous = d.at("V_X_STRIDES", 5) == 1 && d.at("V_Y_STRIDES", 5) == 1;
-    let steps = match !has_table && !wide_x && is_contiguous {
-        true => length(5).div_ceil(LANES_U64),
+    let (x_bytes, y_bytes) = (if wide_x { 2 } else { 1 }, if wide_y { 2 } else { 1 });
+    let stride = d.at("V_X_STRIDES", 5);
+    let is_run = wide_x == wide_y && stride == x_bytes && d.at("V_Y_STRIDES", 5) == stride;
+    let steps = match !has_table && is_run {
+        true => (length(5) * y_bytes).div_ceil(LANES_U64),
         false => length(5),
     };
     let table = if has_table && !wide_x && !wide_y { 256 } else { 0 };
+    // A table that does not fit the chip is read element by element.
+    let looked_up = if has_table && table == 0 { y_bytes } else { 0 };
     Cost {
         cycles: table + rows * steps,
-        read_bytes: table + rows * length(5) * if wide_x { 2 } else { 1 },
-        written_bytes: rows * length(5) * if wide_y { 2 } else { 1 },
+        read_bytes: table + rows * length(5) * (x_bytes as u64 + looked_up),
+        written_bytes: rows * length(5) * y_bytes,
         products: 0,
     }
 }
@@ -197,18 +218,20 @@ fn pool(d: Descriptor<'_>, work: u64) -> Cost {
     let divisions = if d.word("L_KIND") == AVERAGE { LANES_U64 } else { 0 };
     Cost {
         cycles: work * width * vectors * (taps + divisions + 1),
-        read_bytes: work * width * vectors * taps * LANES_U64,
-        written_bytes: work * width * channels,
+        read_bytes: work * width * vectors * taps * LANES_U64 * bytes_of(d.word("L_X_TYPE")),
+        written_bytes: work * width * channels * bytes_of(d.word("L_Y_TYPE")),
         products: 0,
     }
 }
 
 fn softmax(d: Descriptor<'_>, work: u64) -> Cost {
-    let length = d.length("S_LENGTH");
+    let (length, x_bytes) = (d.length("S_LENGTH"), bytes_of(d.word("S_X_TYPE")));
+    // The table of 8 bits is copied onto the chip; that of 16 is looked up twice for every element.
+    let (copied, looked_up) = if x_bytes == 1 { (256, 0) } else { (0, 2 * 4) };
     Cost {
-        cycles: 256 + work * 3 * length,
-        read_bytes: 1024 + work * 3 * length,
-        written_bytes: work * length,
+        cycles: copied + work * 3 * length,
+        read_bytes: 4 * copied + work * length * (3 * x_bytes + looked_up),
+        written_bytes: work * length * bytes_of(d.word("S_Y_TYPE")),
         products: 0,
     }
 }
@@ -217,8 +240,8 @@ fn layer_norm(d: Descriptor<'_>, work: u64) -> Cost {
     let length = d.length("N_LENGTH");
     Cost {
         cycles: work * (2 * length + 32),
-        read_bytes: work * length * (2 + 4 + 8),
-        written_bytes: work * length,
+        read_bytes: work * length * (2 * bytes_of(d.word("N_X_TYPE")) + 4 + 8),
+        written_bytes: work * length * bytes_of(d.word("N_Y_TYPE")),
         products: work * length,
     }
 }

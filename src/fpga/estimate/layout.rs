@@ -60,6 +60,6 @@ mod tests {
         let words = parse("enum { A_X = 0, A_Y = 2, A_Z,\n A_W = A_Z + 2, A_V };\nenum { B_X, B_Y };");
         let expected = [("A_X", 0), ("A_Y", 2), ("A_Z", 3), ("A_W", 5), ("A_V", 6), ("B_X", 0), ("B_Y", 1)];
         assert_eq!(words, expected.map(|(n, v)| (n.to_owned(), v)).into());
-        assert_eq!((WORDS["M_X_IMAGE"], WORDS["M_MASK"], WORDS["M_W"], WORDS["M_IMAGES"]), (2, 6, 30, 50));
+        assert_eq!((WORDS["M_X_IMAGE"], WORDS["M_X_TYPE"], WORDS["M_W"], WORDS["M_IMAGES"]), (2, 6, 31, 52));
     }
 }

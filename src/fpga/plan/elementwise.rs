@@ -2,7 +2,7 @@
 
 use super::super::view::{Loops, View};
 use super::Planner;
-use super::words::{Descriptor, Kernel, mask};
+use super::words::{Descriptor, Kernel, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::int8::{Ints, QType};
@@ -22,7 +22,7 @@ impl Planner<'_> {
         // As the larger one lies: nothing has to be moved for a sum of two that lie alike.
         let repeats = |v: &View| v.strides.iter().zip(&v.shape).any(|(s, n)| *s == 0 && *n > 1);
         let order = if repeats(&a) { b.order() } else { a.order() };
-        let y = self.allocate_output(node, &order, 1)?;
+        let y = self.allocate_output(node, &order, to.qtype().size_bytes())?;
         let is_product = node.op.name == "QLinearMul";
         let (f0, f1, f2) = if is_product {
             (a_from.scale() * b_from.scale() / to.scale(), 0.0, to.zero_point() as f32)
@@ -42,7 +42,8 @@ impl Planner<'_> {
         };
         let words = Descriptor::new().view(&a).view(&b).view(&y).ints(&loops.lengths);
         let words = words.ints(a_strides).ints(b_strides).ints(y_strides);
-        let words = words.int(mask(a_from.qtype())).int(mask(b_from.qtype())).float(f0).float(f1).float(f2);
+        let words =
+            words.ints(&[&a_from, &b_from, &to].map(|p| type_code(p.qtype()))).float(f0).float(f1).float(f2);
         let words = words.ints(&[a_from.zero_point(), b_from.zero_point()]);
         let words =
             words.float(to.qtype().min() as f32).float(to.qtype().max() as f32).int(i64::from(is_product));
@@ -55,7 +56,8 @@ impl Planner<'_> {
     fn as_ordered(&mut self, node: &Node, view: View, order: &[usize]) -> Result<View> {
         let innermost = order.iter().rev().find(|a| view.length(**a) > 1).copied().unwrap_or(0);
         match view.stride(innermost) {
-            0 | 1 => Ok(view),
+            0 => Ok(view),
+            stride if stride == view.size as isize => Ok(view),
             _ => self.copied(node, &view, order),
         }
     }
@@ -65,15 +67,16 @@ impl Planner<'_> {
         let from = self.qtype(node, 0)?;
         let x = self.view(node, 0)?;
         let tensor = self.constant(node, 1)?.clone();
-        if tensor.len() != from.count() || tensor.dtype().size_bytes() != Some(1) {
-            return Err(ScoreError::unsupported(format!(
-                "a table of {} of {}",
+        let to = QType::try_from(tensor.dtype())?;
+        if tensor.len() != from.count() {
+            return Err(ScoreError::bad_model(format!(
+                "a table of {} entries, expected {}",
                 tensor.len(),
-                tensor.dtype()
+                from.count()
             )));
         }
-        let table = by_byte(from, &Ints::of(&tensor)?.values().iter().map(|v| *v as u8).collect::<Vec<_>>());
-        let y = self.allocate_output(node, &x.order(), 1)?;
+        let table = by_bits(from, to, Ints::of(&tensor)?.values());
+        let y = self.allocate_output(node, &x.order(), to.size_bytes())?;
         self.copy(node, &x, &y, Some(&table))
     }
 
@@ -86,18 +89,18 @@ impl Planner<'_> {
         };
         let (low, high) = (bound(self, 1, qtype.min())?, bound(self, 2, qtype.max())?);
         let x = self.view(node, 0)?;
-        let entries = (qtype.min()..=qtype.max()).map(|q| q.max(low).min(high) as u8).collect::<Vec<_>>();
-        let y = self.allocate_output(node, &x.order(), 1)?;
-        self.copy(node, &x, &y, Some(&by_byte(qtype, &entries)))
+        let entries = (qtype.min()..=qtype.max()).map(|q| q.max(low).min(high)).collect::<Vec<_>>();
+        let y = self.allocate_output(node, &x.order(), qtype.size_bytes())?;
+        self.copy(node, &x, &y, Some(&by_bits(qtype, qtype, &entries)))
     }
 }
 
-/// A table that begins with the least integer, as one that is looked up by the byte.
-pub(super) fn by_byte(qtype: QType, entries: &[u8]) -> Vec<u8> {
-    let first = (qtype.min() & 0xff) as usize;
-    (0..entries.len())
-        .map(|byte| entries.get((byte + entries.len() - first) % entries.len()).copied().unwrap_or(0))
-        .collect()
+/// A table that begins with the least integer of a type, as bytes that are looked up by an integer's bits: entries of another type.
+pub(super) fn by_bits(from: QType, to: QType, entries: &[i32]) -> Vec<u8> {
+    let count = from.count();
+    let first = from.min().unsigned_abs() as usize;
+    let entry = |bits: usize| entries.get((bits + first) % count).copied().unwrap_or(0);
+    (0..count).flat_map(|bits| entry(bits).to_le_bytes().into_iter().take(to.size_bytes())).collect()
 }
 
 /// The view as one of a shape that it broadcasts to.

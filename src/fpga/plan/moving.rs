@@ -2,7 +2,7 @@
 
 use super::super::view::{Loops, View};
 use super::Planner;
-use super::elementwise::{by_byte, too_many};
+use super::elementwise::{by_bits, too_many};
 use super::words::{Descriptor, Kernel};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
@@ -197,16 +197,14 @@ impl Planner<'_> {
         }
         let Some((first, _)) = parts.first() else { return Err(ScoreError::bad_model("nothing to join")) };
         let at = axis(node.op.attributes.int("axis").unwrap_or(0), first.shape.len())?;
-        let y = self.allocate_output(node, &first.order(), 1)?;
+        let y = self.allocate_output(node, &first.order(), to.qtype().size_bytes())?;
         let mut begin = 0;
         for (x, from) in &parts {
             let mut part = View { shape: x.shape.clone(), ..y.clone() };
             part.offset += begin * y.stride(at).unsigned_abs();
             begin += x.length(at);
-            let table = (from != &to).then(|| {
-                let entries = requantize_table(from, &to).iter().map(|v| *v as u8).collect::<Vec<_>>();
-                by_byte(from.qtype(), &entries)
-            });
+            let table =
+                (from != &to).then(|| by_bits(from.qtype(), to.qtype(), &requantize_table(from, &to)));
             self.copy(node, x, &part, table.as_deref())?;
         }
         Ok(())

@@ -7,14 +7,14 @@ use crate::int8::{QType, WeightParams};
 pub(super) const LANES: usize = 16;
 
 /// A layer's weights as signed 8-bit numbers and what follows from them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Packed {
     /// `[group][output / 16][k][16]`, `k` rounded up to even with zeros.
     pub(super) bytes: Vec<u8>,
     /// Bytes of one group.
     pub(super) group_bytes: usize,
-    /// For each group, outputs rounded up to 16: what the sums begin with.
-    pub(super) bias: Vec<i32>,
+    /// For each group, outputs rounded up to 16: what the sums begin with. They fit 32 bits unless sums have 64.
+    pub(super) bias: Vec<i64>,
     /// What the weights lack: `w - w_zero = w' + lack`.
     pub(super) lack: i32,
     /// Whether two neighbouring products might not fit 16 bits together.
@@ -35,13 +35,28 @@ pub(super) struct Weights<'a> {
     pub(super) bias: Option<&'a [i32]>,
     /// What the input lacks: `x - x_zero = x' + lack`.
     pub(super) x_lack: i32,
+    /// The input has 16 bits: its planes are summed one after another in 32 bits, and put together in 64.
+    pub(super) is_long: bool,
+}
+
+impl Packed {
+    /// The bias as the kernels read it: of 64 bits where sums are.
+    pub(super) fn bias_bytes(&self, is_long: bool) -> Vec<u8> {
+        match is_long {
+            true => bytemuck::cast_slice(&self.bias).to_vec(),
+            false => bytemuck::cast_slice(&self.bias.iter().map(|b| *b as i32).collect::<Vec<_>>()).to_vec(),
+        }
+    }
 }
 
 /// Packs weights, and moves what x' and w' lack into the bias.
 ///
 /// # Errors
-/// `Unsupported` where a sum could exceed 32 bits whatever the input is, or where zero points differ between outputs.
+/// `Unsupported` for weights of 16 bits, where a sum could exceed 32 bits for some input, or where zero points differ between outputs.
 pub(super) fn pack(weights: &Weights<'_>) -> Result<Packed> {
+    if weights.params.qtype().size_bytes() != 1 {
+        return Err(ScoreError::unsupported("weights of 16 bits: the engine multiplies with constants of 8"));
+    }
     let zeros = weights.params.zero_points();
     let zero = zeros.first().copied().unwrap_or(0);
     if zeros.iter().any(|z| *z != zero) {
@@ -53,7 +68,7 @@ pub(super) fn pack(weights: &Weights<'_>) -> Result<Packed> {
     let (even, tiles) = (weights.depth.next_multiple_of(2), weights.outputs.div_ceil(LANES));
     let group_bytes = tiles * even * LANES;
     let mut bytes = vec![0u8; weights.groups * group_bytes];
-    let mut bias = vec![0i32; weights.groups * tiles * LANES];
+    let mut bias = vec![0i64; weights.groups * tiles * LANES];
     let mut wide = false;
     for group in 0..weights.groups {
         for output in 0..weights.outputs {
@@ -76,14 +91,16 @@ pub(super) fn pack(weights: &Weights<'_>) -> Result<Packed> {
             let depth = weights.depth as i64;
             let start = i64::from(own) + x_lack * sum + depth * x_lack * lack;
             // |x'| is 128 at most, in every product and in the sum of the row.
-            let bound = 128 * size + start.abs() + 128 * depth * lack.abs();
+            let products = 128 * size;
+            let bound =
+                if weights.is_long { products } else { products + start.abs() + 128 * depth * lack.abs() };
             if bound > i64::from(i32::MAX) {
                 return Err(ScoreError::unsupported(format!(
                     "the sums of output {output} could reach {bound}, more than 32 bits hold"
                 )));
             }
             if let Some(slot) = bias.get_mut(group * tiles * LANES + output) {
-                *slot = start as i32;
+                *slot = start;
             }
         }
     }
@@ -112,7 +129,16 @@ mod tests {
         x_lack: i32,
     ) -> Result<Packed> {
         let params = WeightParams::new(vec![1.0], vec![zero], qtype).unwrap();
-        pack(&Weights { groups: 1, outputs: 17, depth: 3, at, params: &params, bias: None, x_lack })
+        pack(&Weights {
+            groups: 1,
+            outputs: 17,
+            depth: 3,
+            at,
+            params: &params,
+            bias: None,
+            x_lack,
+            is_long: false,
+        })
     }
 
     #[test]
@@ -147,6 +173,7 @@ mod tests {
             params: &params,
             bias: None,
             x_lack: 128,
+            is_long: false,
         };
         assert!(pack(&weights(60_000)).is_ok());
         let error = pack(&weights(70_000)).unwrap_err().to_string();

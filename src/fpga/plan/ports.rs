@@ -99,16 +99,23 @@ impl Planner<'_> {
         for (place, id) in self.graph.inputs().iter().enumerate() {
             let value = self.graph.value(*id);
             let named = |e: ScoreError| e.with_at(format!("input '{}'", value.name));
-            if let Some(DType::U8 | DType::I8) = value.dtype {
+            if let Some(qtype) = value.dtype.and_then(|d| QType::try_from(d).ok()) {
                 let shape = value.shape.require_lengths().map_err(named)?;
-                self.stage_in(place, *id, &shape, Staging::Copy).map_err(named)?;
+                self.stage_in(place, *id, &shape, Staging::Copy, qtype).map_err(named)?;
             }
         }
         Ok(())
     }
 
     /// Stages an input so that a value of integers is on the device, in the order that its readers want.
-    fn stage_in(&mut self, place: usize, made: ValueId, shape: &[usize], staging: Staging) -> Result<()> {
+    fn stage_in(
+        &mut self,
+        place: usize,
+        made: ValueId,
+        shape: &[usize],
+        staging: Staging,
+        qtype: QType,
+    ) -> Result<()> {
         let wants_channels_last = |n: &Node| {
             let is_window = matches!(
                 n.op.name.as_str(),
@@ -120,7 +127,7 @@ impl Planner<'_> {
             true => channels_last(shape.len()),
             false => (0..shape.len()).collect(),
         };
-        let view = self.allocate(shape, &order, 1)?;
+        let view = self.allocate(shape, &order, qtype.size_bytes())?;
         self.views.insert(made, view.clone());
         self.inputs.push(PlannedInput { input: place, staging, view });
         Ok(())
@@ -146,7 +153,7 @@ impl Planner<'_> {
             (Some(place), Some(made)) if node.is("QuantizeLinear") => {
                 let shape = self.output_shape(node, 0)?;
                 let to = self.made(node, 1)?;
-                self.stage_in(place, made, &shape, Staging::Quantize(to))
+                self.stage_in(place, made, &shape, Staging::Quantize(to), to.qtype())
             }
             // Its parameters are looked at here, so that what is wrong with them is said of this node.
             _ => {

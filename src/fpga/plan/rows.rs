@@ -2,10 +2,10 @@
 
 use super::super::view::View;
 use super::Planner;
-use super::words::{Descriptor, Kernel, bounds, mask};
+use super::words::{Descriptor, Kernel, bounds, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
-use crate::int8::{LayerNorm, SoftmaxTable};
+use crate::int8::{LayerNorm, QParams, SoftmaxTable};
 
 impl Planner<'_> {
     pub(super) fn softmax(&mut self, node: &Node) -> Result<()> {
@@ -17,7 +17,7 @@ impl Planner<'_> {
                 "a softmax along axis {axis} of {rank}: the engine has one along the last"
             )));
         }
-        let (x, y, rows) = self.rows(node, x)?;
+        let (x, y, rows) = self.rows(node, x, &to)?;
         let length = x.length(1);
         // Numbers too small for a normal float add nothing to a sum whose largest term is as large as this table's is.
         let flush = |v: &f32| if v.is_normal() { *v } else { 0.0 };
@@ -29,7 +29,7 @@ impl Planner<'_> {
             .view(&y)
             .int(length)
             .ints(&[x.stride(0), y.stride(0)])
-            .int(mask(from.qtype()))
+            .ints(&[type_code(from.qtype()), type_code(to.qtype())])
             .constant(self.constants.add(bytemuck::cast_slice(&entries)))
             .float(table.steps())
             .int(to.zero_point())
@@ -45,7 +45,7 @@ impl Planner<'_> {
         let bias = self.constant(node, 4)?.as_slice::<f32>()?.to_vec();
         let norm =
             LayerNorm::new(&from, &scale, &bias, node.op.attributes.float("epsilon").unwrap_or(1e-5), &to)?;
-        let (x, y, rows) = self.rows(node, x)?;
+        let (x, y, rows) = self.rows(node, x, &to)?;
         if x.length(1) != scale.len() {
             return Err(ScoreError::bad_model(format!("rows of {} and {} scales", x.length(1), scale.len())));
         }
@@ -54,7 +54,7 @@ impl Planner<'_> {
             .view(&y)
             .int(x.length(1))
             .ints(&[x.stride(0), y.stride(0)])
-            .int(mask(from.qtype()))
+            .ints(&[type_code(from.qtype()), type_code(to.qtype())])
             .int(from.zero_point())
             .long(norm.epsilon)
             .ints(&[norm.variance_bits, norm.normal_bits, norm.factor_bits])
@@ -67,20 +67,20 @@ impl Planner<'_> {
     }
 
     /// What goes in as rows `[rows, length]`, copied where it does not collapse to that, and what comes out likewise.
-    fn rows(&mut self, node: &Node, x: View) -> Result<(View, View, usize)> {
+    fn rows(&mut self, node: &Node, x: View, to: &QParams) -> Result<(View, View, usize)> {
         let rank = x.shape.len();
         let Some(length) = x.shape.last().copied() else {
             return Err(ScoreError::bad_model("rows of a scalar"));
         };
         let count = x.shape.iter().rev().skip(1).product::<usize>();
-        let flat = x.reshaped(&[count, length]).filter(|v| v.stride(1) == 1 || length == 1);
+        let flat = x.reshaped(&[count, length]).filter(|v| v.stride(1) == v.size as isize || length == 1);
         let order = (0..rank).collect::<Vec<_>>();
         let gaps = || ScoreError::internal("a new tensor has gaps");
         let flat = match flat {
             Some(flat) => flat,
             None => self.copied(node, &x, &order)?.reshaped(&[count, length]).ok_or_else(gaps)?,
         };
-        let y = self.allocate_output(node, &order, 1)?;
+        let y = self.allocate_output(node, &order, to.qtype().size_bytes())?;
         let y = y.reshaped(&[count, length]).ok_or_else(gaps)?;
         Ok((flat, y, count))
     }

@@ -3,7 +3,7 @@
 use super::super::view::View;
 use super::Planner;
 use super::ports::channels_last;
-use super::words::{Descriptor, Kernel, mask};
+use super::words::{Descriptor, Kernel, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::{Node, Window};
 use crate::int8::{QParams, QType};
@@ -13,6 +13,16 @@ enum Kind {
     Max,
     Average { from: QParams, to: QParams },
     Global { from: QParams, to: QParams },
+}
+
+impl Kind {
+    /// What it makes, where that is not as what it reads.
+    fn to(&self) -> Option<&QParams> {
+        match self {
+            Self::Max => None,
+            Self::Average { to, .. } | Self::Global { to, .. } => Some(to),
+        }
+    }
 }
 
 impl Planner<'_> {
@@ -46,7 +56,8 @@ impl Planner<'_> {
             )));
         }
         let x = self.channels_contiguous(node, x)?;
-        let y = self.allocate_output(node, &channels_last(axes + 2), 1)?;
+        let y_type = kind.to().map_or(qtype, |to| to.qtype());
+        let y = self.allocate_output(node, &channels_last(axes + 2), y_type.size_bytes())?;
         let two = |list: &[usize], one: usize| match list {
             [a] => [one, *a],
             [a, b, ..] => [*a, *b],
@@ -68,7 +79,7 @@ impl Planner<'_> {
         let descriptor = Descriptor::new()
             .view(&x)
             .ints(&[x.stride(0), row(&x), x.stride(axes + 1)])
-            .int(mask(qtype))
+            .int(type_code(qtype))
             .ints(&spatial)
             .int(x.length(1))
             .ints(&kernel)
@@ -77,7 +88,8 @@ impl Planner<'_> {
             .ints(&pads)
             .ints(&out)
             .view(&y)
-            .ints(&[y.stride(0), row(&y), y.stride(axes + 1)]);
+            .ints(&[y.stride(0), row(&y), y.stride(axes + 1)])
+            .int(type_code(y_type));
         let descriptor = parameters(descriptor, &kind, qtype, kernel, attributes.flag("count_include_pad"))?;
         self.operator(node, Kernel::Pool, descriptor, x.length(0) * out[0], &[&x], &y);
         Ok(())
@@ -114,8 +126,8 @@ fn parameters(
             .int(i64::from(count_padding)),
         Kind::Global { from, to } => {
             let count = kernel.iter().product::<usize>();
-            // A sum of so many integers of 8 bits fits 32.
-            if count > (i32::MAX / 255) as usize {
+            // So many integers have a sum that fits 32 bits.
+            if count > i32::MAX as usize / (from.qtype().count() - 1) {
                 return Err(ScoreError::unsupported(format!("a mean of {count} elements")));
             }
             let (low, high) = super::words::bounds(to);

@@ -140,20 +140,39 @@ impl Constants {
     }
 }
 
-/// The mask that turns a type's bytes into signed ones: u8 less 128.
-pub(super) fn mask(qtype: QType) -> i64 {
+/// Numbers that the kernels give types of sums, behind those of quantised tensors.
+pub(super) const SUMS_I32: i64 = 4;
+/// As [`SUMS_I32`], of operands of 16 bits.
+pub(super) const SUMS_I64: i64 = 5;
+
+/// A type as the kernels name it: their `TYPE_U8` and so on.
+pub(super) fn type_code(qtype: QType) -> i64 {
     match qtype {
-        QType::U8 | QType::U16 => 0x80,
-        QType::I8 | QType::I16 => 0,
+        QType::U8 => 0,
+        QType::I8 => 1,
+        QType::U16 => 2,
+        QType::I16 => 3,
     }
 }
 
-/// What the engine's signed number `x'` lacks of `x - zero`: `x - zero = x' + lack`.
+/// What the engine's signed number `x'` lacks of `x - zero`: `x - zero = x' + lack`. Of unsigned types, `x'` is less half of their range.
 pub(super) fn lack(params: &QParams) -> i32 {
-    match params.qtype() {
-        QType::U8 | QType::U16 => 128 - params.zero_point(),
-        QType::I8 | QType::I16 => -params.zero_point(),
-    }
+    let half = match params.qtype() {
+        QType::U8 => 128,
+        QType::U16 => 32_768,
+        QType::I8 | QType::I16 => 0,
+    };
+    half - params.zero_point()
+}
+
+/// As [`lack`], for the matrix kernel: of 16 bits it has two planes of bytes, and what the low one is less is lacking, too.
+pub(super) fn plane_lack(params: &QParams) -> i32 {
+    lack(params) + if planes(params.qtype()) == 2 { 128 } else { 0 }
+}
+
+/// Planes of bytes that the matrix kernel goes over for integers of that type.
+pub(super) fn planes(qtype: QType) -> usize {
+    qtype.size_bytes()
 }
 
 /// The bounds of a result, less its zero point, as floats: clamping to them comes before the conversion.

@@ -101,8 +101,7 @@ impl ToIntegers<'_> {
         let (Some(a), Some(b)) = (self.activation(node, 0), self.weight(node, 1, channel)) else {
             return Ok(false);
         };
-        let is_eight = [&a.params, &b.params].iter().all(|p| matches!(p.dtype, DType::U8 | DType::I8));
-        if !one("alpha") || (beta_matters && !one("beta")) || attributes.flag("transA") || !is_eight {
+        if !one("alpha") || (beta_matters && !one("beta")) || attributes.flag("transA") {
             return Ok(false);
         }
         let Some(bias) = self.bias(node, 2, &a, &b)? else { return Ok(false) };
@@ -113,9 +112,13 @@ impl ToIntegers<'_> {
         match (target, node.output(0)) {
             (Some(target), _) => {
                 inputs.extend(self.scale_and_zero(target.to)?);
-                self.push_clamped(MICROSOFT, "QGemm", attributes, inputs, target)?;
+                let domain = domain_of(&[&a.params, target.to], MICROSOFT);
+                self.push_clamped(domain, "QGemm", attributes, inputs, target)?;
             }
-            (None, Some(made)) => self.push(MICROSOFT, "QGemm", attributes, inputs, made, &node.origins),
+            (None, Some(made)) => {
+                let domain = domain_of(&[&a.params], MICROSOFT);
+                self.push(domain, "QGemm", attributes, inputs, made, &node.origins);
+            }
             (None, None) => return Ok(false),
         }
         Ok(true)
