@@ -194,8 +194,8 @@ fn whole_networks_equal_onnx_runtime_in_every_tensor() {
         let samples = (0..2).map(|i| vec![noise(&[1, 3, image, image], i)]).collect::<Vec<_>>();
         let done =
             quantize(&float, &samples, &Scheme::default(), Calibration::MinMax, &cpu, &|_, _, _| {}).unwrap();
-        let model = Model::from_bytes(encode(&done.model).unwrap(), &ReadLimits::default()).unwrap();
-        let model = with_every_integer(&model);
+        let plain = Model::from_bytes(encode(&done.model).unwrap(), &ReadLimits::default()).unwrap();
+        let model = with_every_integer(&plain);
         let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..CompileOptions::default() };
         let x = [noise(&[1, 3, image, image], 99)];
         let expected =
@@ -212,6 +212,11 @@ fn whole_networks_equal_onnx_runtime_in_every_tensor() {
             }
             let tensors = model.signature().outputs().len();
             println!("{device}: {name}: {elements} elements of {tensors} tensors equal ONNX Runtime's");
+            // Where nobody asks for what is between them, operators are fused.
+            let scorer = FpgaBackend::new().compile(&plain, std::slice::from_ref(&device), &options).unwrap();
+            let (got, last) =
+                (scorer.score(&x, &Call::new()).unwrap(), expected.tensor(tensors - 1).unwrap());
+            assert_eq!(got.tensor(0).unwrap().as_bytes(), last.as_bytes(), "{device}: {name}, fused");
         }
     }
 }

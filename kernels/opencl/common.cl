@@ -175,6 +175,13 @@ static int16 requantize_long(long16 sum, float16 factor, float low, float high, 
 }
 #endif
 
+// The sum of two quantised tensors: fma(a, f0, fma(b, f1, f2)), see src/int8/elementwise.rs.
+static int16 add_lanes(int16 a, int16 b, float f0, float f1, float f2, float low, float high)
+{
+    float16 sum = fma(convert_float16_rte(a), (float16)f0, fma(convert_float16_rte(b), (float16)f1, (float16)f2));
+    return round_half_even(clamp(sum, low, high));
+}
+
 // a / b for normal, positive a and b, rounded to the nearest float: long division of the mantissas, so that it is exact on
 // devices whose division is not.
 static float divide(float a, float b)

@@ -38,13 +38,12 @@ FPGA_TASK elementwise(ENGINE_ARGUMENTS)
                 for (int i = 0; i < n3; i += LANES) {
                     TICK(1)
                     int16 p = load_axis(a, i, a3, a_type), q = load_axis(b, i, b3, b_type);
-                    float16 value;
-                    if (WORD(E_IS_PRODUCT)) {
-                        value = float_product(p - WORD(E_A_ZERO), q - WORD(E_B_ZERO)) * f0 + f2;
-                    } else {
-                        value = fma(convert_float16_rte(p), (float16)f0, fma(convert_float16_rte(q), (float16)f1, (float16)f2));
-                    }
-                    store_lanes(round_half_even(clamp(value, low, high)), y + (long)i * y_bytes, n3 - i, y_type);
+                    int16 result;
+                    if (WORD(E_IS_PRODUCT))
+                        result = round_half_even(clamp(float_product(p - WORD(E_A_ZERO), q - WORD(E_B_ZERO)) * f0 + f2, low, high));
+                    else
+                        result = add_lanes(p, q, f0, f1, f2, low, high);
+                    store_lanes(result, y + (long)i * y_bytes, n3 - i, y_type);
                 }
             }
     ENGINE_END

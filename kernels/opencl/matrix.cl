@@ -13,6 +13,8 @@
 // high one first, each for half of the capacity; the array goes over each pair of planes of x and w in turn, and the sums are put together in
 // 64 bits. Wider multipliers would be idle by half whenever integers have 8 bits.
 //
+// A residual is added to what was computed before it is written, as elementwise.cl adds: `M_ADD_TYPE` is its type, or -1 for none.
+//
 // Layouts. x: channels are contiguous, images, rows and pixels have strides. Weights: [image][group][plane][output / 16][k][16] bytes, k =
 // (row of the kernel, column, channel), K rounded up to even with zeros. Bias: [group][outputs rounded up to 16], int; long where
 // either operand has two planes. Factors: likewise, float. Unit of work: a block of pixels times a share of the outputs
@@ -40,6 +42,7 @@ enum {
     M_BIAS, M_BIAS_IMAGE = M_BIAS + 2, M_BIAS_GROUP, M_BIAS_IN_ARENA,
     M_FACTOR, M_FACTOR_GROUP = M_FACTOR + 2,
     M_ZERO, M_LOW, M_HIGH, M_WIDE, M_ROW_FACTOR, M_COLUMN_SHARES, M_IMAGES,
+    M_ADD, M_ADD_IMAGE = M_ADD + 2, M_ADD_ROW, M_ADD_PIXEL, M_ADD_GROUP, M_ADD_TYPE, M_ADD_IS_LEFT, M_ADD_F0, M_ADD_F1, M_ADD_F2, M_ADD_LOW, M_ADD_HIGH,
     M_WORDS
 };
 
@@ -143,7 +146,8 @@ FPGA_TASK matrix(ENGINE_ARGUMENTS)
         __global const char *w = (__global const char *)(weights + (long)image * WORD(M_W_IMAGE) + (long)group * WORD(M_W_GROUP));
         __global const uchar *bias = biases + (long)image * WORD(M_BIAS_IMAGE) + (long)group * WORD(M_BIAS_GROUP);
         __global const float *factor = (__global const float *)(constants + OFFSET(M_FACTOR) + (long)group * WORD(M_FACTOR_GROUP));
-        int valid = min(pixels - block * ROWS, ROWS);
+        __global const uchar *add = arena + OFFSET(M_ADD) + (long)group * WORD(M_ADD_GROUP);
+        int valid = min(pixels - block * ROWS, ROWS), add_type = WORD(M_ADD_TYPE);
         long row_sum[ROWS];
         for (int column = columns * share / shares; column < columns * (share + 1) / shares; column++) {
             int16 acc[ROWS];
@@ -228,6 +232,7 @@ FPGA_TASK matrix(ENGINE_ARGUMENTS)
                 int p = block * ROWS + r, in = image + p / per_image, q = p % per_image;
                 __global uchar *to = y + (long)in * WORD(M_Y_IMAGE) + (long)(q / out_w) * WORD(M_Y_ROW) + (long)(q % out_w) * WORD(M_Y_PIXEL);
                 to += (long)column * LANES * y_bytes;
+                int16 result;
                 if (planes > 1) {
                     long16 sum = row_factor ? total[r] + row_sum[r] * row_factor : total[r];
                     if (y_type == TYPE_I64) {
@@ -235,20 +240,27 @@ FPGA_TASK matrix(ENGINE_ARGUMENTS)
                         vstore16(sum, 0, lanes);
                         for (int i = 0; i < min(left, LANES); i++)
                             ((__global long *)to)[i] = lanes[i];
-                    } else {
-                        store_lanes(requantize_long(sum, scale, low, high, WORD(M_ZERO)), to, left, y_type);
+                        continue;
                     }
-                    continue;
-                }
-                int16 sum = row_factor ? acc[r] + (int)row_sum[r] * row_factor : acc[r];
-                if (y_type == TYPE_I32) {
-                    int lanes[LANES];
-                    vstore16(sum, 0, lanes);
-                    for (int i = 0; i < min(left, LANES); i++)
-                        ((__global int *)to)[i] = lanes[i];
+                    result = requantize_long(sum, scale, low, high, WORD(M_ZERO));
                 } else {
-                    store_lanes(requantize(sum, scale, low, high, WORD(M_ZERO)), to, left, y_type);
+                    int16 sum = row_factor ? acc[r] + (int)row_sum[r] * row_factor : acc[r];
+                    if (y_type == TYPE_I32) {
+                        int lanes[LANES];
+                        vstore16(sum, 0, lanes);
+                        for (int i = 0; i < min(left, LANES); i++)
+                            ((__global int *)to)[i] = lanes[i];
+                        continue;
+                    }
+                    result = requantize(sum, scale, low, high, WORD(M_ZERO));
                 }
+                if (add_type >= 0) {
+                    __global const uchar *from = add + (long)in * WORD(M_ADD_IMAGE) + (long)(q / out_w) * WORD(M_ADD_ROW) + (long)(q % out_w) * WORD(M_ADD_PIXEL);
+                    int16 other = load_lanes(from + (long)column * LANES * (is_wide(add_type) ? 2 : 1), add_type);
+                    int16 a = WORD(M_ADD_IS_LEFT) ? other : result, b = WORD(M_ADD_IS_LEFT) ? result : other;
+                    result = add_lanes(a, b, FLOAT(M_ADD_F0), FLOAT(M_ADD_F1), FLOAT(M_ADD_F2), FLOAT(M_ADD_LOW), FLOAT(M_ADD_HIGH));
+                }
+                store_lanes(result, to, left, y_type);
             }
         }
     }

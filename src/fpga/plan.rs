@@ -12,6 +12,7 @@ mod moving;
 mod pack;
 mod ports;
 mod product;
+mod residual;
 mod rows;
 mod windows;
 mod words;
@@ -26,6 +27,7 @@ use crate::tensor::{DType, Tensor};
 use super::tile::Tile;
 use super::view::{Storage, View};
 pub(super) use ports::{InputPort, OutputPort, Staging};
+use residual::Residuals;
 pub(super) use words::Kernel;
 use words::{Constants, Descriptor};
 
@@ -136,6 +138,7 @@ struct Planner<'g> {
     residents: Vec<(Storage, Vec<u8>)>,
     inputs: Vec<ports::PlannedInput>,
     outputs: Vec<ports::PlannedOutput>,
+    residuals: Residuals,
 }
 
 /// A launch whose storage has no place yet.
@@ -161,6 +164,7 @@ impl<'g> Planner<'g> {
             residents: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            residuals: Residuals::new(graph.uses()),
         }
     }
 
@@ -175,6 +179,7 @@ impl<'g> Planner<'g> {
             "QLinearMatMul" => self.matmul(node),
             "MatMulInteger" => self.matmul_integer(node),
             "QGemm" => self.gemm(node),
+            "QLinearAdd" if self.residuals.is_done(node) => Ok(()),
             "QLinearAdd" | "QLinearMul" => self.binary(node),
             "QLinearConcat" => self.concat(node),
             "QLinearGlobalAveragePool" | "QLinearAveragePool" | "MaxPool" => self.pool(node),
@@ -259,6 +264,15 @@ impl<'g> Planner<'g> {
                 writes: writes.storage,
                 origins: node.origins.clone(),
             });
+        }
+    }
+
+    /// The last operator does the work of these nodes of the model, too.
+    fn also_for(&mut self, origins: &[usize]) {
+        if let Some(operator) = self.operators.last_mut() {
+            operator.origins.extend(origins);
+            operator.origins.sort_unstable();
+            operator.origins.dedup();
         }
     }
 

@@ -129,6 +129,15 @@ impl Making<'_> {
         self.builder.node("DequantizeLinear", &[name, &scale, &zero], &format!("{name}_f"), vec![])
     }
 
+    /// A float in the middle, quantised and dequantised.
+    fn again(&mut self, name: &str, params: &QParams) -> String {
+        let quantised = format!("{name}_q");
+        let [scale, zero] =
+            self.params(&quantised, &[params.scale()], &[params.zero_point()], params.qtype());
+        self.builder.node("QuantizeLinear", &[name, &scale, &zero], &quantised, vec![]);
+        self.builder.node("DequantizeLinear", &[&quantised, &scale, &zero], &format!("{quantised}_f"), vec![])
+    }
+
     /// A dequantised constant weight whose channels run along an axis, and its scales.
     fn weight(&mut self, shape: &[usize], axis: usize) -> (String, Vec<f32>) {
         let channels = if self.random.flag() && shape[axis] > 1 { shape[axis] } else { 1 };
@@ -199,6 +208,7 @@ pub(crate) const OPERATORS: &[&str] = &[
     "LeakyRelu",
     "Requantize",
     "Clip",
+    "Residual",
 ];
 
 /// Operators whose arithmetic is our own, so ONNX Runtime is no oracle: devices are held to the reference, which says what it is.
@@ -343,6 +353,7 @@ pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
             let to = QParams::new(size / 100.0, making.activation.min(), making.activation).unwrap();
             making.finish_with(&y, to)
         }
+        "Residual" => residual(making),
         other => panic!("{other}"),
     }
 }
@@ -391,6 +402,44 @@ fn conv(mut making: Making<'_>) -> Case {
     ];
     let y = making.builder.node("Conv", &inputs, "r", attributes);
     making.finish(&y, size)
+}
+
+/// What a convolution or a product makes, and something else of its shape, added up: on either side, wherever it lies.
+fn residual(mut making: Making<'_>) -> Case {
+    let is_conv = making.random.flag();
+    let (batch, channels, width) =
+        (making.random.range(1, 2), making.random.pick(&[1, 3, 16, 17]), making.random.pick(&[1, 5, 7, 16]));
+    let outputs = making.random.pick(&[2, 15, 16, 33]);
+    let (x_shape, y_shape, w_shape) = match is_conv {
+        true => {
+            (vec![batch, channels, width, 3], vec![batch, outputs, width, 3], vec![outputs, channels, 1, 1])
+        }
+        false => (vec![batch, width, channels], vec![batch, width, outputs], vec![channels, outputs]),
+    };
+    let (x, p) = making.activation(&x_shape);
+    let (w, scales) = making.weight(&w_shape, if is_conv { 0 } else { 1 });
+    // Of one scale, the other operand was transposed first.
+    let is_transposed = making.random.flag();
+    let mut other_shape = y_shape;
+    let last = other_shape.len() - 1;
+    if is_transposed {
+        other_shape.swap(last, last - 1);
+    }
+    let (mut other, q) = making.activation(&other_shape);
+    if is_transposed {
+        let mut order = (0..=last).collect::<Vec<_>>();
+        order.swap(last, last - 1);
+        let moved = making.builder.node("Transpose", &[&other], "t", vec![ints("perm", &order)]);
+        other = making.again(&moved, &q);
+    }
+    let size = p.scale() * scales[0] * 5000.0 * (channels as f32).sqrt();
+    let zero = making.random.params(making.activation).zero_point();
+    let middle = QParams::new((size / 100.0).clamp(1e-30, 1e30), zero, making.activation).unwrap();
+    let made = making.builder.node(if is_conv { "Conv" } else { "MatMul" }, &[&x, &w], "m", vec![]);
+    let made = making.again(&made, &middle);
+    let (a, b) = if making.random.flag() { (&made, &other) } else { (&other, &made) };
+    let y = making.builder.node("Add", &[a, b], "r", vec![]);
+    making.finish(&y, (middle.scale() + q.scale()) * 128.0)
 }
 
 fn pool(mut making: Making<'_>, operator: &str) -> Case {

@@ -102,6 +102,7 @@ fn matrix(d: Descriptor<'_>, work: u64, tile: Tile) -> Cost {
     let (blocks, shares) = (((pixels + rows - 1) / rows).max(1), d.word("M_COLUMN_SHARES").max(1));
     let (is_wide, sums_rows) = (d.word("M_WIDE") != 0, d.word("M_ROW_FACTOR") != 0);
     let (element_bytes, bias_bytes) = (bytes_of(d.word("M_Y_TYPE")), if planes > 1 { 8 } else { 4 });
+    let added_bytes = if d.word("M_ADD_TYPE") < 0 { 0 } else { bytes_of(d.word("M_ADD_TYPE")) };
     let mut cost = Cost::default();
     // A block is staged alike for every group and share.
     let staged = |block: i64, chunk: i64| {
@@ -138,7 +139,7 @@ fn matrix(d: Descriptor<'_>, work: u64, tile: Tile) -> Cost {
                 let lanes = (outputs - column * LANES as i64).clamp(0, LANES as i64) as u64;
                 one.cycles += valid;
                 // Biases, and factors of four bytes.
-                one.read_bytes += (bias_bytes + 4) * LANES_U64;
+                one.read_bytes += (bias_bytes + 4) * LANES_U64 + valid * lanes * added_bytes;
                 one.written_bytes += valid * lanes * element_bytes;
                 one.products += valid * lanes * depth as u64;
                 cost.cycles += one.cycles * times;

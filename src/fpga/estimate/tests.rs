@@ -127,6 +127,13 @@ fn graphs() -> Vec<(&'static str, Graph)> {
         ("average pool", unary("[1, 18, 8, 8]", "AveragePool<kernel_shape=[2 3], strides=[2 1]>(f)")),
         ("global pool", unary("[2, 20, 5, 7]", "GlobalAveragePool(f)")),
         ("layer norm", unary("[7, 21]", "LayerNormalization<axis=-1>(f, g, g)")),
+        (
+            "residual",
+            "x: u8[2, 9, 20]\nw = i8[20, 20] 3\nf = DequantizeLinear(x, s, z)\nv = DequantizeLinear(w, s, n)\n\
+             m = MatMul(f, v)\nq = QuantizeLinear(m, t, z)\nd = DequantizeLinear(q, t, z)\nr = Add(f, d)\n\
+             y = QuantizeLinear(r, t, z)\n-> y: u8[?]"
+                .to_owned(),
+        ),
         ("join", binary("[2, 5, 3]", "[2, 9, 3]", "Concat<axis=1>(f, g)")),
     ];
     let graph = |(name, text): (&'static str, String)| {
@@ -148,7 +155,7 @@ fn graphs() -> Vec<(&'static str, Graph)> {
         )
     };
     let wide = texts.iter().map(wide).map(|(name, text)| {
-        let text = ["(a, s, z)", "(b, t, z)", "(c, t, z)", "(r, t, z)"]
+        let text = ["(a, s, z)", "(b, t, z)", "(c, t, z)", "(r, t, z)", "(m, t, z)", "(q, t, z)"]
             .iter()
             .fold(text, |text, triple| text.replace(triple, &triple.replace("z)", "zw)")));
         (name, format!("zw = u16[] 32768\n{text}"))

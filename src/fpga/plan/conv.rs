@@ -46,7 +46,6 @@ impl Planner<'_> {
         let x = self.channels_contiguous(node, x)?;
         let is_long = planes(from.qtype()) > 1;
         let size = to.as_ref().map_or(size_of_sums(is_long), |to| to.qtype().size_bytes());
-        let y = self.allocate_output(node, &channels_last(axes + 2), size)?;
         // One axis is a row of an image of one row.
         let two = |list: &[usize], one: usize| match list {
             [a] => [one, *a],
@@ -80,6 +79,12 @@ impl Planner<'_> {
             params.zero_points().iter().all(|z| *z == if qtype == QType::U8 { 128 } else { 0 });
         let is_depthwise = groups > 1 && in_group == 1 && group_outputs == 1 && is_symmetric;
         let is_depthwise = is_depthwise && !is_sums && (!is_long || taps <= WIDE_TAPS);
+        let residual = if is_depthwise || is_sums { None } else { self.residual(node) };
+        let added = match &residual {
+            Some(residual) => Some(self.channels_contiguous(node, residual.view.clone())?),
+            None => None,
+        };
+        let y = self.allocate_sum(node, residual.as_ref(), &channels_last(axes + 2), size)?;
         let weights = Weights {
             groups,
             outputs: group_outputs,
@@ -121,7 +126,7 @@ impl Planner<'_> {
         }
         let job = Job {
             x_strides: strides_of(&x, in_group * x.size),
-            y_strides: strides_of(&y, group_outputs * size),
+            y_strides: strides_of(&y, group_outputs * y.size),
             x_type: from.qtype(),
             height: spatial[0],
             width: spatial[1],
@@ -140,6 +145,10 @@ impl Planner<'_> {
             to,
             wide: packed.wide,
             row_factor: packed.lack,
+            residual: residual
+                .as_ref()
+                .zip(added.as_ref())
+                .map(|(residual, view)| (residual, view, strides_of(view, group_outputs * view.size))),
             x: &x,
             y: &y,
         };

@@ -5,7 +5,7 @@ use super::Planner;
 use super::words::{Descriptor, Kernel, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
-use crate::int8::{Ints, QType};
+use crate::int8::{Ints, QParams, QType};
 
 /// Axes of the elementwise kernel.
 const AXES: usize = 4;
@@ -27,9 +27,7 @@ impl Planner<'_> {
         let (f0, f1, f2) = if is_product {
             (a_from.scale() * b_from.scale() / to.scale(), 0.0, to.zero_point() as f32)
         } else {
-            let (ra, rb) = (a_from.scale() / to.scale(), b_from.scale() / to.scale());
-            let (az, bz) = (a_from.zero_point() as f32, b_from.zero_point() as f32);
-            (ra, rb, to.zero_point() as f32 - ra.mul_add(az, rb * bz))
+            sum_factors(&a_from, &b_from, &to).into()
         };
         // The innermost axis of the result is contiguous; of the operands it is that or repeated, or they are copied.
         let order = y.order();
@@ -93,6 +91,13 @@ impl Planner<'_> {
         let y = self.allocate_output(node, &x.order(), qtype.size_bytes())?;
         self.copy(node, &x, &y, Some(&by_bits(qtype, qtype, &entries)))
     }
+}
+
+/// What the integers of two operands are multiplied with, and what is added: see [`crate::int8::add`].
+pub(super) fn sum_factors(a: &QParams, b: &QParams, to: &QParams) -> [f32; 3] {
+    let (ra, rb) = (a.scale() / to.scale(), b.scale() / to.scale());
+    let (az, bz) = (a.zero_point() as f32, b.zero_point() as f32);
+    [ra, rb, to.zero_point() as f32 - ra.mul_add(az, rb * bz)]
 }
 
 /// A table that begins with the least integer of a type, as bytes that are looked up by an integer's bits: entries of another type.

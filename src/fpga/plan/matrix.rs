@@ -3,6 +3,7 @@
 use super::super::view::View;
 use super::Planner;
 use super::pack::{LANES, Packed};
+use super::residual::{self, Residual};
 use super::words::{Descriptor, Kernel, SUMS_I32, SUMS_I64, bounds, planes, type_code};
 use crate::graph::Node;
 use crate::int8::{QParams, QType};
@@ -36,6 +37,8 @@ pub(super) struct Job<'a> {
     pub(super) to: Option<QParams>,
     pub(super) wide: bool,
     pub(super) row_factor: i32,
+    /// What is added to each element, and its strides as y's.
+    pub(super) residual: Option<(&'a Residual, &'a View, [isize; 4])>,
 }
 
 /// Where weights and biases lie.
@@ -93,7 +96,7 @@ impl Planner<'_> {
             .ints(&[pixels, job.groups, job.outputs])
             .view(job.y)
             .ints(&job.y_strides)
-            .int(match &job.to {
+            .int(match job.residual.as_ref().map(|(r, ..)| &r.to).or(job.to.as_ref()) {
                 Some(to) => type_code(to.qtype()),
                 None if is_long => SUMS_I64,
                 None => SUMS_I32,
@@ -123,7 +126,12 @@ impl Planner<'_> {
             .int(i64::from(job.wide))
             .int(job.row_factor)
             .ints(&[shares, job.images]);
-        let reads = std::iter::once(job.x).chain(also.iter().copied()).collect::<Vec<_>>();
+        let descriptor = residual::words(descriptor, job.residual);
+        let added = job.residual.map(|(_, view, _)| view);
+        let reads = std::iter::once(job.x).chain(also.iter().copied()).chain(added).collect::<Vec<_>>();
         self.operator(node, Kernel::Matrix, descriptor, blocks * shares * others, &reads, job.y);
+        if let Some((residual, ..)) = job.residual {
+            self.also_for(&residual.origins);
+        }
     }
 }

@@ -100,7 +100,9 @@ impl Planner<'_> {
             a.shape.get(..rank - 1).unwrap_or_default().iter().copied().chain([*columns]).collect::<Vec<_>>();
         let is_long = planes(from.qtype()) > 1;
         let size = to.as_ref().map_or(size_of_sums(is_long), |to| to.qtype().size_bytes());
-        let y = self.allocate_output(node, &(0..rank).collect::<Vec<_>>(), size)?;
+        let residual = if to.is_some() { self.residual(node) } else { None };
+        let order = (0..rank).collect::<Vec<_>>();
+        let y = self.allocate_sum(node, residual.as_ref(), &order, size)?;
         if y.shape != out_shape {
             return Err(ScoreError::bad_model(format!(
                 "its result is {:?}, expected {out_shape:?}",
@@ -122,19 +124,23 @@ impl Planner<'_> {
             None => vec![1.0],
         };
         let (a, images) = self.pixels(node, a)?;
-        let y_pixels = y.reshaped(
-            &[a.shape.as_slice(), &[*columns]]
-                .concat()
-                .into_iter()
-                .enumerate()
-                .filter(|(i, _)| *i != 3)
-                .map(|(_, n)| n)
-                .collect::<Vec<_>>(),
-        );
-        let y_pixels = y_pixels.ok_or_else(|| ScoreError::internal("a new tensor has gaps"))?;
+        let pixels = [a.length(0), a.length(1), a.length(2), *columns];
+        let gaps = || ScoreError::internal("a new tensor has gaps");
+        let y_pixels = y.reshaped(&pixels).ok_or_else(gaps)?;
+        let added = match &residual {
+            Some(residual) => {
+                let rows = self.contiguous_rows(node, residual.view.clone())?;
+                Some(match rows.reshaped(&pixels) {
+                    Some(added) => added,
+                    None => self.copied(node, &rows, &order)?.reshaped(&pixels).ok_or_else(gaps)?,
+                })
+            }
+            None => None,
+        };
+        let strides_of = |v: &View| [v.stride(0), v.stride(1), v.stride(2), 0];
         let job = Job {
-            x_strides: [a.stride(0), a.stride(1), a.stride(2), 0],
-            y_strides: [y_pixels.stride(0), y_pixels.stride(1), y_pixels.stride(2), 0],
+            x_strides: strides_of(&a),
+            y_strides: strides_of(&y_pixels),
             x_type: from.qtype(),
             height: a.length(1),
             width: a.length(2),
@@ -153,6 +159,7 @@ impl Planner<'_> {
             to,
             wide: packed.wide,
             row_factor: packed.lack,
+            residual: residual.as_ref().zip(added.as_ref()).map(|(r, view)| (r, view, strides_of(view))),
             x: &a,
             y: &y,
         };
@@ -275,6 +282,7 @@ impl Planner<'_> {
             to: Some(to),
             wide: true,
             row_factor: b_lack,
+            residual: None,
             x: &a4,
             y: &y4,
         };

@@ -54,6 +54,49 @@ fn moves_that_strides_can_say_launch_nothing() {
 }
 
 #[test]
+fn an_addition_behind_a_product_is_done_with_it() {
+    let text = |end: &str| {
+        format!(
+            "x: u8[2, 3]
+             w = i8[3, 3] 1
+             n = i8[] 0
+             f = DequantizeLinear(x, s, z)
+             v = DequantizeLinear(w, s, n)
+             m = MatMul(f, v)
+             q = QuantizeLinear(m, t, z)
+             d = DequantizeLinear(q, t, z)
+             {end}"
+        )
+    };
+    let rows = [
+        (
+            "r = Add(f, d)\ny = QuantizeLinear(r, s, z)\n-> y",
+            &[Kernel::Matrix][..],
+            "the other operand is there",
+        ),
+        (
+            "r = Add(d, d)\ny = QuantizeLinear(r, s, z)\n-> y",
+            &[Kernel::Matrix, Kernel::Elementwise],
+            "there is no other operand",
+        ),
+        (
+            "r = Add(f, d)\ny = QuantizeLinear(r, s, z)\n-> y, q",
+            &[Kernel::Matrix, Kernel::Elementwise],
+            "callers get the product, too",
+        ),
+        (
+            "b: u8[3]\ng = DequantizeLinear(b, s, z)\nr = Add(g, d)\ny = QuantizeLinear(r, s, z)\n-> y",
+            &[Kernel::Matrix, Kernel::Elementwise],
+            "the other operand repeats",
+        ),
+    ];
+    for (end, expected, why) in rows {
+        let plan = planned(&text(end)).unwrap();
+        assert_eq!(kernels(&plan), expected, "{why}");
+    }
+}
+
+#[test]
 fn what_the_engine_does_not_take_is_named_with_the_reason() {
     let rows = [
         ("x: f32[2, 3]\ny = Relu(x)\n-> y", "Relu that makes 'y'", "no kernel"),
