@@ -2,8 +2,8 @@
 //!
 //! An integer `q` stands for the number `(q - zero_point) · scale`. What an operator on integers *should* give follows from that
 //! only up to rounding, and implementations differ in when they round, so a model answers differently on every machine. Here
-//! each operator is written once, as plain Rust without a trick, in exactly the order of roundings that ONNX Runtime uses on a
-//! processor with VNNI and FMA. Kernels for devices are fast and hard to read; they are right when they equal these functions
+//! each operator is written once, as plain Rust without a trick, in exactly the order of roundings that ONNX Runtime uses on an
+//! x86 processor with FMA. Kernels for devices are fast and hard to read; they are right when they equal these functions
 //! in every bit.
 //!
 //! - Sums of products are exact ([`Accumulators`], 64 bits here; devices are held to 32 by [`accumulator_bound`]).

@@ -3,6 +3,9 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
 #![cfg(all(feature = "cpu", feature = "opencl", feature = "cli"))]
 
+#[path = "oracle/processor.rs"]
+mod processor;
+
 use std::path::Path;
 
 use triscore::cpu::CpuBackend;
@@ -97,6 +100,10 @@ fn quantised_digits_are_as_accurate_and_equal_onnx_runtime() {
         let exact = accuracy(&model, folder);
         println!("{folder}: {float:.4} as floats, {exact:.4} quantised; {:?}", quantised.report.outputs);
         assert!(exact >= float - 0.01, "{folder}: {exact} quantised, {float} as floats");
+        if let Some(reason) = processor::no_oracle() {
+            println!("{folder}: integers not compared: {reason}");
+            continue;
+        }
         let (x, _) = heldout(folder);
         let (left, elements, wrong) = differences(&model, &[x.rows(0, 0..32).unwrap()]);
         println!("{folder}: {elements} integers compared, {left} Q/DQ nodes left");
