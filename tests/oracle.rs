@@ -133,3 +133,33 @@ fn products_with_the_largest_weights_do_not_saturate() {
         assert_eq!(sums.as_slice::<i32>().unwrap(), [255 * i32::from(weight) * DEPTH as i32; 32], "{weight}");
     }
 }
+
+/// Operators on signed integers in their own form, not between Q/DQ pairs: ONNX Runtime turns none of them round.
+#[test]
+fn convolutions_of_signed_integers_load_and_are_exact() {
+    let mut random = cases::Random::new(5);
+    for extreme in [false, true] {
+        let (x_shape, w_shape) = ([1, 32, 9, 9], [16, 32, 3, 3]);
+        let (mut x, mut w) = (random.integers(QType::I8, &x_shape), random.integers(QType::I8, &w_shape));
+        if extreme {
+            let all =
+                |shape: &[usize], v: i8| Tensor::from_slice(shape, &vec![v; shape.iter().product()]).unwrap();
+            (x, w) = (all(&x_shape, -128), all(&w_shape, 127));
+        }
+        let mut b = model::Builder::default();
+        b.input("x", DType::I8, &x_shape);
+        b.constant("w", &w);
+        for (name, scale) in [("xs", 0.02f32), ("ws", 0.01), ("ys", 0.9)] {
+            b.constant(name, &Tensor::from_slice(&[], &[scale]).unwrap());
+        }
+        b.constant("z", &Tensor::from_slice(&[], &[0i8]).unwrap());
+        let read = ["x", "xs", "z", "w", "ws", "z", "ys", "z"];
+        b.node("QLinearConv", &read, "y", vec![model::ints("pads", &[1, 1, 1, 1])]);
+        b.output("y", DType::I8);
+        let (model, inputs) = (b.build(), [x]);
+        let expected = oracle(&model, &inputs).unwrap().0;
+        let got = onnx_runtime(&model, &inputs).unwrap();
+        let wrong = got.as_bytes().iter().zip(expected.as_bytes()).filter(|(g, e)| g != e).count();
+        assert_eq!(wrong, 0, "of {}, extreme: {extreme}", got.len());
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session, SessionInputValue};
 
 use super::convert;
@@ -48,8 +48,8 @@ pub(super) struct Source<'a> {
 
 impl SessionLane {
     pub(super) fn open(source: &Source<'_>, threads: Threads) -> Result<Self> {
-        let build = |b: ort::Result<SessionBuilder>| -> ort::Result<Session> {
-            let mut b = b?
+        let build = |exact: bool| -> ort::Result<Session> {
+            let mut b = Session::builder(source.runtime.environment())?
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(threads.count)?
                 .with_inter_threads(1)?
@@ -57,9 +57,9 @@ impl SessionLane {
                 .with_inter_op_spinning(false)?
                 // What was checked is an ONNX file; it must not be read as anything else.
                 .with_config_entry("session.load_model_format", "ONNX")?
-                // Without VNNI its products of 8 bits saturate pairs of sums at 16; unsigned weights take another kernel, which does not.
-                // With VNNI this changes nothing.
-                .with_config_entry("session.x64quantprecision", "1")?;
+                // Without VNNI its products of 8 bits, u8 × i8, saturate pairs of sums at 16; unsigned weights take another kernel, which
+                // does not. With VNNI this changes nothing.
+                .with_config_entry("session.x64quantprecision", if exact { "1" } else { "0" })?;
             if source.bounded {
                 b = b.with_env_allocators()?;
             }
@@ -72,8 +72,9 @@ impl SessionLane {
             }
             b.commit_from_memory(source.model.bytes())
         };
-        let builder = Session::builder(source.runtime.environment());
-        let session = build(builder).map_err(|e| {
+        // It makes weights unsigned behind signed inputs, too, and then finds no kernel (ONNX Runtime 1.32). Those were exact as they were.
+        let session = build(true).or_else(|e| if has_no_kernel(&e) { build(false) } else { Err(e) });
+        let session = session.map_err(|e| {
             let e = convert::error(&e, "cannot load the model");
             // A model that passed our reader and fails here uses what ONNX Runtime does not take.
             match e.kind() {
@@ -85,6 +86,10 @@ impl SessionLane {
         let external = source.external.iter().map(|(_, bytes)| bytes.clone()).collect();
         Ok(Self { session, slot: Slot::new()?, _external: external })
     }
+}
+
+fn has_no_kernel(e: &ort::Error) -> bool {
+    e.message().contains("Failed to find kernel") && e.message().contains("QLinear")
 }
 
 /// Whether a `QuantizeLinear` of the model has a zero point of 16 bits.
