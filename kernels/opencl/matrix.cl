@@ -7,7 +7,7 @@
 //
 // Integers: u8 inputs come in less 128 (x' = x ^ 0x80, as signed), so products are of 8 x 8 bits signed; the host puts what that
 // changes into the bias. Two products are added in 16 bits before they are widened; that is exact unless both weights and both inputs
-// can be -128, for which the descriptor says `wide`.
+// can be -128, for which the descriptor says `wide`. (A processor that stands in for a board adds them in 32 bits, with one instruction.)
 //
 // Integers of 16 bits are two planes of 8: x' = 256 * high + low + 128, with high = x' >> 8 and low = (x' & 255) - 128. A row holds both, the
 // high one first, each for half of the capacity; the array goes over each pair of planes of x and w in turn, and the sums are put together in
@@ -45,6 +45,52 @@ enum {
     M_ADD, M_ADD_IMAGE = M_ADD + 2, M_ADD_ROW, M_ADD_PIXEL, M_ADD_GROUP, M_ADD_TYPE, M_ADD_IS_LEFT, M_ADD_F0, M_ADD_F1, M_ADD_F2, M_ADD_LOW, M_ADD_HIGH,
     M_WORDS
 };
+
+// The weights of two elements of the window, LANES outputs each, and the sums with their products added: sums + w0 * x[0] + w1 * x[1].
+#if defined(__AVX512BW__)
+#define PAIRS_ARE_EXACT 1
+typedef short weight_pair __attribute__((ext_vector_type(32)));
+
+static weight_pair pair_of(short16 w0, short16 w1)
+{
+    return __builtin_shufflevector(w0, w1, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
+static int16 add_pair(int16 sums, weight_pair w, __local const short *x)
+{
+    return sums + __builtin_ia32_pmaddwd512(w, __builtin_astype((int16)as_int(vload2(0, x)), weight_pair));
+}
+#elif defined(__AVX2__)
+#define PAIRS_ARE_EXACT 1
+typedef struct { short16 lo, hi; } weight_pair;
+
+static weight_pair pair_of(short16 w0, short16 w1)
+{
+    weight_pair w;
+    w.lo.even = w0.lo, w.lo.odd = w1.lo, w.hi.even = w0.hi, w.hi.odd = w1.hi;
+    return w;
+}
+
+static int16 add_pair(int16 sums, weight_pair w, __local const short *x)
+{
+    short16 both = as_short16((int8)as_int(vload2(0, x)));
+    return sums + (int16)(__builtin_ia32_pmaddwd256(w.lo, both), __builtin_ia32_pmaddwd256(w.hi, both));
+}
+#else
+#define PAIRS_ARE_EXACT 0
+typedef struct { short16 w0, w1; } weight_pair;
+
+static weight_pair pair_of(short16 w0, short16 w1)
+{
+    weight_pair w = {w0, w1};
+    return w;
+}
+
+static int16 add_pair(int16 sums, weight_pair w, __local const short *x)
+{
+    return sums + convert_int16((short16)(w.w0 * x[0] + w.w1 * x[1]));
+}
+#endif
 
 // Copies a run of elements that are contiguous in x into a row, as far as it lies within [k0, k1).
 static void stage_run(TICKS_PARAMETER __local short *row, int k, int length, __global const uchar *from, int type, int k0, int k1)
@@ -198,12 +244,12 @@ FPGA_TASK matrix(ENGINE_ARGUMENTS)
                     for (int r = 0; r < ROWS; r++)
                         sums[r] = planes > 1 ? (int16)0 : acc[r];
                     TICK(wide ? k1 - k0 : (k1 - k0) / 2)
-                    if (!wide) {
+                    if (!wide || PAIRS_ARE_EXACT) {
                         for (int k = 0; k < k1 - k0; k += 2) {
-                            short16 w0 = convert_short16(vload16(k, v)), w1 = convert_short16(vload16(k + 1, v));
+                            weight_pair pair = pair_of(convert_short16(vload16(k, v)), convert_short16(vload16(k + 1, v)));
 #pragma unroll
                             for (int r = 0; r < ROWS; r++)
-                                sums[r] += convert_int16((short16)(w0 * row[r * K_PITCH + k] + w1 * row[r * K_PITCH + k + 1]));
+                                sums[r] = add_pair(sums[r], pair, row + r * K_PITCH + k);
                         }
                     } else {
                         for (int k = 0; k < k1 - k0; k++) {

@@ -57,9 +57,9 @@ pub(super) enum Command {
 /// How large the engine is, or is to be.
 #[derive(Debug, clap::Args)]
 pub(super) struct Size {
-    /// Output pixels that are computed side by side.
-    #[arg(long, default_value_t = Tile::default().rows)]
-    rows: usize,
+    /// Output pixels that are computed side by side [default: what suits the device; 14 without one].
+    #[arg(long)]
+    rows: Option<usize>,
     /// Elements of a window that are staged on the chip at once.
     #[arg(long, default_value_t = Tile::default().depth)]
     depth: usize,
@@ -76,13 +76,14 @@ pub(super) struct At {
 /// Runs the command.
 pub(super) fn run(command: &Command, out: &Output) -> Result<()> {
     match command {
-        Command::Sources { output, size } => sources(output, size.tile(), out),
+        Command::Sources { output, size } => sources(output, size.tile(None), out),
         Command::Build { output, at, size } => {
-            let manifest = FpgaBackend::new().build(&at.device()?, size.tile(), output)?;
+            let device = at.device()?;
+            let manifest = FpgaBackend::new().build(&device, size.tile(Some(&device)), output)?;
             told("built", output, &manifest, None, out)
         }
         Command::Manifest { binary, at, size } => {
-            let manifest = FpgaBackend::new().describe(&at.device()?, size.tile(), binary)?;
+            let manifest = FpgaBackend::new().describe(&at.device()?, size.tile(None), binary)?;
             told("described", binary, &manifest, None, out)
         }
         Command::Check { binary, at, in_this_process: true } => {
@@ -99,8 +100,9 @@ pub(super) fn run(command: &Command, out: &Output) -> Result<()> {
 }
 
 impl Size {
-    fn tile(&self) -> Tile {
-        Tile { rows: self.rows, depth: self.depth }
+    fn tile(&self, device: Option<&Device>) -> Tile {
+        let rows = device.map_or(Tile::default(), Tile::for_device).rows;
+        Tile { rows: self.rows.unwrap_or(rows), depth: self.depth }
     }
 }
 

@@ -100,7 +100,7 @@ impl Engine {
                     "{device} must not build kernels ({BINARY_ONLY_VARIABLE}), and no binary is named: {NAME_ONE}"
                 )));
             }
-            None => Self::build(place, Tile::default())?,
+            None => Self::build(place, Tile::for_device(device))?,
         });
         engines.insert(place, engine.clone());
         Ok(engine)

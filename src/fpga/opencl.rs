@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 use opencl3::device::{
     CL_DEVICE_AVAILABLE, CL_DEVICE_GLOBAL_MEM_SIZE, CL_DEVICE_MAX_COMPUTE_UNITS, CL_DEVICE_NAME,
-    CL_DEVICE_TYPE, CL_DEVICE_TYPE_ACCELERATOR, CL_DEVICE_TYPE_ALL, CL_DEVICE_TYPE_CPU, CL_DEVICE_TYPE_GPU,
-    CL_DEVICE_VENDOR, CL_DEVICE_VERSION, CL_DRIVER_VERSION,
+    CL_DEVICE_NATIVE_VECTOR_WIDTH_INT, CL_DEVICE_TYPE, CL_DEVICE_TYPE_ACCELERATOR, CL_DEVICE_TYPE_ALL,
+    CL_DEVICE_TYPE_CPU, CL_DEVICE_TYPE_GPU, CL_DEVICE_VENDOR, CL_DEVICE_VERSION, CL_DRIVER_VERSION,
 };
 use opencl3::error_codes::{CL_DEVICE_NOT_FOUND, error_text};
 use opencl3::platform::platform::CL_PLATFORM_NAME;
@@ -50,6 +50,9 @@ type Ask = unsafe extern "C" fn(Id, c_uint, usize, *mut c_void, *mut usize) -> c
 /// The fact that says where a device is among the loader's.
 const PLACE: &str = "opencl device";
 
+/// The fact that says how many integers of 32 bits a device's vectors hold.
+const VECTOR: &str = "vector lanes";
+
 /// Where a device is among the loader's: its platform's number and its own.
 ///
 /// # Errors
@@ -59,6 +62,12 @@ pub(super) fn place(device: &Device) -> Result<(usize, usize)> {
     let numbers = fact.and_then(|(_, text)| text.split_once('.'));
     let place = numbers.and_then(|(platform, device)| Some((platform.parse().ok()?, device.parse().ok()?)));
     place.ok_or_else(|| ScoreError::unavailable(format!("{device} was not found by this backend")))
+}
+
+/// How many integers of 32 bits its vectors hold, if it says so.
+pub(super) fn vector_lanes(device: &Device) -> Option<usize> {
+    let (_, lanes) = device.facts.iter().find(|(name, _)| *name == VECTOR)?;
+    lanes.parse().ok()
 }
 
 /// The devices, boards first, or the reason why there is none.
@@ -208,6 +217,9 @@ impl Loader {
         }
         if let Ok(units) = number(ask, id, CL_DEVICE_MAX_COMPUTE_UNITS) {
             facts.push(("compute units", units.to_string()));
+        }
+        if let Ok(lanes) = number(ask, id, CL_DEVICE_NATIVE_VECTOR_WIDTH_INT) {
+            facts.push((VECTOR, lanes.to_string()));
         }
         facts.push(("library", self.library.clone()));
         let device = Device {

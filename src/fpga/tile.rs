@@ -1,5 +1,7 @@
 //! How large the engine was built: what a binary's manifest says, what the compiler is told, and what the planner counts with.
 
+use crate::scoring::Device;
+
 /// The sizes of the engine's array and of its memory on the chip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
@@ -10,13 +12,25 @@ pub struct Tile {
 }
 
 impl Default for Tile {
-    /// What suits a processor's registers and caches, which is what emulates.
+    /// What suits the registers and caches of a processor with vectors of 512 bits.
     fn default() -> Self {
         Self { rows: 14, depth: 4608 }
     }
 }
 
+/// Rows whose sums fit the registers of a processor with smaller vectors: two of 256 bits a row, twelve of sixteen in all. With more of
+/// them sums go to memory and back in the innermost loop.
+const FEW_ROWS: usize = 6;
+
 impl Tile {
+    /// What suits a device on which the kernels are built when they are needed: the processor that emulates one.
+    pub fn for_device(device: &Device) -> Self {
+        match super::opencl::vector_lanes(device) {
+            Some(lanes) if lanes < super::sources::LANES => Self { rows: FEW_ROWS, ..Self::default() },
+            _ => Self::default(),
+        }
+    }
+
     /// Whether an engine can be of that size: the loops take two elements at once, and whole vectors of 16.
     pub(super) fn is_possible(self) -> bool {
         (1..=1024).contains(&self.rows)

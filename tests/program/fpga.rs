@@ -50,9 +50,9 @@ fn rewrite(binary: &Path, change: impl Fn(&mut Value)) {
 #[test]
 fn models_run_from_a_binary_as_from_the_sources() {
     // Of another size than what is built by default: the planner counts with what the manifest says.
-    let Some((home, binary, model)) = made(&["--rows", "6", "--depth", "1024"]) else { return };
+    let Some((home, binary, model)) = made(&["--rows", "5", "--depth", "1024"]) else { return };
     let checked = home.json(&["fpga", "check", binary.to_str().unwrap()]);
-    assert_eq!((&checked["manifest"]["rows"], &checked["manifest"]["depth"]), (&json!(6), &json!(1024)));
+    assert_eq!((&checked["manifest"]["rows"], &checked["manifest"]["depth"]), (&json!(5), &json!(1024)));
     let ran = score(&home, &model, Some(&binary));
     assert_eq!(ran.code, 0, "{ran:#?}");
     score(&home, &model, None).failed(69, &["must not build kernels", "TRISCORE_FPGA_BINARY"]);

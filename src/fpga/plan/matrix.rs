@@ -8,8 +8,8 @@ use super::words::{Descriptor, Kernel, SUMS_I32, SUMS_I64, bounds, planes, type_
 use crate::graph::Node;
 use crate::int8::{QParams, QType};
 
-/// Shares of a launch that all compute units can be busy with.
-const BUSY: usize = 4;
+/// So many shares of a launch keep all compute units busy to its end: with few, some units wait for the one that has one more.
+const BUSY: usize = 16;
 
 /// One job of the matrix kernel, in the words of its head.
 pub(super) struct Job<'a> {
@@ -80,7 +80,7 @@ impl Planner<'_> {
         let pixels = job.out[0] * job.out[1] * if by_image { 1 } else { job.images };
         let blocks = pixels.div_ceil(self.tile.rows);
         let others = job.groups * if by_image { job.images } else { 1 };
-        let shares = if blocks * others >= BUSY { 1 } else { tiles.min(BUSY) };
+        let shares = tiles.min(BUSY.div_ceil((blocks * others).max(1)));
         let (low, high) = job.to.as_ref().map_or((0.0, 0.0), bounds);
         let descriptor = Descriptor::new()
             .view(job.x)
