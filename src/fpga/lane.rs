@@ -17,10 +17,10 @@ use super::engine::{Engine, Memory, failed};
 use super::loaded::Loaded;
 use super::plan::{Kernel, Launch, Plan};
 use super::running::Running;
-use super::staging;
+use super::staging::{self, Pages};
 use crate::error::{Result, ScoreError};
 use crate::scoring::{Call, Timing};
-use crate::tensor::{AlignedBytes, Tensor};
+use crate::tensor::Tensor;
 
 /// What stands where nobody may write: no two bytes that are beside each other are equal.
 static GUARD: LazyLock<[u8; 128]> = LazyLock::new(|| std::array::from_fn(|at| 0xa5 ^ at as u8));
@@ -45,8 +45,8 @@ pub(super) struct DeviceLane {
 /// Memory that the device may touch as long as something runs.
 #[derive(Default)]
 struct Staged {
-    inputs: Vec<AlignedBytes>,
-    outputs: Vec<AlignedBytes>,
+    inputs: Vec<Pages>,
+    outputs: Vec<Pages>,
     #[allow(dead_code, reason = "held, not read")]
     loaded: Option<Arc<Loaded>>,
 }
@@ -91,7 +91,7 @@ impl DeviceLane {
             drop(ManuallyDrop::into_inner(std::mem::replace(&mut self.arena, larger)));
             self.resident = None;
         }
-        self.staged = Staged { loaded: Some(loaded.clone()), ..Staged::default() };
+        self.staged.loaded = Some(loaded.clone());
         let mut ready = self.upload(loaded, inputs)?;
         let staged = begin.elapsed();
         let first_launch = self.running.len();
@@ -185,12 +185,11 @@ impl DeviceLane {
 
     /// Writes inputs, and what the model has in the arena if it is not there.
     fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor]) -> Result<Vec<cl_event>> {
-        let staged = loaded.plan.inputs.iter().map(|port| {
-            let tensor =
-                inputs.get(port.input).ok_or_else(|| ScoreError::bad_input("an input is missing"))?;
-            staging::stage(port, tensor)
-        });
-        self.staged.inputs = staged.collect::<Result<Vec<_>>>()?;
+        self.staged.inputs.resize_with(loaded.plan.inputs.len(), Pages::default);
+        for (port, pages) in loaded.plan.inputs.iter().zip(&mut self.staged.inputs) {
+            let missing = || ScoreError::bad_input("an input is missing");
+            staging::stage(port, inputs.get(port.input).ok_or_else(missing)?, pages)?;
+        }
         let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
         let is_there = self.resident == Some(loaded.number);
         let residents = loaded.plan.residents.iter().map(|(offset, bytes)| (*offset, bytes.as_slice()));
@@ -217,8 +216,10 @@ impl DeviceLane {
     /// Reads the outputs once everything before them is done.
     fn download(&mut self, loaded: &Loaded, after: &[cl_event]) -> Result<()> {
         let outputs = &loaded.plan.outputs;
-        let bytes = outputs.iter().map(|o| staging::extent_bytes(&o.shape, &o.strides, o.size));
-        self.staged.outputs = bytes.map(AlignedBytes::zeroed).collect::<Result<_>>()?;
+        self.staged.outputs.resize_with(outputs.len(), Pages::default);
+        for (output, pages) in outputs.iter().zip(&mut self.staged.outputs) {
+            pages.resize(staging::extent_bytes(&output.shape, &output.strides, output.size))?;
+        }
         let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
         for (output, bytes) in outputs.iter().zip(&mut self.staged.outputs) {
             if bytes.as_slice().is_empty() {

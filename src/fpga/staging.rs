@@ -1,9 +1,17 @@
 //! Between callers' tensors and the bytes that are transferred. Devices are little-endian, as every board with OpenCL is.
+//!
+//! Floats become integers first, all of them in one loop that a compiler makes vectors of, and are then put where the plan wants them.
+
+mod pages;
+mod runs;
 
 use super::plan::{InputPort, OutputPort, Staging};
 use crate::error::{Result, ScoreError};
-use crate::int8::QType;
+use crate::int8::{QParams, QType};
 use crate::tensor::{AlignedBytes, Tensor};
+
+pub(super) use pages::Pages;
+use runs::{Runs, moved};
 
 /// Bytes from the first element to behind the last one.
 pub(super) fn extent_bytes(shape: &[usize], strides: &[isize], size: usize) -> usize {
@@ -14,46 +22,11 @@ pub(super) fn extent_bytes(shape: &[usize], strides: &[isize], size: usize) -> u
     last + size
 }
 
-/// Calls `each` with every element's number in row-major order and its place by strides.
-fn walk(shape: &[usize], strides: &[isize], mut each: impl FnMut(usize, usize)) {
-    let (Some((inner, outer)), Some((inner_stride, outer_strides))) =
-        (shape.split_last(), strides.split_last())
-    else {
-        return each(0, 0);
-    };
-    let rows = outer.iter().product::<usize>();
-    let mut index = vec![0usize; outer.len()];
-    let (mut place, mut number) = (0isize, 0);
-    for _ in 0..rows {
-        let mut at = place;
-        for _ in 0..*inner {
-            each(number, at.unsigned_abs());
-            number += 1;
-            at += inner_stride;
-        }
-        // The next row: count up from the last outer axis.
-        for axis in (0..outer.len()).rev() {
-            let (Some(i), Some(n), Some(stride)) =
-                (index.get_mut(axis), outer.get(axis), outer_strides.get(axis))
-            else {
-                break;
-            };
-            *i += 1;
-            place += stride;
-            if *i < *n {
-                break;
-            }
-            place -= *n as isize * stride;
-            *i = 0;
-        }
-    }
-}
-
-/// An input's bytes as the device wants them.
+/// Writes an input's bytes as the device wants them.
 ///
 /// # Errors
-/// `BadInput` for a tensor that is not what the plan is for.
-pub(super) fn stage(port: &InputPort, tensor: &Tensor) -> Result<AlignedBytes> {
+/// `BadInput` for a tensor that is not what the plan is for; `OutOfMemory`.
+pub(super) fn stage(port: &InputPort, tensor: &Tensor, to: &mut Pages) -> Result<()> {
     if tensor.shape() != port.shape {
         return Err(ScoreError::bad_input(format!(
             "shape {:?}, planned for {:?}",
@@ -61,30 +34,21 @@ pub(super) fn stage(port: &InputPort, tensor: &Tensor) -> Result<AlignedBytes> {
             port.shape
         )));
     }
-    let mut staged = AlignedBytes::zeroed(extent_bytes(&port.shape, &port.strides, port.size))?;
-    let out = staged.as_mut_slice();
-    let size = port.size;
-    let mut put = |place: usize, bytes: &[u8]| {
-        if let Some(slot) = out.get_mut(place..place + bytes.len()) {
-            slot.copy_from_slice(bytes);
-        }
+    to.resize(extent_bytes(&port.shape, &port.strides, port.size))?;
+    let layout = (port.shape.as_slice(), port.strides.as_slice(), port.size);
+    let Staging::Quantize(params) = &port.staging else {
+        moved(true, layout, tensor.as_bytes(), to.as_mut_slice());
+        return Ok(());
     };
-    match &port.staging {
-        Staging::Quantize(to) => {
-            let values = tensor.as_slice::<f32>()?;
-            walk(&port.shape, &port.strides, |i, place| {
-                let bits = values.get(i).map_or(0, |v| to.quantize(*v)).to_le_bytes();
-                put(place, bits.get(..size).unwrap_or_default())
-            });
-        }
-        _ => {
-            let bytes = tensor.as_bytes();
-            walk(&port.shape, &port.strides, |i, place| {
-                put(place, bytes.get(i * size..(i + 1) * size).unwrap_or_default())
-            });
-        }
+    let values = tensor.as_slice::<f32>()?;
+    if Runs::of(&port.shape, &port.strides).is_one(port.size) {
+        quantize(values, params, to.as_mut_slice());
+        return Ok(());
     }
-    Ok(staged)
+    let mut integers = AlignedBytes::zeroed(values.len() * port.size)?;
+    quantize(values, params, integers.as_mut_slice());
+    moved(true, layout, integers.as_slice(), to.as_mut_slice());
+    Ok(())
 }
 
 /// A caller's tensor from the device's bytes.
@@ -93,53 +57,64 @@ pub(super) fn stage(port: &InputPort, tensor: &Tensor) -> Result<AlignedBytes> {
 /// `OutOfMemory`.
 pub(super) fn unstage(port: &OutputPort, bytes: &[u8]) -> Result<Tensor> {
     let count = port.shape.iter().product::<usize>();
+    let mut elements = AlignedBytes::zeroed(count * port.size)?;
+    moved(false, (&port.shape, &port.strides, port.size), bytes, elements.as_mut_slice());
+    if port.staging == Staging::Copy {
+        return Tensor::new(port.dtype, &port.shape, elements);
+    }
+    let mut values = AlignedBytes::zeroed(count * size_of::<f32>())?;
+    let out = bytemuck::cast_slice_mut::<u8, f32>(values.as_mut_slice());
     match &port.staging {
-        Staging::Dequantize(from) => {
-            let mut values = vec![0f32; count];
-            walk(&port.shape, &port.strides, |i, place| {
-                let q = integer(from.qtype(), bytes.get(place..).unwrap_or_default());
-                if let Some(slot) = values.get_mut(i) {
-                    *slot = from.dequantize(q);
-                }
-            });
-            Tensor::from_slice(&port.shape, &values)
-        }
+        Staging::Dequantize(from) => dequantize(elements.as_slice(), from, out),
         Staging::Scale(scales) => {
-            let mut values = vec![0f32; count];
-            walk(&port.shape, &port.strides, |i, place| {
-                let sum = whole_sum(bytes.get(place..place + port.size).unwrap_or_default());
-                let scale = scales.get(i % scales.len().max(1)).copied().unwrap_or(1.0);
-                if let Some(slot) = values.get_mut(i) {
-                    *slot = sum as f32 * scale;
-                }
-            });
-            Tensor::from_slice(&port.shape, &values)
+            let sums = elements.as_slice().chunks_exact(port.size).map(whole_sum);
+            for ((value, sum), scale) in out.iter_mut().zip(sums).zip(scales.iter().cycle()) {
+                *value = sum as f32 * scale;
+            }
         }
-        _ => {
-            let size = port.size;
-            let mut values = AlignedBytes::zeroed(count * size)?;
-            let out = values.as_mut_slice();
-            walk(&port.shape, &port.strides, |i, place| {
-                if let (Some(to), Some(from)) =
-                    (out.get_mut(i * size..(i + 1) * size), bytes.get(place..place + size))
-                {
-                    to.copy_from_slice(from);
-                }
-            });
-            Tensor::new(port.dtype, &port.shape, values)
+        Staging::Copy | Staging::Quantize(_) => {}
+    }
+    Tensor::new(port.dtype, &port.shape, values)
+}
+
+/// [`QParams::quantize`] for many, to the bit: clamped before it is rounded, which is the same since the bounds are integers, and rounded by an
+/// addition (half to even, below 2²²), so that there is neither a branch nor a call in the loop.
+fn quantize(values: &[f32], to: &QParams, out: &mut [u8]) {
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
+    let (scale, zero) = (to.scale(), to.zero_point());
+    let (low, high) = ((to.qtype().min() - zero) as f32, (to.qtype().max() - zero) as f32);
+    let integer = |value: f32| {
+        let steps = value / scale;
+        // What is not a number is not above the least either.
+        let steps = if steps > low { steps } else { low };
+        let steps = if steps < high { steps } else { high };
+        (steps + ROUND).to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(zero as u32)
+    };
+    match to.qtype() {
+        QType::U8 | QType::I8 => {
+            out.iter_mut().zip(values).for_each(|(out, value)| *out = integer(*value) as u8);
+        }
+        QType::U16 | QType::I16 => {
+            for (out, value) in out.chunks_exact_mut(2).zip(values) {
+                out.copy_from_slice(&(integer(*value) as u16).to_le_bytes());
+            }
         }
     }
 }
 
-/// The integer of a type that those bytes begin with.
-fn integer(qtype: QType, bytes: &[u8]) -> i32 {
-    let one = || bytes.first().copied().unwrap_or(0);
-    let two = || bytes.first_chunk().copied().unwrap_or_default();
-    match qtype {
-        QType::U8 => one().into(),
-        QType::I8 => (one() as i8).into(),
-        QType::U16 => u16::from_le_bytes(two()).into(),
-        QType::I16 => i16::from_le_bytes(two()).into(),
+/// [`QParams::dequantize`] for many.
+fn dequantize(integers: &[u8], from: &QParams, out: &mut [f32]) {
+    let two = |bytes: &[u8]| bytes.first_chunk().copied().unwrap_or_default();
+    let pairs = integers.chunks_exact(2).map(two);
+    match from.qtype() {
+        QType::U8 => out.iter_mut().zip(integers).for_each(|(o, q)| *o = from.dequantize((*q).into())),
+        QType::I8 => out.iter_mut().zip(integers).for_each(|(o, q)| *o = from.dequantize((*q as i8).into())),
+        QType::U16 => {
+            out.iter_mut().zip(pairs).for_each(|(o, q)| *o = from.dequantize(u16::from_le_bytes(q).into()));
+        }
+        QType::I16 => {
+            out.iter_mut().zip(pairs).for_each(|(o, q)| *o = from.dequantize(i16::from_le_bytes(q).into()));
+        }
     }
 }
 
@@ -173,7 +148,8 @@ mod tests {
         };
         let values = (0..12).map(|v| v as f32).collect::<Vec<_>>();
         let x = Tensor::from_slice(&shape, &values).unwrap();
-        let staged = stage(&input, &x).unwrap();
+        let mut staged = Pages::default();
+        stage(&input, &x, &mut staged).unwrap();
         assert_eq!(staged.as_slice()[..6], [10, 14, 18, 12, 16, 20], "0 2 4 of pixel 0, 1 3 5 of pixel 1");
         let output = OutputPort {
             dtype: DType::F32,
@@ -184,7 +160,33 @@ mod tests {
             size: 1,
         };
         assert_eq!(unstage(&output, staged.as_slice()).unwrap().as_slice::<f32>().unwrap(), values);
-        assert!(stage(&input, &x.reshape(&[12]).unwrap()).is_err());
+        assert!(stage(&input, &x.reshape(&[12]).unwrap(), &mut staged).is_err());
+    }
+
+    #[test]
+    fn many_are_quantised_and_dequantised_as_one_is() {
+        let special =
+            [0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1e-40, -1e-40];
+        for qtype in [QType::U8, QType::I8, QType::U16, QType::I16] {
+            for zero in [qtype.min(), qtype.max(), (qtype.min() + qtype.max()) / 2, qtype.min() + 3] {
+                for scale in [0.5f32, 0.017, 3e-38, 1e30] {
+                    let params = QParams::new(scale, zero, qtype).unwrap();
+                    // Every half step, just beside it, and far outside.
+                    let steps = (-140_000..140_000).map(|half| half as f32 * 0.5 * scale);
+                    let values = steps.flat_map(|v| [v, v.next_up(), v.next_down()]).chain(special);
+                    let values = values.collect::<Vec<_>>();
+                    let size = qtype.size_bytes();
+                    let (mut bytes, mut back) = (vec![0; values.len() * size], vec![0f32; values.len()]);
+                    quantize(&values, &params, &mut bytes);
+                    dequantize(&bytes, &params, &mut back);
+                    for ((value, bytes), back) in values.iter().zip(bytes.chunks(size)).zip(&back) {
+                        let one = params.quantize(*value);
+                        assert_eq!(bytes, &one.to_le_bytes()[..size], "{value:e} in {params:?}");
+                        assert_eq!(back.to_bits(), params.dequantize(one).to_bits(), "{one} in {params:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
