@@ -11,6 +11,10 @@ mod dynamic;
 mod faults;
 #[path = "fpga/host.rs"]
 mod host;
+#[path = "fpga/moving.rs"]
+mod moving;
+#[path = "fpga/qonnx.rs"]
+mod qonnx;
 
 use std::path::Path;
 use std::time::Duration;
@@ -53,14 +57,19 @@ fn quantized_to(folder: &str, activations: QType) -> Model {
     Model::from_bytes(encode(&done.model).unwrap(), &ReadLimits::default()).unwrap()
 }
 
-/// What the reference makes of a model.
+/// What the reference makes of a model: its first output.
 fn expected(model: &Model, inputs: &[Tensor]) -> Tensor {
+    expected_of_all(model, inputs).swap_remove(0)
+}
+
+/// As [`expected`], every output.
+fn expected_of_all(model: &Model, inputs: &[Tensor]) -> Vec<Tensor> {
     let shapes = inputs.iter().map(Tensor::shape).collect::<Vec<_>>();
     let mut graph = Graph::of(model).unwrap().bind(&shapes).unwrap();
     rewrite::to_integers(&mut graph).unwrap();
     graph.tidy().unwrap();
     let values = reference::run(&graph, inputs).unwrap();
-    values[graph.outputs()[0].index()].clone().unwrap()
+    graph.outputs().iter().map(|o| values[o.index()].clone().unwrap()).collect()
 }
 
 /// The devices that are there; none is a reason, printed.

@@ -44,16 +44,26 @@ impl Builder {
         output: &str,
         attributes: Vec<AttributeProto>,
     ) -> String {
+        self.node_of_several(op, inputs, &[output.to_owned()], attributes);
+        output.to_owned()
+    }
+
+    pub(crate) fn node_of_several(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        outputs: &[String],
+        attributes: Vec<AttributeProto>,
+    ) {
         let (domain, op) = op.rsplit_once('.').unwrap_or(("", op));
         self.graph.node.push(NodeProto {
             op_type: Some(op.to_owned()),
             domain: Some(domain.to_owned()),
             input: inputs.iter().map(|n| (*n).to_owned()).collect(),
-            output: vec![output.to_owned()],
+            output: outputs.to_vec(),
             attribute: attributes,
             ..Default::default()
         });
-        output.to_owned()
     }
 
     pub(crate) fn build(mut self) -> Model {
@@ -62,10 +72,12 @@ impl Builder {
             domain: Some(domain.to_owned()),
             version: Some(version),
         };
+        let domains = self.graph.node.iter().map(NodeProto::domain).filter(|d| !d.is_empty());
+        let domains = domains.collect::<std::collections::BTreeSet<_>>().into_iter();
         let proto = ModelProto {
             ir_version: Some(10),
-            opset_import: vec![opset("", 21), opset("com.microsoft", 1)],
-            graph: Some(self.graph),
+            opset_import: std::iter::once(opset("", 21)).chain(domains.map(|d| opset(d, 1))).collect(),
+            graph: Some(self.graph.clone()),
             ..Default::default()
         };
         Model::from_bytes(encode(&proto).unwrap(), &ReadLimits::default()).unwrap()

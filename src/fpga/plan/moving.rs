@@ -51,7 +51,7 @@ impl Planner<'_> {
                         None => return Err(ScoreError::unsupported("a part that nobody reads")),
                     };
                     let mut part = x.clone();
-                    part.offset += first * x.stride(axis).unsigned_abs();
+                    part.offset = part.offset.saturating_add_signed(first as isize * x.stride(axis));
                     if let Some(slot) = part.shape.get_mut(axis) {
                         *slot = length;
                     }

@@ -184,6 +184,7 @@ impl Planner<'_> {
                 let qtype = self.qtype(&node, 0)?;
                 let from = self.params(&node, 1, qtype)?;
                 let view = node.input(0).and_then(|i| self.views.get(&i)).cloned().ok_or_else(missing)?;
+                let view = self.forward(&node, view)?;
                 Ok(PlannedOutput { dtype, staging: Staging::Dequantize(from), view })
             }
             Some(node) if node.op.name == "QGemm" && node.input(7).is_none() => {
@@ -195,11 +196,22 @@ impl Planner<'_> {
                 let scales = (0..columns).map(|c| from.scale() * weights.channel(c).0).collect();
                 Ok(PlannedOutput { dtype, staging: Staging::Scale(scales), view })
             }
-            Some(_) => {
+            Some(node) => {
                 let view = self.views.get(&id).cloned().ok_or_else(missing)?;
+                let view = self.forward(&node, view)?;
                 Ok(PlannedOutput { dtype, staging: Staging::Copy, view })
             }
             None => Err(missing()),
+        }
+    }
+}
+
+impl Planner<'_> {
+    /// The view, or a copy of one that goes backwards: the host reads from the first byte on.
+    fn forward(&mut self, node: &Node, view: View) -> Result<View> {
+        match view.strides.iter().any(|s| *s < 0) {
+            true => self.copied(node, &view, &(0..view.shape.len()).collect::<Vec<_>>()),
+            false => Ok(view),
         }
     }
 }
