@@ -7,7 +7,7 @@
 //! nobody here knows passes through whole, and every graph can be written back as a model
 //! ([`Graph::to_model`]): a part of one for the host, a quantised one for everybody.
 //!
-//! 1. `import` reads the messages, `upgrade` brings each node into the form of [`OPSET`];
+//! 1. `import` reads the messages, `upgrade` brings each node into the form of [`OPSET`], `qonnx` quantisation into Q/DQ pairs;
 //! 2. `types` and [`shapes`] infer element types and shapes, the batch axis staying free;
 //! 3. [`fold`] computes what is constant, `edit` removes what nobody reads;
 //! 4. [`rewrite`] holds the rewrites that backends share, each in a file of its own with a graph before and after;
@@ -26,6 +26,7 @@ pub mod functions;
 mod import;
 mod node;
 mod partition;
+pub mod qonnx;
 pub mod rewrite;
 pub mod shapes;
 #[cfg(test)]

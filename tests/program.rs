@@ -24,6 +24,9 @@ mod look;
 mod models;
 #[path = "program/numpy.rs"]
 mod numpy;
+#[path = "oracle/model.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod onnx;
 #[path = "program/profile.rs"]
 mod profile;
 #[path = "program/quantize.rs"]

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use triscore::graph::encode;
+use triscore::graph::{Graph, encode, qonnx};
 use triscore::int8::QType;
 use triscore::quantize::{Calibration, Difference, Report, Scheme, plot, quantize, quantize_dynamic};
 use triscore::{BackendKind, Model, Result, ScoreError, Signature, Tensor};
@@ -19,9 +19,10 @@ pub(super) struct Args {
     /// The float model: an .onnx file, or a folder that holds one.
     model: PathBuf,
 
-    /// Typical inputs: a .npz or .npy file (the first axis is the samples), a .json request, or a folder of such files.
+    /// Typical inputs: a .npz or .npy file (the first axis is the samples), a .json request, or a folder of such files. Not for a QONNX
+    /// model, which is quantised already: it is written with Q/DQ pairs, as every runtime of ONNX takes it.
     #[arg(long, value_name = "DATA")]
-    calibrate: PathBuf,
+    calibrate: Option<PathBuf>,
 
     /// Where the quantised model goes.
     #[arg(short, long, value_name = "FILE")]
@@ -102,7 +103,22 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         exclude: args.exclude.clone(),
     };
     let model = Model::open(&args.model)?;
-    let samples = samples(&args.calibrate, model.signature(), args.samples)?;
+    let data = match (&args.calibrate, qonnx::count(&model)) {
+        (Some(data), 0) => data,
+        (None, 0) => {
+            let what =
+                "--calibrate is missing: expected inputs that are typical for the model (.npz, .npy, .json)";
+            return Err(ScoreError::bad_config(what));
+        }
+        (None, nodes) => return convert(args, &model, nodes, out),
+        (Some(_), nodes) => {
+            let what = format!(
+                "the model is quantised already, by {nodes} nodes of QONNX: leave --calibrate out, and it is written with Q/DQ pairs"
+            );
+            return Err(ScoreError::bad_config(what).with_at(args.model.display().to_string()));
+        }
+    };
+    let samples = samples(data, model.signature(), args.samples)?;
     let shown = !out.is_json() && std::io::stderr().is_terminal();
     let progress = |doing: &str, done: usize, of: usize| {
         if shown {
@@ -122,8 +138,6 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         false => quantize(&model, &samples, &scheme, calibration, &*cpu, &progress)?,
     };
     let bytes = encode(&done.model)?;
-    let written =
-        |path: &Path, bytes: &[u8]| std::fs::write(path, bytes).map_err(|e| ScoreError::io("write", path, e));
     written(&args.output, &bytes)?;
     if let Some(path) = &args.plot {
         let title = format!("{} as {}", args.model.display(), args.output.display());
@@ -132,6 +146,30 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     let sizes = (model.size_bytes(), bytes.len() as u64);
     out.result(&as_json(args, &done.report, samples.len(), sizes), || {
         as_text(args, &done.report, samples.len(), sizes)
+    })
+}
+
+fn written(path: &Path, bytes: &[u8]) -> Result<()> {
+    std::fs::write(path, bytes).map_err(|e| ScoreError::io("write", path, e))
+}
+
+/// Writes a QONNX model with Q/DQ pairs.
+fn convert(args: &Args, model: &Model, nodes: usize, out: &Output) -> Result<()> {
+    let bytes = encode(&Graph::of(model)?.to_model()?)?;
+    written(&args.output, &bytes)?;
+    let json = json!({
+        "model": args.model,
+        "output": args.output,
+        "rewritten": nodes,
+        "sizeBytes": { "qonnx": model.size_bytes(), "quantised": bytes.len() },
+    });
+    out.result(&json, || {
+        format!(
+            "{}: {} bytes, of {} as QONNX; {nodes} of its nodes are Q/DQ pairs now\n",
+            args.output.display(),
+            bytes.len(),
+            model.size_bytes()
+        )
     })
 }
 

@@ -9,7 +9,7 @@ use super::attributes::Attributes;
 use super::node::{Node, Op};
 use super::shapes::Shape;
 use super::value::{Value, ValueId};
-use super::{Graph, OLDEST_OPSET, OPSET, upgrade};
+use super::{Graph, OLDEST_OPSET, OPSET, qonnx, upgrade};
 use crate::error::{Result, ScoreError};
 use crate::model::Model;
 use crate::model::onnx::{GraphProto, NodeProto, TypeProto, type_proto};
@@ -143,6 +143,10 @@ impl<'a> Import<'a> {
             attributes: Attributes::of(&node.attribute),
         };
         let node = Node { name: node.name().to_owned(), op, inputs, outputs, captures, origins: vec![index] };
+        if qonnx::is_quant(&node.op.domain, &node.op.name) {
+            let place = self.graph.place(&node);
+            return qonnx::push(&mut self.graph, &node).map_err(|e| e.with_at(place));
+        }
         if self.opset == OPSET || !node.op.domain.is_empty() {
             self.graph.nodes.push(node);
             return Ok(());

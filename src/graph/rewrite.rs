@@ -12,6 +12,7 @@ mod identity;
 mod integer;
 mod layer_norm;
 mod mean;
+mod transposed;
 mod zero_point;
 
 use super::Graph;
@@ -27,6 +28,7 @@ pub use identity::remove_identities;
 pub use integer::{check_parameters, is_function_of_one, moves_integers, to_integers};
 pub use layer_norm::find_layer_norm;
 pub use mean::pool_means;
+pub use transposed::transpose_weights;
 pub use zero_point::free_zero_points;
 
 /// A rewrite: returns how often it did something.
@@ -35,6 +37,7 @@ pub type Rewrite = fn(&mut Graph) -> Result<usize>;
 /// The rewrites that both backends want, in the order in which they help each other.
 pub const COMMON: &[(&str, Rewrite)] = &[
     ("identities", remove_identities),
+    ("transposed weights", transpose_weights),
     ("layer norm", find_layer_norm),
     ("means", pool_means),
     ("gelu", find_gelu),

@@ -1,5 +1,7 @@
 //! `triscore quantize`: a model in, a smaller one out, and what that cost; and the way from there to an FPGA.
 
+use triscore::{DType, Tensor};
+
 use super::home::{Home, json_file, models};
 use super::http::{digit, digit_of, knows_the_digit};
 
@@ -119,6 +121,37 @@ fn dynamic_quantisation_needs_no_ranges() {
     assert_eq!(inspected["operators"]["MatMulInteger"], 13, "{inspected:#}");
     // Ranges are not chosen, so there is no method to choose them by.
     home.fails(&[&args[..], &["--method", "mse"]].concat(), 2, &["--method"]);
+}
+
+#[test]
+fn a_qonnx_model_is_written_with_pairs_and_runs_everywhere() {
+    let home = Home::new();
+    let mut b = super::onnx::Builder::default();
+    b.input("x", DType::F32, &[1, 2]);
+    let one = |v: f32| Tensor::from_slice(&[], &[v]).unwrap();
+    b.constant("w", &Tensor::from_slice(&[2, 2], &[0.6f32, -0.4, 0.25, 1.3]).unwrap());
+    for (name, value) in [("s", 0.5), ("z", 0.0), ("bits", 8.0)] {
+        b.constant(name, &one(value));
+    }
+    b.node("qonnx.custom_op.general.IntQuant", &["x", "s", "z", "bits"], "q", vec![]);
+    b.node("qonnx.custom_op.general.IntQuant", &["w", "s", "z", "bits"], "v", vec![]);
+    b.node("MatMul", &["q", "v"], "y", vec![]);
+    b.output("y", DType::F32);
+    let (model, out) = (home.file("qonnx.onnx", b.build().bytes()), home.path("pairs.onnx"));
+    let (out, input) = (out.to_str().unwrap(), home.file("in.json", "{\"x\": [[1.2, -3.3]]}"));
+    let done = home.json(&["quantize", &model, "-o", out]);
+    assert_eq!(done["rewritten"], 2, "{done:#}");
+    let answer = home.path("out.json");
+    let score = ["--input", &input, "--output", answer.to_str().unwrap()];
+    home.json(&[&["score", out], &score[..]].concat());
+    // 1.0 and -3.5 times [[0.5, -0.5], [0, 1.5]] (0.25 is half a step, and 0 the even one).
+    let answer = json_file(&answer);
+    assert_eq!(answer["outputs"][0]["data"], serde_json::json!([0.5, -5.75]), "{answer:#}");
+    // ONNX Runtime does not know the operator; what to do is said.
+    home.run(&[&["score", &model], &score[..]].concat()).failed(69, &["IntQuant", "triscore quantize"]);
+    let data = models("digits_cnn/heldout.npz");
+    home.fails(&["quantize", &model, "--calibrate", &data, "-o", out], 78, &["quantised already", "2 nodes"]);
+    home.fails(&["quantize", &models("digits_cnn"), "-o", out], 78, &["--calibrate is missing"]);
 }
 
 #[test]

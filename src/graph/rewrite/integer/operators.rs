@@ -208,17 +208,31 @@ impl ToIntegers<'_> {
     /// A constant of f32, dequantised here if it was quantised.
     fn float_constant(&mut self, node: &Node, input: usize) -> Result<Option<ValueId>> {
         let Some(id) = node.input(input) else { return Ok(None) };
-        if self.graph.constant(id).is_some_and(|t| t.dtype() == DType::F32) {
-            return Ok(Some(id));
+        if self.graph.constant(id).is_some() {
+            return Ok(self.graph.constant(id).filter(|t| t.dtype() == DType::F32).map(|_| id));
         }
-        let Some(q) = self.dequantised(id).filter(|q| q.params.is_per_tensor()) else { return Ok(None) };
-        let Some(tensor) = self.graph.constant(q.value).cloned() else { return Ok(None) };
-        let Some(integers) = super::integers(&tensor) else { return Ok(None) };
-        let values =
-            integers.iter().map(|v| (v - q.params.zero()) as f32 * q.params.scale()).collect::<Vec<_>>();
-        let values = Tensor::from_slice(tensor.shape(), &values)?;
+        let Some(values) = self.floats(id)? else { return Ok(None) };
         let name = self.graph.value(id).name.clone();
         Ok(Some(self.graph.add_constant(&name, values)))
+    }
+
+    /// A constant's floats, or those that its integers stand for; of several scales, along the one axis that it has.
+    fn floats(&self, id: ValueId) -> Result<Option<Tensor>> {
+        if let Some(tensor) = self.graph.constant(id).filter(|t| t.dtype() == DType::F32) {
+            return Ok(Some(tensor.clone()));
+        }
+        let Some(q) = self.dequantised(id) else { return Ok(None) };
+        let Some(tensor) = self.graph.constant(q.value) else { return Ok(None) };
+        let Some(integers) = super::integers(tensor) else { return Ok(None) };
+        if !q.params.is_per_tensor() && tensor.shape() != [q.params.scales.len()] {
+            return Ok(None);
+        }
+        let at = |i: usize| if q.params.is_per_tensor() { 0 } else { i };
+        let values = integers.iter().enumerate().map(|(i, v)| {
+            let (scale, zero) = (q.params.scales.get(at(i)), q.params.zeros.get(at(i)));
+            (i64::from(*v) - i64::from(zero.copied().unwrap_or(0))) as f32 * scale.copied().unwrap_or(1.0)
+        });
+        Tensor::from_slice(tensor.shape(), &values.collect::<Vec<_>>()).map(Some)
     }
 
     /// A constant of 8 bits whose scales, if they are several, run along the axis that `channel` says for its rank.
@@ -235,7 +249,7 @@ impl ToIntegers<'_> {
     }
 
     /// The bias in integers of scale `x.scale · w.scale`: `Some(None)` where there is none, `None` where it is something else.
-    /// A bias in floats is rounded to them.
+    /// A bias in floats, or in integers of fewer bits and a scale of its own, is rounded to them.
     fn bias(
         &mut self,
         node: &Node,
@@ -257,7 +271,7 @@ impl ToIntegers<'_> {
                 && q.params.zeros.iter().all(|z| *z == 0);
             return Ok(agrees.then_some(Some(q.value)));
         }
-        let Some(tensor) = self.graph.constant(id) else { return Ok(None) };
+        let Some(tensor) = self.floats(id)? else { return Ok(None) };
         let (Ok(values), [_]) = (tensor.as_slice::<f32>(), tensor.shape()) else { return Ok(None) };
         let rounded =
             values.iter().enumerate().map(|(c, b)| (f64::from(*b) / f64::from(scale(c))).round_ties_even());

@@ -55,6 +55,13 @@ fn groups_become_integer_operators() {
             ),
             "y = com.microsoft.QGemm<transB=0>(x, [0.5], u8[], i8[3, 2], [0.5, 0.25], i8[2], i32[2])",
         ),
+        // A bias of 8 bits with a scale of its own is rounded to the steps of the sums, as one in floats is.
+        (
+            format!(
+                "{rows}\nw = DequantizeLinear<axis=1>(m8, ws, wz)\nb8 = i8[2] 3 4\nb = DequantizeLinear(b8, s, _)\ny = Gemm(f, w, b)"
+            ),
+            "y = com.microsoft.QGemm<transB=0>(x, [0.5], u8[], i8[3, 2], [0.5, 0.25], i8[2], i32[2])",
+        ),
         (
             format!("{rows}\nc = Add(f, f)\ny = QuantizeLinear(c, t, z)"),
             "y = com.microsoft.QLinearAdd(x, [0.5], u8[], x, [0.5], u8[], [0.25], u8[])",
