@@ -39,6 +39,7 @@ pub use library::{INSTALL_COMMAND, MIN_MINOR_VERSION};
 
 use crate::error::{Result, ScoreError};
 use crate::model::Model;
+use crate::model::onnx::FunctionProto;
 use crate::scoring::{
     Backend, BackendKind, CompileOptions, Device, NodePlacement, Placement, Precision, Scorer, Site,
 };
@@ -101,7 +102,7 @@ impl Backend for CpuBackend {
         let nodes = model.nodes().iter().map(|n| NodePlacement {
             node: n.name.clone(),
             operator: n.operator.clone(),
-            site: place_operator(&n.operator),
+            site: place_operator(&n.operator, &model.proto().functions),
         });
         Ok(Placement::new(BackendKind::Cpu, nodes.collect()))
     }
@@ -131,8 +132,9 @@ impl Backend for CpuBackend {
 }
 
 /// Operators come from domains, and ONNX Runtime serves these on the CPU. Whether it has this very
-/// operator in this version is known when the session is made, and said by node name then.
-fn place_operator(operator: &str) -> Site {
+/// operator in this version is known when the session is made, and said by node name then. What the model itself defines as a function is
+/// served as what it is made of.
+fn place_operator(operator: &str, functions: &[FunctionProto]) -> Site {
     const SERVED: [&str; 6] = [
         "ai.onnx",
         "ai.onnx.ml",
@@ -142,7 +144,8 @@ fn place_operator(operator: &str) -> Site {
         "ai.onnx.preview.training",
     ];
     let domain = operator.rsplit_once('.').map_or("ai.onnx", |(domain, _)| domain);
-    if SERVED.contains(&domain) {
+    let is_defined = |f: &FunctionProto| operator == format!("{}.{}", f.domain(), f.name());
+    if SERVED.contains(&domain) || functions.iter().any(is_defined) {
         return Site::Device;
     }
     let is_qonnx = domain.ends_with("custom_op.general") || domain == "onnx.brevitas";
