@@ -203,3 +203,40 @@ fn rewrites_do_not_change_what_a_model_computes() {
         assert_close(name, &score(&again, &given).unwrap(), &score(model, &given).unwrap());
     }
 }
+
+#[path = "../hardware-tests/networks.rs"]
+#[allow(dead_code, reason = "shared with the suites")]
+mod networks;
+
+#[test]
+fn fusions_do_not_change_what_a_model_computes() {
+    let limits = ReadLimits::default();
+    let mut all = models();
+    all.retain(|(_, m)| has_tensors_only(m));
+    let network = |bytes: Vec<u8>| Model::from_bytes(bytes, &limits).unwrap();
+    all.push(("a ResNet".to_owned(), network(networks::resnet(&[1, 1, 1, 1], 16, 64, 100))));
+    all.push(("SqueezeNet".to_owned(), network(networks::squeezenet(64, 100))));
+    let mut times = std::collections::BTreeMap::new();
+    for (name, model) in &all {
+        let given = inputs(model, 2);
+        let mut graph = Graph::of(model).unwrap();
+        rewrite::simplify(&mut graph).unwrap();
+        for (fusion, count) in rewrite::fuse(&mut graph).unwrap() {
+            *times.entry(fusion).or_insert(0) += count;
+        }
+        for node in graph.nodes().iter().filter_map(|n| rewrite::Epilogue::named(&n.op.name)) {
+            *times.entry(if node.residual { "residuals" } else { "others" }).or_insert(0) += 1;
+        }
+        // A device binds shapes before it plans: they are all still known.
+        let shapes = given.iter().map(Tensor::shape).collect::<Vec<_>>();
+        let bound = graph.bind(&shapes).unwrap();
+        for node in bound.nodes().iter().filter(|n| n.op.domain == "triscore") {
+            let made = bound.value(node.output(0).unwrap());
+            assert!(made.shape.lengths().is_some(), "{name}: {} of {}", made.name, node.op);
+        }
+        let again = read(&graph.to_model().unwrap());
+        assert_close(name, &score(&again, &given).unwrap(), &score(model, &given).unwrap());
+    }
+    println!("{times:?}");
+    assert!(times["attention"] >= 2 && times["residuals"] >= 4 && times["others"] > 20, "{times:?}");
+}

@@ -87,8 +87,9 @@ pub(super) fn run(command: &Command, out: &Output) -> Result<()> {
             told("described", binary, &manifest, None, out)
         }
         Command::Check { binary, at, in_this_process: true } => {
+            let device = at.device()?;
             let begin = Instant::now();
-            let manifest = FpgaBackend::new().check(&at.device()?, binary)?;
+            let manifest = FpgaBackend::new().check(&device, binary)?;
             told("loads", binary, &manifest, Some(begin.elapsed().as_secs_f64() * 1000.0), out)
         }
         Command::Check { binary, at, .. } => {

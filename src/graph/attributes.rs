@@ -115,7 +115,7 @@ impl Attributes {
         AttributeProto { name: Some(name.to_owned()), r#type: Some(kind.into()), ..Default::default() }
     }
 
-    fn set(&mut self, attribute: AttributeProto) {
+    pub(super) fn set(&mut self, attribute: AttributeProto) {
         match self.0.iter_mut().find(|a| a.name == attribute.name) {
             Some(old) => *old = attribute,
             None => self.0.push(attribute),

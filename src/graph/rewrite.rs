@@ -5,8 +5,10 @@
 //! what is dead to [`Graph::tidy`]. All of them together are held against ONNX Runtime on whole models
 //! (`tests/graph.rs`).
 
+mod attention;
 mod batch_norm;
 mod bias;
+mod epilogue;
 mod gelu;
 mod identity;
 mod integer;
@@ -21,8 +23,10 @@ use super::value::ValueId;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
+pub use attention::find_attention;
 pub use batch_norm::fold_batch_norm;
 pub use bias::absorb_bias;
+pub use epilogue::{Epilogue, fuse_epilogues};
 pub use gelu::find_gelu;
 pub use identity::remove_identities;
 pub use integer::{check_parameters, is_function_of_one, moves_integers, to_integers};
@@ -45,13 +49,29 @@ pub const COMMON: &[(&str, Rewrite)] = &[
     ("bias", absorb_bias),
 ];
 
+/// What a device that computes on floats wants besides, after the common ones: several operators as one. Quantising comes before: it looks at
+/// the values in between.
+pub const FUSIONS: &[(&str, Rewrite)] = &[("attention", find_attention), ("epilogues", fuse_epilogues)];
+
 /// Applies the common rewrites. Returns how often each did something.
 ///
 /// # Errors
 /// `Internal` for a mistake in one of them; `OutOfMemory`.
 pub fn simplify(graph: &mut Graph) -> Result<Vec<(&'static str, usize)>> {
+    apply(graph, COMMON)
+}
+
+/// Applies the fusions. Returns how often each did something.
+///
+/// # Errors
+/// As [`simplify`].
+pub fn fuse(graph: &mut Graph) -> Result<Vec<(&'static str, usize)>> {
+    apply(graph, FUSIONS)
+}
+
+fn apply(graph: &mut Graph, rewrites: &[(&'static str, Rewrite)]) -> Result<Vec<(&'static str, usize)>> {
     let mut done = Vec::new();
-    for (name, rewrite) in COMMON {
+    for (name, rewrite) in rewrites {
         let count = rewrite(graph)?;
         if count > 0 {
             graph.tidy()?;

@@ -8,6 +8,7 @@ use rten_shape_inference::{
 };
 
 use crate::error::ScoreError;
+use crate::graph::rewrite::Epilogue;
 use crate::graph::window::{AutoPad, Window};
 use crate::graph::{Graph, Node, functions};
 
@@ -34,6 +35,11 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
     let attributes = &node.op.attributes;
     let int = |name: &str, default: i64| narrow(attributes.int(name).unwrap_or(default));
     let mut run = |rule: &dyn Rule, inputs: Inputs| rule.run(inputs, symbols);
+    if node.op.domain == functions::DOMAIN
+        && let Some(found) = fused(node, &mut inputs, &mut run)
+    {
+        return found;
+    }
     let is_quantised = node.op.domain == functions::DOMAIN || node.op.domain == "com.microsoft";
     if is_quantised && let Some(found) = quantised(node, &mut inputs, &mut run, int("axis", 0)?) {
         return found;
@@ -167,6 +173,37 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
         "DynamicQuantizeLinear" => run(&rule::DynamicQuantizeLinear, inputs),
         _ => Err(Missing::Rule),
     }
+}
+
+/// Operators that are several of ONNX's own; `None` for another one.
+fn fused(node: &Node, inputs: &mut Inputs, run: &mut dyn FnMut(&dyn Rule, Inputs) -> Found) -> Option<Found> {
+    let mut take = |places: &[usize]| pick(std::mem::take(inputs), places);
+    if matches!(node.op.name.as_str(), "Attention" | "MaskedAttention") {
+        return Some(attention(&take(&[0, 2])));
+    }
+    Some(match Epilogue::named(&node.op.name)?.layer {
+        "Conv" => conv(node, take(&[0, 1]), run),
+        "Gemm" => {
+            let flag = |name: &str| node.op.attributes.flag(name);
+            run(&rule::Gemm { transpose_a: flag("transA"), transpose_b: flag("transB") }, take(&[0, 1]))
+        }
+        _ => run(&rule::MatMul, take(&[0, 1])),
+    })
+}
+
+/// As long as the queries, as wide as the values.
+fn attention(inputs: &[Option<SymTensor>]) -> Found {
+    let shape = |at: usize| {
+        let tensor = inputs.get(at).and_then(Option::as_ref);
+        tensor.and_then(|t| Some(t.shape()?.collect::<Vec<_>>()))
+    };
+    let (Some(mut shape), Some(values)) = (shape(0), shape(1)) else {
+        return Err(Missing::Shape("the shapes of what it reads are not known".to_owned()));
+    };
+    if let (Some(last), Some(width)) = (shape.last_mut(), values.last()) {
+        *last = width.clone();
+    }
+    Ok(vec![SymTensor::from_shape(shape)])
 }
 
 /// The operators of ONNX Runtime, and our own, that quantised models are made of; `None` for another one.
