@@ -90,7 +90,7 @@ fn every_operator_equals_onnx_runtime_to_the_bit() {
 }
 
 /// ONNX Runtime has no operators on integers of 16 bits: it computes floats between the pairs, which are exact to a step or, where they are
-/// sums with a bias that was rounded, to three. (As it is by default, it multiplies with activations rounded to 8 bits instead: the
+/// sums with a bias that was rounded, to three; further where large terms cancel, as sums of floats are. (As it is by default, it multiplies with activations rounded to 8 bits instead: the
 /// CPU backend tells it not to, and hundreds of steps would be missed here if it did not.)
 #[test]
 fn sixteen_bits_are_within_a_few_steps_of_floats() {
@@ -108,8 +108,10 @@ fn sixteen_bits_are_within_a_few_steps_of_floats() {
             let apart = got.iter().zip(expected).map(|(g, e)| g.abs_diff(*e)).max().unwrap_or(0);
             elements += got.len();
             farthest = farthest.max(apart);
-            if apart > STEPS || !is_integer {
-                failures.push(format!("{}: {apart} steps apart, on integers: {is_integer}", case.what));
+            let allowed = f32::from(STEPS) + case.float_error_steps;
+            if f32::from(apart) > allowed || !is_integer {
+                let what = format!("{apart} steps apart of {allowed}, on integers: {is_integer}");
+                failures.push(format!("{}: {what}", case.what));
             }
         }
         println!("{operator}: 100 cases, {elements} elements, {farthest} steps apart at most");

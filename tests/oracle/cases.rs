@@ -3,7 +3,7 @@
 use triscore::int8::{QParams, QType};
 use triscore::{DType, Model, Tensor};
 
-use crate::model::{Builder, int, ints};
+use crate::model::{Builder, int, ints, text};
 
 /// A generator of numbers (xorshift).
 pub(crate) struct Random(u64);
@@ -88,6 +88,9 @@ pub(crate) struct Case {
     pub(crate) what: String,
     pub(crate) model: Model,
     pub(crate) inputs: Vec<Tensor>,
+    /// How many steps of the result sums of floats may be off: they round where large terms cancel, and integers do not.
+    #[allow(dead_code, reason = "of the tests that include this, one compares with floats")]
+    pub(crate) float_error_steps: f32,
 }
 
 /// What is being put together for a case.
@@ -97,9 +100,19 @@ struct Making<'r> {
     inputs: Vec<Tensor>,
     activation: QType,
     what: String,
+    /// How far off a sum of floats may be.
+    float_error: f32,
 }
 
 impl Making<'_> {
+    /// About how large sums of so many products become.
+    fn sums(&mut self, x: &QParams, w: &[f32], depth: usize) -> f32 {
+        let largest = w.iter().fold(0f32, |most, w| most.max(*w));
+        let term = x.scale() * self.activation.count() as f32 * 255.0 * largest;
+        self.float_error += term * depth as f32 * f32::EPSILON;
+        x.scale() * w[0] * 5000.0 * (depth as f32).sqrt()
+    }
+
     /// A dequantised input of that shape.
     fn activation(&mut self, shape: &[usize]) -> (String, QParams) {
         let name = format!("x{}", self.inputs.len());
@@ -138,20 +151,27 @@ impl Making<'_> {
         self.builder.node("DequantizeLinear", &[&quantised, &scale, &zero], &format!("{quantised}_f"), vec![])
     }
 
-    /// A dequantised constant weight whose channels run along an axis, and its scales.
+    /// A dequantised constant weight whose channels run along an axis, and its scales; of one scale at times unsigned, its zero anywhere.
     fn weight(&mut self, shape: &[usize], axis: usize) -> (String, Vec<f32>) {
         let channels = if self.random.flag() && shape[axis] > 1 { shape[axis] } else { 1 };
         let scales = (0..channels).map(|_| self.random.scale()).collect::<Vec<_>>();
-        let values = self.random.integers(QType::I8, shape);
+        let (qtype, zero) = match self.random.range(0, 4) {
+            // ONNX Runtime multiplies no signed activations with unsigned weights.
+            0 if channels == 1 && self.activation != QType::I8 => {
+                (QType::U8, self.random.range(0, 255) as i32)
+            }
+            _ => (QType::I8, 0),
+        };
+        let values = self.random.integers(qtype, shape);
         let name = self.builder.constant("w", &values);
-        let [scale, zero] = self.params("w", &scales, &vec![0; channels], QType::I8);
+        let [scale, zero] = self.params("w", &scales, &vec![zero; channels], qtype);
         let output = self.builder.node(
             "DequantizeLinear",
             &[&name, &scale, &zero],
             "w_f",
             vec![int("axis", axis as i64)],
         );
-        self.what += &format!(" w{shape:?} {channels} scales");
+        self.what += &format!(" w{shape:?} {qtype:?} {channels} scales");
         (output, scales)
     }
 
@@ -187,7 +207,8 @@ impl Making<'_> {
         self.builder.node("QuantizeLinear", &[result, &scale, &zero], "y", vec![]);
         self.builder.output("y", DType::from(to.qtype()));
         self.what += &format!(" -> {to:?}");
-        Case { what: self.what, model: self.builder.build(), inputs: self.inputs }
+        let float_error_steps = self.float_error / to.scale();
+        Case { what: self.what, model: self.builder.build(), inputs: self.inputs, float_error_steps }
     }
 }
 
@@ -209,11 +230,12 @@ pub(crate) const OPERATORS: &[&str] = &[
     "Requantize",
     "Clip",
     "Residual",
+    "Deep",
 ];
 
-/// Operators whose arithmetic is our own, so ONNX Runtime is no oracle: devices are held to the reference, which says what it is.
+/// Operators whose arithmetic is our own, and tensors without elements, some of which ONNX Runtime refuses: devices are held to the reference.
 #[allow(dead_code, reason = "of the tests that include this, one holds them to ONNX Runtime")]
-pub(crate) const OUR_OWN: &[&str] = &["LayerNormalization"];
+pub(crate) const OUR_OWN: &[&str] = &["LayerNormalization", "Empty"];
 
 /// One seeded case of an operator.
 pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
@@ -224,6 +246,7 @@ pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
         inputs: Vec::new(),
         activation,
         what: format!("{operator} {activation:?} seed {seed}:"),
+        float_error: 0.0,
     };
     match operator {
         "Conv" => conv(making),
@@ -233,7 +256,7 @@ pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
             let shape = if making.random.flag() { vec![rows, depth] } else { vec![batch, rows, depth] };
             let (x, p) = making.activation(&shape);
             let (w, scales) = making.weight(&[depth, columns], 1);
-            let size = p.scale() * scales[0] * 5000.0 * (depth as f32).sqrt();
+            let size = making.sums(&p, &scales, depth);
             let y = making.builder.node("MatMul", &[&x, &w], "r", vec![]);
             making.finish(&y, size)
         }
@@ -252,7 +275,7 @@ pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
             let transposed = making.random.flag();
             let (shape, axis) = if transposed { ([columns, depth], 0) } else { ([depth, columns], 1) };
             let (w, scales) = making.weight(&shape, axis);
-            let size = p.scale() * scales[0] * 5000.0 * (depth as f32).sqrt();
+            let size = making.sums(&p, &scales, depth);
             let bias = making.bias(columns, &p, &scales);
             let inputs = [Some(x), Some(w), bias].into_iter().flatten().collect::<Vec<_>>();
             let inputs = inputs.iter().map(String::as_str).collect::<Vec<_>>();
@@ -354,6 +377,8 @@ pub(crate) fn case(operator: &str, activation: QType, seed: u64) -> Case {
             making.finish_with(&y, to)
         }
         "Residual" => residual(making),
+        "Deep" => deep(making),
+        "Empty" => empty(making),
         other => panic!("{other}"),
     }
 }
@@ -377,7 +402,11 @@ fn window(making: &mut Making<'_>, axes: usize, kernel: &[usize]) -> (Vec<usize>
 fn conv(mut making: Making<'_>) -> Case {
     let axes = making.random.pick(&[1, 2, 2, 2]);
     let kernel = (0..axes).map(|_| making.random.pick(&[1, 2, 3, 3, 5])).collect::<Vec<_>>();
-    let (strides, dilations, pads) = window(&mut making, axes, &kernel);
+    let (strides, mut dilations, pads) = window(&mut making, axes, &kernel);
+    let auto_pad = making.random.pick(&["", "", "", "SAME_UPPER", "SAME_LOWER", "VALID"]);
+    if auto_pad.starts_with("SAME") {
+        dilations = vec![1; axes];
+    }
     let groups = making.random.pick(&[1, 1, 2, 3]);
     let (in_group, out_group) = (making.random.pick(&[1, 2, 3, 8, 17]), making.random.pick(&[1, 2, 5, 16]));
     let batch = making.random.range(1, 2);
@@ -386,22 +415,82 @@ fn conv(mut making: Making<'_>) -> Case {
     let (x, p) = making.activation(&[&[batch, in_group * groups][..], &spatial].concat());
     let (w, scales) = making.weight(&[&[out_group * groups, in_group][..], &kernel].concat(), 0);
     let taps = in_group * kernel.iter().product::<usize>();
-    let size = p.scale() * scales[0] * 5000.0 * (taps as f32).sqrt();
+    let size = making.sums(&p, &scales, taps);
     let bias = making.bias(out_group * groups, &p, &scales);
     let inputs = [Some(x), Some(w), bias].into_iter().flatten().collect::<Vec<_>>();
     let inputs = inputs.iter().map(String::as_str).collect::<Vec<_>>();
     making.what += &format!(
-        " kernel {kernel:?} strides {strides:?} dilations {dilations:?} pads {pads:?} groups {groups}"
+        " kernel {kernel:?} strides {strides:?} dilations {dilations:?} pads {pads:?} {auto_pad} groups {groups}"
     );
     let attributes = vec![
         ints("kernel_shape", &kernel),
         ints("strides", &strides),
         ints("dilations", &dilations),
-        ints("pads", &pads),
+        if auto_pad.is_empty() { ints("pads", &pads) } else { text("auto_pad", auto_pad) },
         int("group", groups as i64),
     ];
     let y = making.builder.node("Conv", &inputs, "r", attributes);
     making.finish(&y, size)
+}
+
+/// Sums of more products than the engine stages at once, by one, and by more than twice as many.
+fn deep(mut making: Making<'_>) -> Case {
+    let depth = making.random.pick(&[2305, 4609, 4623, 9300]);
+    let (rows, columns) = (making.random.range(1, 4), making.random.pick(&[1, 3, 16, 17]));
+    let is_conv = making.random.flag();
+    let (x_shape, w_shape) = match is_conv {
+        // Nine elements of each channel.
+        true => (vec![1, depth / 9, 4, 3], vec![columns, depth / 9, 3, 3]),
+        false => (vec![rows, depth], vec![depth, columns]),
+    };
+    let (x, p) = making.activation(&x_shape);
+    let (w, scales) = making.weight(&w_shape, if is_conv { 0 } else { 1 });
+    let size = making.sums(&p, &scales, depth);
+    let pads = if is_conv { vec![ints("pads", &[1, 1, 1, 1])] } else { vec![] };
+    let y = making.builder.node(if is_conv { "Conv" } else { "MatMul" }, &[&x, &w], "r", pads);
+    making.finish(&y, size)
+}
+
+/// A tensor without elements, through one operator after the other.
+fn empty(mut making: Making<'_>) -> Case {
+    let operators = [
+        "Conv",
+        "MatMul",
+        "Add",
+        "Concat",
+        "MaxPool",
+        "GlobalAveragePool",
+        "Softmax",
+        "Sigmoid",
+        "Transpose",
+    ];
+    let operator = making.random.pick(&operators);
+    let shape = match operator {
+        // Without rows, or without images; a sum over nothing is no mean.
+        "MatMul" => making.random.pick(&[[0, 2, 3, 5], [2, 0, 3, 5], [2, 3, 0, 5]]),
+        _ => [0, 3, 4, 5],
+    };
+    making.what += operator;
+    let (x, _) = making.activation(&shape);
+    let y = match operator {
+        "Conv" => {
+            let (w, _) = making.weight(&[4, 3, 2, 2], 0);
+            making.builder.node(operator, &[&x, &w], "r", vec![])
+        }
+        "MatMul" => {
+            let (w, _) = making.weight(&[5, 7], 1);
+            making.builder.node(operator, &[&x, &w], "r", vec![])
+        }
+        "Add" | "Concat" => {
+            let (other, _) = making.activation(&shape);
+            let axis = if operator == "Concat" { vec![int("axis", 1)] } else { vec![] };
+            making.builder.node(operator, &[&x, &other], "r", axis)
+        }
+        "MaxPool" => making.builder.node(operator, &[&x], "r", vec![ints("kernel_shape", &[2, 2])]),
+        "Softmax" => making.builder.node(operator, &[&x], "r", vec![int("axis", -1)]),
+        _ => making.builder.node(operator, &[&x], "r", vec![]),
+    };
+    making.finish(&y, 10.0)
 }
 
 /// What a convolution or a product makes, and something else of its shape, added up: on either side, wherever it lies.
@@ -432,9 +521,10 @@ fn residual(mut making: Making<'_>) -> Case {
         let moved = making.builder.node("Transpose", &[&other], "t", vec![ints("perm", &order)]);
         other = making.again(&moved, &q);
     }
-    let size = p.scale() * scales[0] * 5000.0 * (channels as f32).sqrt();
+    let size = making.sums(&p, &scales, channels);
     let zero = making.random.params(making.activation).zero_point();
     let middle = QParams::new((size / 100.0).clamp(1e-30, 1e30), zero, making.activation).unwrap();
+    making.float_error += middle.scale();
     let made = making.builder.node(if is_conv { "Conv" } else { "MatMul" }, &[&x, &w], "m", vec![]);
     let made = making.again(&made, &middle);
     let (a, b) = if making.random.flag() { (&made, &other) } else { (&other, &made) };

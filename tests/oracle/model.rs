@@ -100,6 +100,10 @@ pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 
+pub(crate) fn text(name: &str, value: &str) -> AttributeProto {
+    AttributeProto { s: Some(value.to_owned().into()), ..attribute(name, AttributeType::String) }
+}
+
 pub(crate) fn ints(name: &str, values: &[usize]) -> AttributeProto {
     AttributeProto {
         ints: values.iter().map(|v| *v as i64).collect(),
