@@ -1,8 +1,8 @@
 //! A lane: an arena on the device, staging memory on the host, and queues of its own.
 //!
 //! Inputs are staged and written, launches are enqueued with an event on every edge, outputs are read; nothing of it blocks, so that one
-//! lane's transfers overlap another one's computing. Each operator is shared out among the device's compute units, one queue each; the next
-//! operator waits for all of them.
+//! lane's transfers overlap another one's computing. Transfers have a queue of their own, which a board's DMA engine works off, and each
+//! operator is shared out among the device's compute units, one queue each; the next operator waits for all of them.
 
 use std::mem::ManuallyDrop;
 use std::sync::{Arc, LazyLock};
@@ -30,7 +30,9 @@ pub(super) struct DeviceLane {
     engine: Arc<Engine>,
     /// Released by hand: what hangs on the device may still write to it.
     arena: ManuallyDrop<Memory>,
-    /// One for each compute unit; the first one moves data, too.
+    /// Moves data.
+    transfers: ManuallyDrop<CommandQueue>,
+    /// One for each compute unit.
     queues: Vec<ManuallyDrop<CommandQueue>>,
     /// For each compute unit, one of each kernel: arguments belong to it.
     kernels: Vec<Vec<ManuallyDrop<ClKernel>>>,
@@ -66,11 +68,12 @@ impl DeviceLane {
     /// A lane whose arena grows to what its first call needs.
     pub(super) fn new(engine: Arc<Engine>) -> Result<Self> {
         let arena = ManuallyDrop::new(engine.memory(0, false)?);
+        let transfers = engine.queue()?;
         let queues = (0..engine.units).map(|_| engine.queue()).collect::<Result<Vec<_>>>()?;
         let kernels = |_| Kernel::ALL.iter().map(|k| engine.kernel(*k)).collect::<Result<Vec<_>>>();
         let kernels = (0..engine.units).map(kernels).collect::<Result<Vec<_>>>()?;
         let (staged, running) = (Staged::default(), Running::default());
-        Ok(Self { engine, arena, queues, kernels, resident: None, staged, running })
+        Ok(Self { engine, arena, transfers, queues, kernels, resident: None, staged, running })
     }
 
     /// How large the arena has become.
@@ -100,7 +103,7 @@ impl DeviceLane {
         }
         let first_read = self.running.len();
         self.download(loaded, &ready)?;
-        for queue in &self.queues {
+        for queue in self.queues.iter().chain([&self.transfers]) {
             queue.flush().map_err(|e| failed("starting a queue", e))?;
         }
         if self.engine.is_lazy {
@@ -127,9 +130,10 @@ impl DeviceLane {
             return Ok(());
         }
         let mut arena = vec![0u8; plan.arena_bytes];
-        let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
         // SAFETY: as many bytes as the arena has; the read blocks.
-        let read = unsafe { queue.enqueue_read_buffer(&self.arena.buffer, CL_BLOCKING, 0, &mut arena, &[]) };
+        let read = unsafe {
+            self.transfers.enqueue_read_buffer(&self.arena.buffer, CL_BLOCKING, 0, &mut arena, &[])
+        };
         read.map_err(|e| failed("reading the arena", e))?;
         for (from, to) in &plan.guards {
             let bytes = arena.get(*from..*to).unwrap_or_default();
@@ -190,7 +194,7 @@ impl DeviceLane {
             let missing = || ScoreError::bad_input("an input is missing");
             staging::stage(port, inputs.get(port.input).ok_or_else(missing)?, pages)?;
         }
-        let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
+        let queue = &self.transfers;
         let is_there = self.resident == Some(loaded.number);
         let residents = loaded.plan.residents.iter().map(|(offset, bytes)| (*offset, bytes.as_slice()));
         let guards =
@@ -209,6 +213,7 @@ impl DeviceLane {
             };
             written.push(self.running.push(event.map_err(|e| failed("writing an input", e))?));
         }
+        queue.flush().map_err(|e| failed("starting a queue", e))?;
         self.resident = Some(loaded.number);
         Ok(written)
     }
@@ -220,7 +225,7 @@ impl DeviceLane {
         for (output, pages) in outputs.iter().zip(&mut self.staged.outputs) {
             pages.resize(staging::extent_bytes(&output.shape, &output.strides, output.size))?;
         }
-        let queue = self.queues.first().ok_or_else(|| ScoreError::internal("a lane without a queue"))?;
+        let queue = &self.transfers;
         for (output, bytes) in outputs.iter().zip(&mut self.staged.outputs) {
             if bytes.as_slice().is_empty() {
                 continue;
@@ -299,6 +304,8 @@ impl Drop for DeviceLane {
             for queue in self.queues.drain(..) {
                 drop(ManuallyDrop::into_inner(queue));
             }
+            // SAFETY: as above.
+            unsafe { ManuallyDrop::drop(&mut self.transfers) };
         };
         // A release that fails on a lost device panics in `opencl3`.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(release));

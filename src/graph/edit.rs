@@ -105,6 +105,13 @@ impl Graph {
         names.find(|name| !taken(name)).unwrap_or_default()
     }
 
+    /// Notes that there are operators of that domain.
+    pub(super) fn add_domain(&mut self, domain: &str) {
+        if !self.opsets.iter().any(|(known, _)| known == domain) {
+            self.opsets.push((domain.to_owned(), 1));
+        }
+    }
+
     /// Adds a node of one output behind all others, and returns the output.
     pub fn push_node(&mut self, op: Op, inputs: &[ValueId], output: ValueId, origins: &[usize]) -> ValueId {
         self.nodes.push(Node {

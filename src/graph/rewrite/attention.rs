@@ -48,9 +48,7 @@ pub fn find_attention(graph: &mut Graph) -> Result<usize> {
         graph.push_node(op, &inputs, one.output, &one.origins);
     }
     if count > 0 {
-        if !graph.opsets.iter().any(|(domain, _)| domain == DOMAIN) {
-            graph.opsets.push((DOMAIN.to_owned(), 1));
-        }
+        graph.add_domain(DOMAIN);
         graph.tidy()?;
     }
     Ok(count)

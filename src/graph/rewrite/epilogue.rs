@@ -87,9 +87,7 @@ pub fn fuse_epilogues(graph: &mut Graph) -> Result<usize> {
             node.outputs = vec![Some(found.output)];
             node.origins = found.origins;
         }
-        if !graph.opsets.iter().any(|(domain, _)| domain == DOMAIN) {
-            graph.opsets.push((DOMAIN.to_owned(), 1));
-        }
+        graph.add_domain(DOMAIN);
         count += 1;
     }
     if count > 0 {

@@ -178,8 +178,8 @@ impl ToIntegers<'_> {
         made: ValueId,
         origins: &[usize],
     ) {
-        if !domain.is_empty() && !self.graph.opsets.iter().any(|(d, _)| d == domain) {
-            self.graph.opsets.push((domain.to_owned(), 1));
+        if !domain.is_empty() {
+            self.graph.add_domain(domain);
         }
         let mut origins = origins.to_vec();
         origins.sort_unstable();
