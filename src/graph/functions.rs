@@ -105,7 +105,7 @@ fn fused(name: &str, epilogue: &Epilogue) -> FunctionProto {
     };
     let forwarded =
         |names: &[(&str, AttributeType)]| names.iter().map(|(n, kind)| reference(n, n, *kind)).collect();
-    let mut inputs = ["x", "w", "b"][..epilogue.layer_inputs()].to_vec();
+    let mut inputs = ["x", "w", "b"].into_iter().take(epilogue.layer_inputs()).collect::<Vec<_>>();
     // Each step is named after what it makes; the last one makes y.
     let mut steps = vec![(epilogue.layer, inputs.clone(), "layer", forwarded(&layer))];
     if epilogue.bias {
