@@ -205,7 +205,6 @@ fn rewrites_do_not_change_what_a_model_computes() {
 }
 
 #[path = "../hardware-tests/networks.rs"]
-#[allow(dead_code, reason = "shared with the suites")]
 mod networks;
 
 #[test]
