@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use triscore::cpu::CpuBackend;
-use triscore::graph::{Graph, encode, fold, rewrite};
+use triscore::graph::{Epilogue, Graph, encode, fold, rewrite};
 use triscore::model::ReadLimits;
 use triscore::model::onnx::ModelProto;
 use triscore::{Backend, Call, CompileOptions, DType, Dim, Model, Tensor, Value};
@@ -223,7 +223,7 @@ fn fusions_do_not_change_what_a_model_computes() {
         for (fusion, count) in rewrite::fuse(&mut graph).unwrap() {
             *times.entry(fusion).or_insert(0) += count;
         }
-        for node in graph.nodes().iter().filter_map(|n| rewrite::Epilogue::named(&n.op.name)) {
+        for node in graph.nodes().iter().filter_map(|n| Epilogue::named(&n.op.name)) {
             *times.entry(if node.residual { "residuals" } else { "others" }).or_insert(0) += 1;
         }
         // A device binds shapes before it plans: they are all still known.

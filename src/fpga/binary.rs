@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::sources::{ABI_VERSION, LANES, engine};
-use super::tile::Tile;
+use super::sources::{ABI_VERSION, engine};
+use super::tile::{LANES, Tile};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::scoring::Device;
 

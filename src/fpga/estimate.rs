@@ -16,8 +16,7 @@ use crate::model::Model;
 
 use super::placement;
 use super::plan::{Launch, Plan, plan};
-use super::sources::LANES;
-use super::tile::Tile;
+use super::tile::{LANES, Tile};
 
 pub use boards::{BOARDS, Board, board};
 pub use cycles::Cost;

@@ -5,9 +5,6 @@ use super::tile::Tile;
 /// The version of what host and kernels agree on: descriptors, packing orders, arguments. A binary of another version is refused.
 pub(super) const ABI_VERSION: u32 = 2;
 
-/// Elements of a vector: `LANES` of the kernels.
-pub(super) const LANES: usize = 16;
-
 /// All files as one text: `opencl3` would pass several wrongly, and an FPGA is synthesised from one anyway.
 pub(super) fn engine() -> String {
     [

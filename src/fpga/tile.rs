@@ -2,6 +2,9 @@
 
 use crate::scoring::Device;
 
+/// Elements of a vector: `LANES` of the kernels.
+pub(super) const LANES: usize = 16;
+
 /// The sizes of the engine's array and of its memory on the chip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
@@ -26,7 +29,7 @@ impl Tile {
     /// What suits a device on which the kernels are built when they are needed: the processor that emulates one.
     pub fn for_device(device: &Device) -> Self {
         match super::opencl::vector_lanes(device) {
-            Some(lanes) if lanes < super::sources::LANES => Self { rows: FEW_ROWS, ..Self::default() },
+            Some(lanes) if lanes < LANES => Self { rows: FEW_ROWS, ..Self::default() },
             _ => Self::default(),
         }
     }

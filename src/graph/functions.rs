@@ -8,7 +8,7 @@ use crate::model::onnx::{
     AttributeProto, FunctionProto, NodeProto, OperatorSetIdProto, attribute_proto::AttributeType,
 };
 
-use super::rewrite::Epilogue;
+use super::epilogue::Epilogue;
 
 /// The domain of operators that have no name elsewhere.
 pub const DOMAIN: &str = "triscore";

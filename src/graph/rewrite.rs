@@ -26,7 +26,7 @@ use crate::tensor::Tensor;
 pub use attention::find_attention;
 pub use batch_norm::fold_batch_norm;
 pub use bias::absorb_bias;
-pub use epilogue::{Epilogue, fuse_epilogues};
+pub use epilogue::fuse_epilogues;
 pub use gelu::find_gelu;
 pub use identity::remove_identities;
 pub use integer::{check_parameters, is_function_of_one, moves_integers, to_integers};

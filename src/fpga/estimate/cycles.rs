@@ -5,7 +5,7 @@
 //! (`TICK` in `kernels/opencl`) and holds the two against each other, launch by launch.
 
 use super::super::plan::{Kernel, Launch, Plan};
-use super::super::sources::LANES;
+use super::super::tile::LANES;
 use super::super::tile::Tile;
 use super::layout::Descriptor;
 

@@ -4,7 +4,7 @@ use crate::error::{Result, ScoreError};
 use crate::int8::{QType, WeightParams};
 
 /// Outputs that the kernels compute at a time.
-pub(super) const LANES: usize = 16;
+pub(super) use super::super::tile::LANES;
 
 /// A layer's weights as signed 8-bit numbers and what follows from them.
 #[derive(Debug, Default)]

@@ -8,9 +8,8 @@ use rten_shape_inference::{
 };
 
 use crate::error::ScoreError;
-use crate::graph::rewrite::Epilogue;
 use crate::graph::window::{AutoPad, Window};
-use crate::graph::{Graph, Node, functions};
+use crate::graph::{Epilogue, Graph, Node, functions};
 
 /// Why there are no shapes.
 #[derive(Debug)]
