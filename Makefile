@@ -8,7 +8,7 @@ ORT := third_party/onnxruntime/libonnxruntime.so
 export POCL_CACHE_DIR ?= $(CURDIR)/target/pocl-cache
 export POCL_AFFINITY ?= 1
 
-.PHONY: help setup build demo test test-fpga cuda-emulator lint docs bench bench-engine bench-server bench-scripts fuzz clean
+.PHONY: help setup build demo test test-fpga test-gpu cuda-emulator lint docs bench bench-engine bench-server bench-scripts fuzz clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ test-fpga: setup ## the FPGA engine on Intel's emulator, and under Oclgrind (ins
 	@rm -f target/oclgrind.log
 	OCL_ICD_VENDORS=/usr/lib/oclgrind/liboclgrind-rt-icd.so OCLGRIND_DATA_RACES=1 OCLGRIND_LOCAL_MEM_SIZE=262144 OCLGRIND_LOG=target/oclgrind.log TRISCORE_CASES=12 $(CARGO) test --locked --test fpga -- every_operator --nocapture --test-threads=1
 	@if [ -s target/oclgrind.log ]; then head -n 40 target/oclgrind.log; exit 1; fi
+
+test-gpu: ## the GPU's kernels, compiled for real ones without one (installs NVRTC into .venv)
+	@scripts/setup-python.sh gpu
+	.venv/bin/python scripts/check-cuda-kernels.py
 
 cuda-emulator: ## the emulated CUDA driver, with the kernels in it (wants g++)
 	@scripts/build-cuda-emulator.sh

@@ -5,6 +5,7 @@
 #   scripts/setup-python.sh           # scripts/requirements-models.txt: train and check the models
 #   scripts/setup-python.sh bench     # scripts/requirements-bench.txt: scripts/bench-server.py
 #   scripts/setup-python.sh contract  # scripts/requirements-contract.txt: tests/contract
+#   scripts/setup-python.sh gpu       # scripts/requirements-gpu.txt: scripts/check-cuda-kernels.py
 #
 # All sets fit in one .venv. PYTHON=<interpreter> picks the Python (default: python3; 3.11 or newer).
 # A second run finds the stamp of the first, says nothing and does nothing.
@@ -16,11 +17,11 @@ die() {
 }
 
 case ${1-models} in
-    models|bench|contract) set_name=${1-models} ;;
+    models|bench|contract|gpu) set_name=${1-models} ;;
     -h|--help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) die "unknown argument '$1': use 'models' (the default), 'bench' or 'contract'" ;;
+    *) die "unknown argument '$1': use 'models' (the default), 'bench', 'contract' or 'gpu'" ;;
 esac
-[ $# -le 1 ] || die "one argument at most: 'models', 'bench' or 'contract'"
+[ $# -le 1 ] || die "one argument at most: 'models', 'bench', 'contract' or 'gpu'"
 
 scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 venv=$(dirname -- "$scripts")/.venv

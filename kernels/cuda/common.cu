@@ -6,6 +6,10 @@
 #define WARP 32
 #define EVERY_LANE 0xffffffffu
 
+#ifndef INFINITY // NVRTC has no math.h
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
 // The sum, and the largest, over a warp; every lane gets it.
 __device__ __forceinline__ float warp_sum(float value)
 {
