@@ -22,10 +22,9 @@ struct Found {
 
 /// Takes into each linear layer what is done to its result.
 pub fn fuse_epilogues(graph: &mut Graph) -> Result<usize> {
-    let mut count = 0;
+    let (mut count, mut uses) = (0, graph.uses());
     // One after the other: the last addition of a chain may belong to either of two layers, and has one of them.
     for layer in 0..graph.nodes.len() {
-        let uses = graph.uses();
         let Some(found) = behind(graph, &uses, layer) else { continue };
         for node in &mut graph.nodes {
             node.outputs.iter_mut().filter(|o| **o == Some(found.output)).for_each(|o| *o = None);
@@ -39,7 +38,7 @@ pub fn fuse_epilogues(graph: &mut Graph) -> Result<usize> {
             node.origins = found.origins;
         }
         graph.add_domain(DOMAIN);
-        count += 1;
+        (count, uses) = (count + 1, graph.uses());
     }
     if count > 0 {
         graph.tidy()?;
