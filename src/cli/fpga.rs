@@ -83,7 +83,8 @@ pub(super) fn run(command: &Command, out: &Output) -> Result<()> {
             told("built", output, &manifest, None, out)
         }
         Command::Manifest { binary, at, size } => {
-            let manifest = FpgaBackend::new().describe(&at.device()?, size.tile(None), binary)?;
+            let device = at.device()?;
+            let manifest = FpgaBackend::new().describe(&device, size.tile(Some(&device)), binary)?;
             told("described", binary, &manifest, None, out)
         }
         Command::Check { binary, at, in_this_process: true } => {

@@ -26,10 +26,10 @@ impl Default for Tile {
 const FEW_ROWS: usize = 6;
 
 impl Tile {
-    /// What suits a device on which the kernels are built when they are needed: the processor that emulates one.
+    /// What suits a device: the registers of the processor that emulates one; for a board, what its binary is built with where nothing is said.
     pub fn for_device(device: &Device) -> Self {
         match super::opencl::vector_lanes(device) {
-            Some(lanes) if lanes < LANES => Self { rows: FEW_ROWS, ..Self::default() },
+            Some(lanes) if device.emulated && lanes < LANES => Self { rows: FEW_ROWS, ..Self::default() },
             _ => Self::default(),
         }
     }

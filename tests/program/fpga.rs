@@ -142,6 +142,9 @@ fn what_leaves_a_doubt_is_tried_by_another_process() {
         bytes.iter().enumerate().map(|(i, b)| if i > 64 { b ^ (i as u8) } else { *b }).collect::<Vec<_>>();
     fs::write(&garbage, half).unwrap();
     home.ok(&["fpga", "manifest", garbage.to_str().unwrap()]);
+    // Where no size is said, a binary is described as it is built.
+    let rows = |binary: &Path| json_file(triscore::fpga::manifest_path(binary))["rows"].clone();
+    assert_eq!(rows(&garbage), rows(&good));
     rewrite(&garbage, |m| m["driver"] = "0.9".into());
     score(&home, &model, Some(&garbage))
         .failed(69, &["made with driver '0.9'", "a process that tried to load it failed"]);
