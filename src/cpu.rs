@@ -144,7 +144,8 @@ fn place_operator(operator: &str, functions: &[FunctionProto]) -> Site {
         "ai.onnx.preview.training",
     ];
     let domain = operator.rsplit_once('.').map_or("ai.onnx", |(domain, _)| domain);
-    let is_defined = |f: &FunctionProto| operator == format!("{}.{}", f.domain(), f.name());
+    let within = |domain: &str| operator.strip_prefix(domain)?.strip_prefix('.');
+    let is_defined = |f: &FunctionProto| within(f.domain()) == Some(f.name());
     if SERVED.contains(&domain) || functions.iter().any(is_defined) {
         return Site::Device;
     }

@@ -11,7 +11,7 @@ use crate::int8::{QParams, QType};
 use crate::tensor::{AlignedBytes, Tensor};
 
 pub(super) use pages::Pages;
-use runs::{Runs, moved};
+use runs::Runs;
 
 /// Bytes from the first element to behind the last one.
 pub(super) fn extent_bytes(shape: &[usize], strides: &[isize], size: usize) -> usize {
@@ -35,19 +35,19 @@ pub(super) fn stage(port: &InputPort, tensor: &Tensor, to: &mut Pages) -> Result
         )));
     }
     to.resize(extent_bytes(&port.shape, &port.strides, port.size))?;
-    let layout = (port.shape.as_slice(), port.strides.as_slice(), port.size);
+    let runs = Runs::of(&port.shape, &port.strides);
     let Staging::Quantize(params) = &port.staging else {
-        moved(true, layout, tensor.as_bytes(), to.as_mut_slice());
+        runs.scatter(port.size, tensor.as_bytes(), to.as_mut_slice());
         return Ok(());
     };
     let values = tensor.as_slice::<f32>()?;
-    if Runs::of(&port.shape, &port.strides).is_one(port.size) {
+    if runs.is_one(port.size) {
         quantize(values, params, to.as_mut_slice());
         return Ok(());
     }
     let mut integers = AlignedBytes::zeroed(values.len() * port.size)?;
     quantize(values, params, integers.as_mut_slice());
-    moved(true, layout, integers.as_slice(), to.as_mut_slice());
+    runs.scatter(port.size, integers.as_slice(), to.as_mut_slice());
     Ok(())
 }
 
@@ -56,9 +56,10 @@ pub(super) fn stage(port: &InputPort, tensor: &Tensor, to: &mut Pages) -> Result
 /// # Errors
 /// `OutOfMemory`.
 pub(super) fn unstage(port: &OutputPort, bytes: &[u8]) -> Result<Tensor> {
+    debug_assert!(bytes.len() >= extent_bytes(&port.shape, &port.strides, port.size));
     let count = port.shape.iter().product::<usize>();
     let mut elements = AlignedBytes::zeroed(count * port.size)?;
-    moved(false, (&port.shape, &port.strides, port.size), bytes, elements.as_mut_slice());
+    Runs::of(&port.shape, &port.strides).gather(port.size, bytes, elements.as_mut_slice());
     if port.staging == Staging::Copy {
         return Tensor::new(port.dtype, &port.shape, elements);
     }

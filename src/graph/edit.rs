@@ -105,6 +105,12 @@ impl Graph {
         names.find(|name| !taken(name)).unwrap_or_default()
     }
 
+    /// Nobody makes the value any more: another node is going to, or it is a constant from now on.
+    pub(super) fn drop_maker(&mut self, value: ValueId) {
+        let made = self.nodes.iter_mut().flat_map(|n| &mut n.outputs);
+        made.filter(|id| **id == Some(value)).for_each(|id| *id = None);
+    }
+
     /// Notes that there are operators of that domain.
     pub(super) fn add_domain(&mut self, domain: &str) {
         if !self.opsets.iter().any(|(known, _)| known == domain) {

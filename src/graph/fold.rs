@@ -63,11 +63,7 @@ fn write_down_shapes(graph: &mut Graph) -> Result<()> {
 
 /// The value is a constant from now on; the node that made it makes something that nobody reads.
 fn make_constant(graph: &mut Graph, id: ValueId, tensor: Tensor) {
-    for node in &mut graph.nodes {
-        for output in node.outputs.iter_mut().filter(|o| **o == Some(id)) {
-            *output = None;
-        }
-    }
+    graph.drop_maker(id);
     if let Some(value) = graph.value_mut(id) {
         *value = Value::constant(std::mem::take(&mut value.name), tensor);
     }

@@ -5,8 +5,7 @@
 //! (`TICK` in `kernels/opencl`) and holds the two against each other, launch by launch.
 
 use super::super::plan::{Kernel, Launch, Plan};
-use super::super::tile::LANES;
-use super::super::tile::Tile;
+use super::super::tile::{LANES, Tile};
 use super::layout::Descriptor;
 
 const LANES_U64: u64 = LANES as u64;

@@ -204,9 +204,7 @@ impl Planner<'_> {
             None => Err(missing()),
         }
     }
-}
 
-impl Planner<'_> {
     /// The view, or a copy of one that goes backwards: the host reads from the first byte on.
     fn forward(&mut self, node: &Node, view: View) -> Result<View> {
         match view.strides.iter().any(|s| *s < 0) {

@@ -1,7 +1,5 @@
 //! Where the elements of a tensor with strides lie, in as few and as long runs as there are.
 
-use super::extent_bytes;
-
 /// The axes of a tensor, those that follow each other without a gap taken as one.
 pub(super) struct Runs {
     outer: Vec<(usize, usize)>,
@@ -44,7 +42,26 @@ impl Runs {
     }
 
     /// Puts elements of so many bytes, which come one after the other, where they belong.
-    pub(super) fn scatter<const SIZE: usize>(&self, from: &[u8], to: &mut [u8]) {
+    pub(super) fn scatter(&self, size: usize, from: &[u8], to: &mut [u8]) {
+        match size {
+            1 => self.scatter_each::<1>(from, to),
+            2 => self.scatter_each::<2>(from, to),
+            4 => self.scatter_each::<4>(from, to),
+            _ => self.scatter_each::<8>(from, to),
+        }
+    }
+
+    /// Takes elements of so many bytes from where they lie, one after the other.
+    pub(super) fn gather(&self, size: usize, from: &[u8], to: &mut [u8]) {
+        match size {
+            1 => self.gather_each::<1>(from, to),
+            2 => self.gather_each::<2>(from, to),
+            4 => self.gather_each::<4>(from, to),
+            _ => self.gather_each::<8>(from, to),
+        }
+    }
+
+    fn scatter_each<const SIZE: usize>(&self, from: &[u8], to: &mut [u8]) {
         self.each(|number, place| {
             let from = from.get(number * SIZE..(number + self.length) * SIZE).unwrap_or_default();
             let to = to.get_mut(place..).unwrap_or_default();
@@ -61,8 +78,7 @@ impl Runs {
         });
     }
 
-    /// Takes elements of so many bytes from where they lie, one after the other.
-    pub(super) fn gather<const SIZE: usize>(&self, from: &[u8], to: &mut [u8]) {
+    fn gather_each<const SIZE: usize>(&self, from: &[u8], to: &mut [u8]) {
         self.each(|number, place| {
             let to = to.get_mut(number * SIZE..(number + self.length) * SIZE).unwrap_or_default();
             let from = from.get(place..).unwrap_or_default();
@@ -85,27 +101,6 @@ impl Runs {
     /// Whether the elements lie one after the other already.
     pub(super) fn is_one(&self, size: usize) -> bool {
         self.outer.is_empty() && (self.length <= 1 || self.stride == size)
-    }
-}
-
-/// [`Runs::scatter`] or [`Runs::gather`], for elements of that size.
-pub(super) fn moved(
-    is_scatter: bool,
-    (shape, strides, size): (&[usize], &[isize], usize),
-    from: &[u8],
-    to: &mut [u8],
-) {
-    let runs = Runs::of(shape, strides);
-    debug_assert!(if is_scatter { to.len() } else { from.len() } >= extent_bytes(shape, strides, size));
-    match (is_scatter, size) {
-        (true, 1) => runs.scatter::<1>(from, to),
-        (true, 2) => runs.scatter::<2>(from, to),
-        (true, 4) => runs.scatter::<4>(from, to),
-        (true, _) => runs.scatter::<8>(from, to),
-        (false, 1) => runs.gather::<1>(from, to),
-        (false, 2) => runs.gather::<2>(from, to),
-        (false, 4) => runs.gather::<4>(from, to),
-        (false, _) => runs.gather::<8>(from, to),
     }
 }
 
@@ -140,15 +135,16 @@ mod tests {
             let count = shape.iter().product::<usize>();
             let elements = (0..2 * count as u8).collect::<Vec<_>>();
             let (mut there, mut back) = (vec![0xff; bytes], vec![0; 2 * count]);
-            moved(true, (shape, strides, 2), &elements, &mut there);
-            moved(false, (shape, strides, 2), &there, &mut back);
+            let runs = Runs::of(shape, strides);
+            runs.scatter(2, &elements, &mut there);
+            runs.gather(2, &there, &mut back);
             assert_eq!(back, elements, "{shape:?}");
         }
         let mut there = [0xff; 9];
-        moved(true, (&[2, 2], &[1, 4], 1), &[1, 2, 3, 4], &mut there);
+        Runs::of(&[2, 2], &[1, 4]).scatter(1, &[1, 2, 3, 4], &mut there);
         assert_eq!(there, [1, 3, 255, 255, 2, 4, 255, 255, 255]);
         let mut all = [0; 4];
-        moved(false, (&[2, 2], &[0, 1], 1), &[5, 6], &mut all);
+        Runs::of(&[2, 2], &[0, 1]).gather(1, &[5, 6], &mut all);
         assert_eq!(all, [5, 6, 5, 6]);
     }
 }

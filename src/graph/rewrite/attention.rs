@@ -28,9 +28,7 @@ pub fn find_attention(graph: &mut Graph) -> Result<usize> {
     let found = graph.nodes.iter().filter_map(|node| around(graph, &uses, node)).collect::<Vec<_>>();
     let count = found.len();
     for one in found {
-        for node in &mut graph.nodes {
-            node.outputs.iter_mut().filter(|o| **o == Some(one.output)).for_each(|o| *o = None);
-        }
+        graph.drop_maker(one.output);
         let k = match one.k {
             (k, None) => k,
             (k, Some(order)) => {

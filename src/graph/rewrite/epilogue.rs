@@ -26,9 +26,7 @@ pub fn fuse_epilogues(graph: &mut Graph) -> Result<usize> {
     // One after the other: the last addition of a chain may belong to either of two layers, and has one of them.
     for layer in 0..graph.nodes.len() {
         let Some(found) = behind(graph, &uses, layer) else { continue };
-        for node in &mut graph.nodes {
-            node.outputs.iter_mut().filter(|o| **o == Some(found.output)).for_each(|o| *o = None);
-        }
+        graph.drop_maker(found.output);
         if let Some(node) = graph.node_mut(found.layer) {
             node.op =
                 Op { domain: DOMAIN.to_owned(), name: found.epilogue.name(), attributes: found.attributes };

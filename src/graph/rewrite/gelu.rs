@@ -18,9 +18,7 @@ pub fn find_gelu(graph: &mut Graph) -> Result<usize> {
     }
     let count = found.len();
     for (x, output, origins) in found {
-        for node in &mut graph.nodes {
-            node.outputs.iter_mut().filter(|o| **o == Some(output)).for_each(|o| *o = None);
-        }
+        graph.drop_maker(output);
         graph.push_node(Op::onnx("Gelu", Attributes::new()), &[x], output, &origins);
     }
     Ok(count)

@@ -24,9 +24,7 @@ pub fn find_layer_norm(graph: &mut Graph) -> Result<usize> {
     let found = graph.nodes.iter().filter_map(|node| before(graph, &uses, node)).collect::<Vec<_>>();
     let count = found.len();
     for one in found {
-        for node in &mut graph.nodes {
-            node.outputs.iter_mut().filter(|o| **o == Some(one.output)).for_each(|o| *o = None);
-        }
+        graph.drop_maker(one.output);
         let attributes = Attributes::new().with_int("axis", -1).with_float("epsilon", one.epsilon);
         let op = Op::onnx("LayerNormalization", attributes);
         graph.push_node(op, &[one.x, one.scale, one.bias], one.output, &one.origins);

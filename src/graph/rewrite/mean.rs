@@ -25,9 +25,7 @@ pub fn pool_means(graph: &mut Graph) -> Result<usize> {
     let found = graph.nodes.iter().filter_map(|n| mean(graph, n)).collect::<Vec<_>>();
     let count = found.len();
     for one in found {
-        for node in &mut graph.nodes {
-            node.outputs.iter_mut().filter(|o| **o == Some(one.output)).for_each(|o| *o = None);
-        }
+        graph.drop_maker(one.output);
         push(graph, &one)?;
     }
     Ok(count)
