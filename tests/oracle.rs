@@ -95,9 +95,11 @@ fn every_operator_equals_onnx_runtime_to_the_bit() {
 #[test]
 fn sixteen_bits_are_within_a_few_steps_of_floats() {
     const STEPS: u16 = 3;
+    // So few of an operator's cases may be further apart, within the error of their sums.
+    const FURTHER: usize = 2;
     let mut failures = Vec::new();
     for operator in cases::OPERATORS {
-        let (mut elements, mut farthest) = (0, 0);
+        let (mut elements, mut farthest, mut further) = (0, 0, 0);
         for seed in 0..100 {
             let case = cases::case(operator, QType::U16, seed);
             let (got, is_integer) =
@@ -109,12 +111,15 @@ fn sixteen_bits_are_within_a_few_steps_of_floats() {
             elements += got.len();
             farthest = farthest.max(apart);
             let allowed = f32::from(STEPS) + case.float_error_steps;
+            further += usize::from(apart > STEPS);
             if f32::from(apart) > allowed || !is_integer {
                 let what = format!("{apart} steps apart of {allowed}, on integers: {is_integer}");
                 failures.push(format!("{}: {what}", case.what));
             }
         }
-        println!("{operator}: 100 cases, {elements} elements, {farthest} steps apart at most");
+        println!(
+            "{operator}: 100 cases, {elements} elements, {farthest} steps apart at most, {further} more than {STEPS}"
+        );
     }
     assert!(failures.is_empty(), "{} of the cases:\n{}", failures.len(), failures.join("\n"));
 }

@@ -108,8 +108,9 @@ impl Making<'_> {
     /// About how large sums of so many products become.
     fn sums(&mut self, x: &QParams, w: &[f32], depth: usize) -> f32 {
         let largest = w.iter().fold(0f32, |most, w| most.max(*w));
-        let term = x.scale() * self.activation.count() as f32 * 255.0 * largest;
-        self.float_error += term * depth as f32 * f32::EPSILON;
+        let term = x.scale() * self.activation.count() as f32 * 128.0 * largest;
+        // Roundings go either way: of so many, about the root of their number is left.
+        self.float_error += term * (depth as f32).sqrt() * f32::EPSILON;
         x.scale() * w[0] * 5000.0 * (depth as f32).sqrt()
     }
 
