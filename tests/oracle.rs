@@ -120,6 +120,9 @@ fn sixteen_bits_are_within_a_few_steps_of_floats() {
         println!(
             "{operator}: 100 cases, {elements} elements, {farthest} steps apart at most, {further} more than {STEPS}"
         );
+        if further > FURTHER {
+            failures.push(format!("{operator}: {further} cases are more than {STEPS} steps apart"));
+        }
     }
     assert!(failures.is_empty(), "{} of the cases:\n{}", failures.len(), failures.join("\n"));
 }
