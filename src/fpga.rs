@@ -20,15 +20,11 @@ pub mod estimate;
 mod lane;
 mod loaded;
 mod opencl;
-mod parts;
-mod placement;
 mod plan;
 mod running;
-mod scorer;
 mod sources;
 mod staging;
 mod tile;
-mod view;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,12 +35,18 @@ pub use running::HANG_VARIABLE;
 pub use tile::Tile;
 
 use crate::error::{Result, ScoreError};
+use crate::graph::{Graph, rewrite};
 use crate::guard::Guard;
 use crate::model::Model;
-use crate::scoring::{Backend, BackendKind, CompileOptions, Device, NodePlacement, Placement, Scorer, Site};
+use crate::offload::{self, OffloadScorer, Placed};
+use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Scorer};
 
 /// The environment variable that names the OpenCL loader.
 pub const LIBRARY_VARIABLE: &str = "TRISCORE_LIBOPENCL";
+
+/// What to do about a model that does not run here.
+const ADVICE: &str =
+    "quantise the model (triscore quantize), or deploy it without containerResourceRequirements.fpga";
 
 static GUARD: Guard = Guard::new("OpenCL", Duration::from_secs(30));
 
@@ -171,7 +173,7 @@ impl Backend for FpgaBackend {
     /// The host's nodes are those that the engine does not take; it runs them only where it is allowed to
     /// ([`CompileOptions::host`]), and else the model is refused.
     fn place(&self, model: &Model, _: &Device) -> Result<Placement> {
-        Ok(placement::of(model)?.placement)
+        Ok(placed(model)?.placement)
     }
 
     fn compile(
@@ -186,11 +188,14 @@ impl Backend for FpgaBackend {
                 path.display()
             )));
         }
-        let placed = placement::of(model)?;
-        refuse(&placed, options.host.is_some())?;
+        let placed = placed(model)?;
+        offload::require_device(&placed, options.host.is_some(), "an FPGA", ADVICE)?;
         let (signature, devices, options) = (model.signature().clone(), devices.to_vec(), options.clone());
         let setup = self.setup();
-        let load = move || scorer::FpgaScorer::load(&placed, signature, devices, &options, &setup);
+        let load = move || {
+            let machine = |device: &Device| lane::EngineMachine::on(device, &setup);
+            OffloadScorer::load(&placed, signature, devices, &options, machine)
+        };
         Ok(Arc::new(COMPILE.call(load)?))
     }
 }
@@ -205,34 +210,16 @@ fn must_be_possible(tile: Tile) -> Result<()> {
     if tile.is_possible() { Ok(()) } else { Err(ScoreError::bad_config(what())) }
 }
 
-/// Why a model does not run here: nothing of it is for the engine, or not all of it and nobody else may run the rest.
-fn refuse(placed: &placement::Placed, has_host: bool) -> Result<()> {
-    let reason = |node: &NodePlacement| match &node.site {
-        Site::Host { reason } => reason.clone(),
-        _ => String::new(),
-    };
-    let is_cause = |node: &&NodePlacement| reason(node) != placement::NOTHING_THERE;
-    let on_host = || placed.placement.on_host();
-    let Some(node) = on_host().find(is_cause).or_else(|| on_host().next()) else { return Ok(()) };
-    let on_device = placed.placement.on_device();
-    if has_host && placed.parts.iter().any(|p| p.on_device) {
-        return Ok(());
-    }
-    let reason = reason(node);
-    let (all, what) =
-        (placed.placement.nodes().len(), format!("{} '{}': {reason}", node.operator, node.node));
-    Err(ScoreError::unsupported(match on_device {
-        0 => format!(
-            "none of its {all} nodes runs on an FPGA: {what}: quantise the model (triscore quantize), or deploy it without \
-             containerResourceRequirements.fpga"
-        ),
-        _ => format!(
-            "{} of its {all} nodes do not run on an FPGA: {what}: quantise the model (triscore quantize), let the CPU run them \
-             (\"triscore\": {{\"policy\": \"prefer\", \"fallback\": [\"cpu\"]}}), or deploy it without \
-             containerResourceRequirements.fpga",
-            all - on_device
-        ),
-    }))
+/// The graph in the form that the engine's planner wants, and where its nodes run.
+fn placed(model: &Model) -> Result<Placed> {
+    let mut graph = Graph::of(model)?;
+    rewrite::simplify(&mut graph)?;
+    rewrite::to_integers(&mut graph)?;
+    rewrite::free_zero_points(&mut graph)?;
+    graph.tidy()?;
+    rewrite::remove_identities(&mut graph)?;
+    graph.tidy()?;
+    offload::place(model, graph, &plan::EnginePlanner)
 }
 
 #[cfg(test)]

@@ -66,10 +66,14 @@ mod guard;
 #[cfg(any(feature = "cuda", feature = "opencl"))]
 pub mod int8;
 #[cfg(any(feature = "cuda", feature = "opencl"))]
+mod layout;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
 mod library;
 #[cfg(any(feature = "cpu", feature = "deploy"))]
 pub mod machine;
 pub mod model;
+#[cfg(any(feature = "cuda", feature = "opencl"))]
+mod offload;
 #[cfg(any(feature = "cuda", feature = "opencl"))]
 pub mod quantize;
 #[cfg(feature = "server")]

@@ -13,8 +13,8 @@ pub mod plot;
 use crate::error::{Result, ScoreError};
 use crate::graph::Graph;
 use crate::model::Model;
+use crate::offload;
 
-use super::placement;
 use super::plan::{Launch, Plan, plan};
 use super::tile::{LANES, Tile};
 
@@ -118,8 +118,8 @@ pub struct Estimate {
 /// # Errors
 /// `Unsupported` where nothing of the model is for the engine; what planning says.
 pub fn estimate(model: &Model, board: &Board, rows: usize) -> Result<Estimate> {
-    let placed = placement::of(model)?;
-    super::refuse(&placed, true)?;
+    let placed = super::placed(model)?;
+    offload::require_device(&placed, true, "an FPGA", super::ADVICE)?;
     let parts = placed.bound_parts(rows)?;
     let mut candidates = Vec::new();
     for array in ROWS {

@@ -13,17 +13,71 @@ use opencl3::kernel::Kernel as ClKernel;
 use opencl3::memory::ClMem;
 use opencl3::types::{CL_BLOCKING, CL_NON_BLOCKING, cl_event};
 
-use super::engine::{Engine, Memory, failed};
-use super::loaded::Loaded;
+use super::engine::{Engine, Memory, Setup, failed};
+use super::loaded::{Loaded, Plans};
 use super::plan::{Kernel, Launch, Plan};
 use super::running::Running;
 use super::staging::{self, Pages};
 use crate::error::{Result, ScoreError};
-use crate::scoring::{Call, Timing};
-use crate::tensor::Tensor;
+use crate::graph::Graph;
+use crate::offload::{Machine, PartLane};
+use crate::scoring::{self, Call, Device, Scored, Timing};
+use crate::tensor::{Tensor, Value};
 
 /// What stands where nobody may write: no two bytes that are beside each other are equal.
 static GUARD: LazyLock<[u8; 128]> = LazyLock::new(|| std::array::from_fn(|at| 0xa5 ^ at as u8));
+
+/// The engine of a device, as what parts of a graph are made ready on.
+pub(super) struct EngineMachine {
+    engine: Arc<Engine>,
+    guarded: bool,
+}
+
+impl EngineMachine {
+    /// The engine on that device.
+    pub(super) fn on(device: &Device, setup: &Setup) -> Result<Self> {
+        Ok(Self { engine: Engine::on(device, setup)?, guarded: setup.guarded })
+    }
+}
+
+impl Machine for EngineMachine {
+    type Part = Plans;
+    type Lane = DeviceLane;
+
+    fn part(self: &Arc<Self>, graph: Graph) -> Result<Plans> {
+        Ok(Plans::new(graph, self.engine.clone(), self.guarded))
+    }
+
+    fn lane(self: &Arc<Self>) -> Result<DeviceLane> {
+        DeviceLane::new(self.engine.clone())
+    }
+
+    fn most_bytes(&self) -> usize {
+        self.engine.most_bytes
+    }
+}
+
+impl PartLane for DeviceLane {
+    type Part = Plans;
+
+    fn run(&mut self, plans: &Plans, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+        let loaded = plans.of(inputs)?;
+        let ran = self.run_loaded(&loaded, inputs, call)?;
+        let launch = |(launch, time): (&Launch, Duration)| scoring::Launch {
+            kernel: launch.kernel.name(),
+            nodes: launch.origins.clone(),
+            time,
+        };
+        let launches = loaded.plan.launches.iter().zip(ran.launches).map(launch).collect();
+        let outputs = ran.outputs.into_iter().map(Value::Tensor).collect();
+        Ok(Scored { outputs, timing: ran.timing, launches })
+    }
+
+    /// How large the arena has become.
+    fn arena_bytes(&self) -> usize {
+        self.arena.bytes
+    }
+}
 
 /// One arena and its queues.
 pub(super) struct DeviceLane {
@@ -54,10 +108,10 @@ struct Staged {
 }
 
 /// What a run gives: outputs, where the time went, and how long each launch took, if that was asked for.
-pub(super) struct Ran {
-    pub(super) outputs: Vec<Tensor>,
-    pub(super) timing: Timing,
-    pub(super) launches: Vec<Duration>,
+struct Ran {
+    outputs: Vec<Tensor>,
+    timing: Timing,
+    launches: Vec<Duration>,
 }
 
 // SAFETY: OpenCL objects may be used from any thread, one at a time; kernels, whose arguments are state, are this lane's own, and `&mut self`
@@ -66,7 +120,7 @@ unsafe impl Send for DeviceLane {}
 
 impl DeviceLane {
     /// A lane whose arena grows to what its first call needs.
-    pub(super) fn new(engine: Arc<Engine>) -> Result<Self> {
+    fn new(engine: Arc<Engine>) -> Result<Self> {
         let arena = ManuallyDrop::new(engine.memory(0, false)?);
         let transfers = engine.queue()?;
         let queues = (0..engine.units).map(|_| engine.queue()).collect::<Result<Vec<_>>>()?;
@@ -76,13 +130,8 @@ impl DeviceLane {
         Ok(Self { engine, arena, transfers, queues, kernels, resident: None, staged, running })
     }
 
-    /// How large the arena has become.
-    pub(super) fn arena_bytes(&self) -> usize {
-        self.arena.bytes
-    }
-
     /// Scores on a loaded plan.
-    pub(super) fn run(&mut self, loaded: &Arc<Loaded>, inputs: &[Tensor], call: &Call) -> Result<Ran> {
+    fn run_loaded(&mut self, loaded: &Arc<Loaded>, inputs: &[Tensor], call: &Call) -> Result<Ran> {
         // An earlier call may have left something running, which still uses the memory.
         self.running.wait(call)?;
         self.running.clear();

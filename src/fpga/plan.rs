@@ -25,7 +25,9 @@ use crate::int8::{Ints, QParams, QType, WeightParams};
 use crate::tensor::{DType, Tensor};
 
 use super::tile::Tile;
-use super::view::{Storage, View};
+use crate::layout::view::{Storage, View};
+use crate::offload::{self, Refusal, shown};
+use crate::scoring::BackendKind;
 pub(super) use ports::{InputPort, OutputPort, Staging};
 use residual::Residuals;
 pub(super) use words::Kernel;
@@ -81,18 +83,25 @@ pub(super) fn plan(graph: &Graph, tile: Tile, guarded: bool) -> Result<Plan> {
     planner.finish()
 }
 
-/// A node that the engine does not take.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    /// Its place in the graph.
-    pub(super) place: usize,
-    pub(super) error: ScoreError,
-    /// Only because of what stands around it: at the edge of a part, it would be taken.
-    pub(super) is_misplaced: bool,
+/// What the engine takes, whatever its size.
+pub(super) struct EnginePlanner;
+
+impl offload::Planner for EnginePlanner {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Fpga
+    }
+
+    fn refusals(&self, graph: &Graph) -> Result<Vec<Refusal>> {
+        refusals(graph)
+    }
+
+    fn is_nothing(&self, graph: &Graph) -> Result<bool> {
+        Ok(plan(graph, Tile::default(), false)?.launches.is_empty())
+    }
 }
 
 /// What the engine does not take of a graph; `Err` where something is wrong with what goes in or comes out.
-pub(super) fn refusals(graph: &Graph) -> Result<Vec<Refusal>> {
+fn refusals(graph: &Graph) -> Result<Vec<Refusal>> {
     let mut planner = Planner::new(graph);
     let mut refused = Vec::new();
     planner.inputs()?;
@@ -116,14 +125,6 @@ pub(super) fn refusals(graph: &Graph) -> Result<Vec<Refusal>> {
         planner.outputs()?;
     }
     Ok(refused)
-}
-
-/// A node as messages name it.
-pub(super) fn shown(graph: &Graph, node: &Node) -> String {
-    match (node.name.as_str(), node.first_output()) {
-        ("", Some(made)) => format!("{} that makes '{}'", node.op, graph.value(made).name),
-        (name, _) => format!("{} '{name}'", node.op),
-    }
 }
 
 struct Planner<'g> {

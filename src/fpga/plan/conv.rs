@@ -1,6 +1,5 @@
 //! Convolutions: on the matrix engine, and channel by channel.
 
-use super::super::view::View;
 use super::Planner;
 use super::matrix::{Job, size_of_sums};
 use super::pack::{LANES, Packed, Weights, lanes_of, pack};
@@ -9,6 +8,7 @@ use super::words::{Descriptor, Kernel, bounds, lack, plane_lack, planes, type_co
 use crate::error::{Result, ScoreError};
 use crate::graph::{AutoPad, Node, Window};
 use crate::int8::{Ints, QParams, QType, Rescale};
+use crate::layout::view::View;
 
 impl Planner<'_> {
     pub(super) fn conv(&mut self, node: &Node) -> Result<()> {

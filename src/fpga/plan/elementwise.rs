@@ -1,11 +1,11 @@
 //! Sums and products, tables, clamps.
 
-use super::super::view::{Loops, View};
 use super::Planner;
 use super::words::{Descriptor, Kernel, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::int8::{Ints, QParams, QType};
+use crate::layout::view::{Loops, View};
 
 /// Axes of the elementwise kernel.
 const AXES: usize = 4;

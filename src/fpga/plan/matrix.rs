@@ -1,12 +1,12 @@
 //! Jobs of the matrix kernel: what convolutions and products have in common.
 
-use super::super::view::View;
 use super::Planner;
 use super::pack::{LANES, Packed};
 use super::residual::{self, Residual};
 use super::words::{Descriptor, Kernel, SUMS_I32, SUMS_I64, bounds, planes, type_code};
 use crate::graph::Node;
 use crate::int8::{QParams, QType};
+use crate::layout::view::View;
 
 /// So many shares of a launch keep all compute units busy to its end: with few, some units wait for the one that has one more.
 const BUSY: usize = 16;

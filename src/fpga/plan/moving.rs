@@ -1,12 +1,12 @@
 //! Operators that only move elements: views where strides can say it, copies where they cannot.
 
-use super::super::view::{Loops, View};
 use super::Planner;
 use super::elementwise::{by_bits, too_many};
 use super::words::{Descriptor, Kernel};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::int8::requantize_table;
+use crate::layout::view::{Loops, View};
 use crate::tensor::{DType, Tensor};
 
 /// Axes of the move kernel.

@@ -3,11 +3,11 @@
 //! A model's first operator quantises floats and its last one dequantises. The host copies those tensors anyway, into the memory that is
 //! transferred; doing it there makes a transfer a quarter of its size, and puts elements into the order that the first kernel wants.
 
-use super::super::view::{Storage, View};
 use super::Planner;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Node, ValueId};
 use crate::int8::{QParams, QType};
+use crate::layout::view::{Storage, View};
 use crate::tensor::DType;
 
 /// What staging does to each element.

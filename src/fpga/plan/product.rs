@@ -1,6 +1,5 @@
 //! Matrix products: of a constant matrix, and of two tensors that are made on the way.
 
-use super::super::view::View;
 use super::Planner;
 use super::matrix::{Job, Operand, size_of_sums};
 use super::pack::{LANES, Weights, lanes_of, pack};
@@ -8,6 +7,7 @@ use super::words::{Descriptor, Kernel, plane_lack, planes, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::int8::{Ints, QParams, QType, Rescale, WeightParams};
+use crate::layout::view::View;
 
 impl Planner<'_> {
     pub(super) fn matmul(&mut self, node: &Node) -> Result<()> {

@@ -6,13 +6,13 @@
 
 use std::collections::HashSet;
 
-use super::super::view::View;
 use super::Planner;
 use super::elementwise::sum_factors;
 use super::words::{Descriptor, type_code};
 use crate::error::Result;
 use crate::graph::{Node, Uses, ValueId};
 use crate::int8::QParams;
+use crate::layout::view::View;
 
 /// What is added to what a job makes.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! Softmax and layer normalisation: over rows.
 
-use super::super::view::View;
 use super::Planner;
 use super::words::{Descriptor, Kernel, bounds, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::int8::{LayerNorm, QParams, SoftmaxTable};
+use crate::layout::view::View;
 
 impl Planner<'_> {
     pub(super) fn softmax(&mut self, node: &Node) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Descriptors and constants as the kernels read them. The order of words is each kernel's own: the enumeration at its head.
 
-use super::super::view::{Storage, View};
 use crate::error::{Result, ScoreError};
 use crate::int8::{QParams, QType};
+use crate::layout::view::{Storage, View};
 
 /// The engine's kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! What of a model runs on the engine, node by node, and in which parts: whatever can be planned.
+//! What of a model runs on a device, node by node, and in which parts: whatever can be planned.
 //!
 //! There is no second list of operators that could drift from what the planner does: a node is on the device when the planner takes it.
 //! What it does not take goes to the host, by whole parts of the graph; each part is then planned again by itself, since a part that begins or
@@ -7,44 +7,36 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Result, ScoreError};
-use crate::graph::{Graph, Node, Part, Side, ValueId, fold, rewrite};
+use crate::graph::{Graph, Node, Part, Side, ValueId, fold};
 use crate::model::Model;
-use crate::scoring::{BackendKind, NodePlacement, Placement, Sample, Site, sample};
+use crate::scoring::{NodePlacement, Placement, Sample, Site, sample};
 use crate::tensor::Tensor;
 
-use super::plan::{plan, refusals, shown};
-use super::tile::Tile;
+use super::{Planner, shown};
 
-/// A model as the engine and its host take it.
+/// A model as a device and its host take it.
 #[derive(Debug)]
-pub(super) struct Placed {
-    /// Operators on integers where there are, the free dimensions free.
-    pub(super) graph: Graph,
+pub(crate) struct Placed {
+    /// In the form that the device's planner wants, the free dimensions free.
+    pub(crate) graph: Graph,
     /// What runs one after the other.
-    pub(super) parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     /// Where each node of the model runs, if the host may run what the device does not take.
-    pub(super) placement: Placement,
+    pub(crate) placement: Placement,
     /// Inputs that it takes, as far as its signature tells.
-    pub(super) sample: Sample,
+    pub(crate) sample: Sample,
 }
 
-/// The integer graph of a model and where its nodes run.
+/// Where the nodes of a model run, whose graph was brought into the form that the planner wants.
 ///
 /// # Errors
-/// `Unsupported` where the model cannot be brought into the form of today's operator set.
-pub(super) fn of(model: &Model) -> Result<Placed> {
-    let mut graph = Graph::of(model)?;
-    rewrite::simplify(&mut graph)?;
-    rewrite::to_integers(&mut graph)?;
-    rewrite::free_zero_points(&mut graph)?;
-    graph.tidy()?;
-    rewrite::remove_identities(&mut graph)?;
-    graph.tidy()?;
+/// `Unsupported` where the model does not tell the shapes of its inputs.
+pub(crate) fn place(model: &Model, graph: Graph, planner: &dyn Planner) -> Result<Placed> {
     let unknown = || ScoreError::unsupported("the model does not tell the shapes of its inputs");
     let sample = sample(model.signature()).ok_or_else(unknown)?;
     let one = sample.rows(1)?;
     let shapes = one.iter().map(Tensor::shape).collect::<Vec<_>>();
-    let (parts, reasons) = cut(&graph, &shapes)?;
+    let (parts, reasons) = cut(&graph, &shapes, planner)?;
     let mut sites = vec![Site::Device; model.nodes().len()];
     for node in graph.nodes() {
         let reason = node.makes().find_map(|id| reasons.get(&id));
@@ -76,17 +68,17 @@ pub(super) fn of(model: &Model) -> Result<Placed> {
         site,
     };
     let nodes = model.nodes().iter().zip(sites).map(node).collect();
-    Ok(Placed { graph, parts, placement: Placement::new(BackendKind::Fpga, nodes), sample })
+    Ok(Placed { graph, parts, placement: Placement::new(planner.kind(), nodes), sample })
 }
 
 /// Why the host runs what the device would take, and why it does not tell much: another node is the cause.
-pub(super) const NOTHING_THERE: &str = "nothing is computed on the device here";
+const NOTHING_THERE: &str = "nothing is computed on the device here";
 
 /// Why the host runs a node, by what the node makes.
 type Reasons = HashMap<ValueId, String>;
 
 /// The parts, and why some of them are the host's.
-fn cut(graph: &Graph, shapes: &[&[usize]]) -> Result<(Vec<Part>, Reasons)> {
+fn cut(graph: &Graph, shapes: &[&[usize]], planner: &dyn Planner) -> Result<(Vec<Part>, Reasons)> {
     let mut bound = graph.bind(shapes)?;
     fold::fold(&mut bound, None)?;
     // What is gone once shapes are known computes on shapes.
@@ -102,7 +94,7 @@ fn cut(graph: &Graph, shapes: &[&[usize]]) -> Result<(Vec<Part>, Reasons)> {
         let parts = graph.partition(side);
         let mut refused = Vec::new();
         for part in parts.iter().filter(|p| p.on_device) {
-            refused.extend(look(part, &bound, parts.len() > 1)?);
+            refused.extend(look(part, &bound, parts.len() > 1, planner)?);
         }
         // A node that is only in a wrong place may be at an edge once the others are gone.
         if refused.iter().any(|r| !r.is_misplaced) {
@@ -118,7 +110,7 @@ fn cut(graph: &Graph, shapes: &[&[usize]]) -> Result<(Vec<Part>, Reasons)> {
     }
 }
 
-/// What the engine does not take of a part.
+/// What the device does not take of a part.
 struct Refused {
     makes: Vec<ValueId>,
     reason: String,
@@ -145,7 +137,8 @@ fn bind(part: &Part, bound: &Graph) -> Result<Graph> {
 
 impl Placed {
     /// The device's parts, bound for a batch of that many rows.
-    pub(super) fn bound_parts(&self, rows: usize) -> Result<Vec<Graph>> {
+    #[cfg(feature = "opencl")]
+    pub(crate) fn bound_parts(&self, rows: usize) -> Result<Vec<Graph>> {
         let sample = self.sample.rows(rows)?;
         let mut bound = self.graph.bind(&sample.iter().map(Tensor::shape).collect::<Vec<_>>())?;
         fold::fold(&mut bound, None)?;
@@ -156,13 +149,13 @@ impl Placed {
 /// Plans a part of the graph for the shapes that the bound graph knows of.
 ///
 /// Beside others, a part that launches nothing is not worth its transfers; a model that is nothing else is what was asked for.
-fn look(part: &Part, bound: &Graph, is_one_of_several: bool) -> Result<Vec<Refused>> {
+fn look(part: &Part, bound: &Graph, is_one_of_several: bool, planner: &dyn Planner) -> Result<Vec<Refused>> {
     let all = |reason: &str| Ok(part.graph.nodes().iter().map(|n| Refused::of(n, reason, false)).collect());
     let own = match bind(part, bound) {
         Ok(own) => own,
         Err(e) => return all(&e.to_string()),
     };
-    let refused = match refusals(&own) {
+    let refused = match planner.refusals(&own) {
         Ok(refused) => refused,
         Err(e) => return all(&e.to_string()),
     };
@@ -171,8 +164,36 @@ fn look(part: &Part, bound: &Graph, is_one_of_several: bool) -> Result<Vec<Refus
         Some(Refused::of(node, r.error.with_at(shown(&own, node)), r.is_misplaced))
     });
     let refused = refused.collect::<Vec<_>>();
-    if refused.is_empty() && is_one_of_several && plan(&own, Tile::default(), false)?.launches.is_empty() {
+    if refused.is_empty() && is_one_of_several && planner.is_nothing(&own)? {
         return all(NOTHING_THERE);
     }
     Ok(refused)
+}
+
+/// Refuses a model of which nothing is for the device, or not all of it where nobody else may run the rest.
+///
+/// # Errors
+/// `Unsupported`, naming the first node that is not the device's and why; `device` is what it is called (`an FPGA`), `advice` what to do about it.
+pub(crate) fn require_device(placed: &Placed, has_host: bool, device: &str, advice: &str) -> Result<()> {
+    let reason = |node: &NodePlacement| match &node.site {
+        Site::Host { reason } => reason.clone(),
+        _ => String::new(),
+    };
+    let is_cause = |node: &&NodePlacement| reason(node) != NOTHING_THERE;
+    let on_host = || placed.placement.on_host();
+    let Some(node) = on_host().find(is_cause).or_else(|| on_host().next()) else { return Ok(()) };
+    let on_device = placed.placement.on_device();
+    if has_host && placed.parts.iter().any(|p| p.on_device) {
+        return Ok(());
+    }
+    let (all, what) =
+        (placed.placement.nodes().len(), format!("{} '{}': {}", node.operator, node.node, reason(node)));
+    Err(ScoreError::unsupported(match on_device {
+        0 => format!("none of its {all} nodes runs on {device}: {what}: {advice}"),
+        _ => format!(
+            "{} of its {all} nodes do not run on {device}: {what}: let the CPU run them \
+             (\"triscore\": {{\"policy\": \"prefer\", \"fallback\": [\"cpu\"]}}), or {advice}",
+            all - on_device
+        ),
+    }))
 }

@@ -5,25 +5,25 @@
 
 /// A piece of the arena that is planned as one: tensors of the same bytes share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Storage(pub(super) usize);
+pub(crate) struct Storage(pub(crate) usize);
 
 /// A tensor as strides over storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct View {
-    pub(super) storage: Storage,
+pub(crate) struct View {
+    pub(crate) storage: Storage,
     /// Bytes from the storage's start to the first element.
-    pub(super) offset: usize,
+    pub(crate) offset: usize,
     /// Elements along each axis.
-    pub(super) shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     /// Bytes between two elements along each axis; zero repeats, a negative one steps back.
-    pub(super) strides: Vec<isize>,
+    pub(crate) strides: Vec<isize>,
     /// Bytes of an element.
-    pub(super) size: usize,
+    pub(crate) size: usize,
 }
 
 impl View {
     /// A tensor whose axes lie in that order, the last one closest together.
-    pub(super) fn ordered(storage: Storage, shape: &[usize], order: &[usize], size: usize) -> Self {
+    pub(crate) fn ordered(storage: Storage, shape: &[usize], order: &[usize], size: usize) -> Self {
         let mut strides = vec![0; shape.len()];
         let mut stride = size;
         for axis in order.iter().rev() {
@@ -36,32 +36,32 @@ impl View {
     }
 
     /// A tensor in row-major order.
-    pub(super) fn row_major(storage: Storage, shape: &[usize], size: usize) -> Self {
+    pub(crate) fn row_major(storage: Storage, shape: &[usize], size: usize) -> Self {
         Self::ordered(storage, shape, &(0..shape.len()).collect::<Vec<_>>(), size)
     }
 
     /// The axes by how far apart their elements lie, the farthest first; axes of one element or repeated ones last.
-    pub(super) fn order(&self) -> Vec<usize> {
+    pub(crate) fn order(&self) -> Vec<usize> {
         let mut axes = (0..self.shape.len()).collect::<Vec<_>>();
         axes.sort_by_key(|a| std::cmp::Reverse(self.strides.get(*a).map_or(0, |s| s.unsigned_abs())));
         axes
     }
 
     /// How many elements there are.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.shape.iter().product()
     }
 
-    pub(super) fn length(&self, axis: usize) -> usize {
+    pub(crate) fn length(&self, axis: usize) -> usize {
         self.shape.get(axis).copied().unwrap_or(1)
     }
 
-    pub(super) fn stride(&self, axis: usize) -> isize {
+    pub(crate) fn stride(&self, axis: usize) -> isize {
         self.strides.get(axis).copied().unwrap_or(0)
     }
 
     /// The same tensor with its axes in another order.
-    pub(super) fn transposed(&self, order: &[usize]) -> Self {
+    pub(crate) fn transposed(&self, order: &[usize]) -> Self {
         Self {
             shape: order.iter().map(|a| self.length(*a)).collect(),
             strides: order.iter().map(|a| self.stride(*a)).collect(),
@@ -70,7 +70,7 @@ impl View {
     }
 
     /// The same bytes in another shape, if strides can say it: as NumPy reshapes without a copy.
-    pub(super) fn reshaped(&self, shape: &[usize]) -> Option<Self> {
+    pub(crate) fn reshaped(&self, shape: &[usize]) -> Option<Self> {
         if self.count() != shape.iter().product::<usize>() {
             return None;
         }
@@ -113,16 +113,16 @@ impl View {
 
 /// Axes that several views step through alike, as few as can say it. Each is a length and a stride for each view.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Loops {
-    pub(super) lengths: Vec<usize>,
+pub(crate) struct Loops {
+    pub(crate) lengths: Vec<usize>,
     /// For each view, its strides.
-    pub(super) strides: Vec<Vec<isize>>,
+    pub(crate) strides: Vec<Vec<isize>>,
 }
 
 impl Loops {
     /// The loops over views of one shape, in the order in which the first one's elements lie; axes that follow each other without a gap
     /// in all of them are one.
-    pub(super) fn over(views: &[&View]) -> Self {
+    pub(crate) fn over(views: &[&View]) -> Self {
         let Some(first) = views.first() else { return Self { lengths: Vec::new(), strides: Vec::new() } };
         let order = first.order().into_iter().filter(|a| first.length(*a) != 1).collect::<Vec<_>>();
         let mut loops = Self { lengths: Vec::new(), strides: vec![Vec::new(); views.len()] };
@@ -147,7 +147,7 @@ impl Loops {
     }
 
     /// The same loops as exactly so many, with axes of one element in front; `None` where there are more.
-    pub(super) fn padded(mut self, count: usize) -> Option<Self> {
+    pub(crate) fn padded(mut self, count: usize) -> Option<Self> {
         let missing = count.checked_sub(self.lengths.len())?;
         self.lengths.splice(0..0, std::iter::repeat_n(1, missing));
         for strides in &mut self.strides {
@@ -158,7 +158,7 @@ impl Loops {
 
     /// Splits a long innermost loop in two where nothing else could be shared out among compute units: the outer one gets its largest divisor
     /// that leaves rows of about that length.
-    pub(super) fn split_innermost(mut self, row: usize) -> Self {
+    pub(crate) fn split_innermost(mut self, row: usize) -> Self {
         let Some(last) = self.lengths.last().copied() else { return self };
         if self.lengths.len() > 1 || last < 2 * row {
             return self;

@@ -1,8 +1,8 @@
-//! A model on the engine behind one [`Scorer`].
+//! A model on devices and their host, behind one [`Scorer`].
 
 use std::sync::Arc;
 
-use super::engine::{Engine, Setup};
+use super::Machine;
 use super::parts::{HostParts, Parts, PartsLane};
 use super::placement::Placed;
 use crate::error::{ErrorKind, Result, ScoreError};
@@ -13,31 +13,33 @@ use crate::signature::Signature;
 use crate::tensor::{Tensor, Value};
 
 /// A model on one or more devices.
-#[derive(Debug)]
-pub(super) struct FpgaScorer {
+pub(crate) struct OffloadScorer<M: Machine> {
     signature: Signature,
     limits: Limits,
     placement: Placement,
     devices: Vec<Device>,
-    lanes: Lanes<PartsLane>,
+    lanes: Lanes<PartsLane<M>>,
 }
 
 /// Lanes on each device, unless the caller says how many: while one computes, the other one's inputs are staged and written.
 const LANES: usize = 2;
 
-impl FpgaScorer {
+impl<M: Machine> OffloadScorer<M> {
     /// Puts a model on these devices and runs it once on each lane, for the smallest inputs that it takes.
-    pub(super) fn load(
+    ///
+    /// # Errors
+    /// What a device or the host says of its parts.
+    pub(crate) fn load(
         placed: &Placed,
         signature: Signature,
         devices: Vec<Device>,
         options: &CompileOptions,
-        setup: &Setup,
+        machine: impl Fn(&Device) -> Result<M>,
     ) -> Result<Self> {
         let host = HostParts::compile(&placed.parts, options.host.as_deref(), options)?;
         let mut on_device = Vec::new();
         for device in &devices {
-            on_device.push(Arc::new(Parts::new(placed, Engine::on(device, setup)?, &host, setup.guarded)?));
+            on_device.push(Arc::new(Parts::new(placed, Arc::new(machine(device)?), &host)?));
         }
         let wanted = options.lanes.unwrap_or(LANES * devices.len()).max(devices.len());
         let mut lanes = Vec::new();
@@ -66,7 +68,7 @@ impl FpgaScorer {
     }
 
     /// Scores batches that do not fit the device's memory piece by piece.
-    fn run(&self, lane: &mut PartsLane, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+    fn run(&self, lane: &mut PartsLane<M>, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         let rows = self.signature.rows(inputs);
         let axis = self.signature.batch_axis();
         let (Some(axis), Some(most)) = (axis, self.limits.rows_at_once.filter(|most| rows > *most)) else {
@@ -91,7 +93,7 @@ impl FpgaScorer {
     }
 }
 
-impl Scorer for FpgaScorer {
+impl<M: Machine> Scorer for OffloadScorer<M> {
     fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -129,5 +131,12 @@ impl Scorer for FpgaScorer {
 
     fn health(&self) -> Health {
         self.lanes.health()
+    }
+}
+
+impl<M: Machine> std::fmt::Debug for OffloadScorer<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let devices = self.devices.iter().map(ToString::to_string).collect::<Vec<_>>();
+        write!(f, "OffloadScorer({}, {:?})", devices.join(", "), self.lanes)
     }
 }

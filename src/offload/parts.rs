@@ -2,37 +2,32 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::engine::Engine;
-use super::lane::DeviceLane;
-use super::loaded::Plans;
 use super::placement::Placed;
-use super::plan;
+use super::{Machine, PartLane};
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Part, ValueId, encode};
 use crate::model::{Model, ReadLimits};
-use crate::scoring::{Backend, Call, CompileOptions, Launch, Scored, Scorer, Timing};
+use crate::scoring::{Backend, Call, CompileOptions, Scored, Scorer, Timing};
 use crate::tensor::{Tensor, Value};
 
 /// A part of the graph that is ready on the device or on the host, for all lanes.
-#[derive(Clone)]
-enum Ready {
-    Device(Arc<Plans>),
+enum Ready<P> {
+    Device(P),
     Host(Arc<dyn Scorer>),
 }
 
 /// A model's parts, ready on one device.
-pub(super) struct Parts {
-    engine: Arc<Engine>,
-    ready: Vec<(Ready, Edges)>,
+pub(super) struct Parts<M: Machine> {
+    machine: Arc<M>,
+    ready: Vec<(Ready<M::Part>, Edges)>,
     inputs: Vec<ValueId>,
     /// What callers get, and its value where the model holds it as a constant.
     outputs: Vec<(ValueId, Option<Tensor>)>,
 }
 
 /// What goes into a part and what comes out.
-#[derive(Clone)]
 struct Edges {
     inputs: Vec<ValueId>,
     outputs: Vec<ValueId>,
@@ -68,17 +63,15 @@ impl HostParts {
     }
 }
 
-impl Parts {
+impl<M: Machine> Parts<M> {
     /// The parts of a model on one device and its host.
-    pub(super) fn new(placed: &Placed, engine: Arc<Engine>, host: &HostParts, guarded: bool) -> Result<Self> {
+    pub(super) fn new(placed: &Placed, machine: Arc<M>, host: &HostParts) -> Result<Self> {
         let ready = placed.parts.iter().enumerate().map(|(number, part)| {
             let graph: &Graph = &part.graph;
             let edges = Edges { inputs: graph.inputs().to_vec(), outputs: graph.outputs().to_vec() };
             let ready = match host.0.get(&number) {
                 Some(scorer) => Ready::Host(scorer.clone()),
-                None if part.on_device => {
-                    Ready::Device(Arc::new(Plans::new(graph.clone(), engine.clone(), guarded)))
-                }
+                None if part.on_device => Ready::Device(machine.part(graph.clone())?),
                 None => return Err(ScoreError::internal("a part that nobody runs")),
             };
             Ok((ready, edges))
@@ -87,28 +80,28 @@ impl Parts {
         let graph = &placed.graph;
         let output = |id: &ValueId| (*id, graph.constant(*id).cloned());
         let (inputs, outputs) = (graph.inputs().to_vec(), graph.outputs().iter().map(output).collect());
-        Ok(Self { engine, ready, inputs, outputs })
+        Ok(Self { machine, ready, inputs, outputs })
     }
 
     /// One more lane over them.
-    pub(super) fn lane(self: &Arc<Self>) -> Result<PartsLane> {
+    pub(super) fn lane(self: &Arc<Self>) -> Result<PartsLane<M>> {
         let on_device = self.ready.iter().filter(|(ready, _)| matches!(ready, Ready::Device(_)));
-        let lanes = on_device.map(|_| DeviceLane::new(self.engine.clone())).collect::<Result<_>>()?;
+        let lanes = on_device.map(|_| self.machine.lane()).collect::<Result<_>>()?;
         Ok(PartsLane { parts: self.clone(), lanes })
     }
 }
 
 /// A lane for each of the device's parts: what a part keeps in its arena is there again the next time.
-pub(super) struct PartsLane {
-    parts: Arc<Parts>,
-    lanes: Vec<DeviceLane>,
+pub(super) struct PartsLane<M: Machine> {
+    parts: Arc<Parts<M>>,
+    lanes: Vec<M::Lane>,
 }
 
-impl PartsLane {
+impl<M: Machine> PartsLane<M> {
     /// How many rows fit at once into the device's memory, or into that part of it, told by what the one row of the last call took.
     pub(super) fn rows_that_fit(&self, most_bytes: usize) -> usize {
-        let bytes = self.lanes.iter().map(DeviceLane::arena_bytes).max().unwrap_or(1);
-        (self.parts.engine.most_bytes.min(most_bytes) / bytes.max(1)).max(1)
+        let bytes = self.lanes.iter().map(PartLane::arena_bytes).max().unwrap_or(1);
+        (self.parts.machine.most_bytes().min(most_bytes) / bytes.max(1)).max(1)
     }
 
     /// Runs all parts.
@@ -120,18 +113,12 @@ impl PartsLane {
         for (ready, edges) in &self.parts.ready {
             let wanted = edges.inputs.iter().map(|id| tensor(&values, *id)).collect::<Result<Vec<_>>>()?;
             let made = match ready {
-                Ready::Device(plans) => {
+                Ready::Device(part) => {
                     let lane = lanes.next().ok_or_else(|| ScoreError::internal("a part without a lane"))?;
-                    let loaded = plans.of(&wanted)?;
-                    let ran = lane.run(&loaded, &wanted, call)?;
+                    let ran = lane.run(part, &wanted, call)?;
                     total += ran.timing;
-                    let launch = |(launch, time): (&plan::Launch, Duration)| Launch {
-                        kernel: launch.kernel.name(),
-                        nodes: launch.origins.clone(),
-                        time,
-                    };
-                    launches.extend(loaded.plan.launches.iter().zip(ran.launches).map(launch));
-                    ran.outputs.into_iter().map(Value::Tensor).collect()
+                    launches.extend(ran.launches);
+                    ran.outputs
                 }
                 Ready::Host(scorer) => {
                     let begin = Instant::now();
