@@ -8,6 +8,8 @@
 //! library than the system's.
 
 mod driver;
+#[allow(dead_code, reason = "the executor is written beside it")]
+mod libraries;
 mod names;
 
 use std::path::PathBuf;

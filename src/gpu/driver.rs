@@ -11,6 +11,7 @@ use std::path::Path;
 
 use cudarc::driver::sys::CUdevice_attribute_enum as Attribute;
 
+use super::libraries;
 use super::names::{explain, uuid, version};
 use crate::error::{Result, ScoreError};
 use crate::library::Wanted;
@@ -56,6 +57,11 @@ pub(super) fn probe(named: Option<&Path>) -> Result<Vec<Device>> {
     }
     if devices.is_empty() {
         return Err(ScoreError::unavailable(format!("no GPU can be used: {}", failed.join("; "))));
+    }
+    // An emulated driver takes kernels' sources, and has no use for NVIDIA's libraries.
+    let libraries = libraries::facts(version / 1000);
+    for device in devices.iter_mut().filter(|device| !device.emulated) {
+        device.facts.extend(libraries.iter().cloned());
     }
     if !failed.is_empty() {
         tracing::warn!("GPUs that cannot be used: {}", failed.join("; "));
@@ -165,6 +171,23 @@ impl Driver {
         }
         if let Some(count) = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT) {
             facts.push(("multiprocessors", count.to_string()));
+        }
+        for (fact, which, divisor, unit) in [
+            ("clock", Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 1000, "MHz"),
+            ("memory clock", Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE, 1000, "MHz"),
+            ("memory bus width", Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH, 1, "bits"),
+            ("L2 cache", Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE, 1, "bytes"),
+            // With a kernel's consent (opt-in): without it, 48 KiB everywhere.
+            (
+                "shared memory per block",
+                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+                1,
+                "bytes",
+            ),
+        ] {
+            // A driver that does not want to tell says zero.
+            let value = attribute(which).map(|value| value / divisor).filter(|value| *value > 0);
+            facts.extend(value.map(|value| (fact, format!("{value} {unit}"))));
         }
         let mut id = [0u8; 16];
         // SAFETY: writes sixteen bytes; `device` is the driver's.

@@ -88,13 +88,27 @@ fn devices_come_with_what_is_known() {
     let Some(library) = stub(dir.path(), &driver(0, 12040, 2)) else { return };
     let devices = probe(&library).unwrap();
     assert_eq!(devices.iter().map(ToString::to_string).collect::<Vec<_>>(), ["gpu:0 G0", "gpu:1 G1"]);
-    let known = vec![("driver", "CUDA 12.4".to_owned()), ("library", library.display().to_string())];
-    assert_eq!((devices[1].memory_bytes, &devices[1].facts), (None, &known));
+    let known = [("driver", "CUDA 12.4".to_owned()), ("library", library.display().to_string())];
+    let (first, libraries) = devices[1].facts.split_at(2);
+    assert_eq!((devices[1].memory_bytes, first), (None, known.as_slice()));
+    // Which of them this machine has is its own affair; the driver is one for CUDA 12.
+    for ((name, text), expected) in libraries.iter().zip(["nvrtc", "cublaslt", "cudnn"]) {
+        assert_eq!(*name, expected);
+        let missing = text.starts_with("missing: ") && text.contains("without ") && text.contains("-cu12`");
+        let there = text.split_once(" (/").is_some_and(|(version, path)| {
+            version.starts_with(|c: char| c.is_ascii_digit()) && path.contains(".so.") && path.ends_with(')')
+        });
+        assert!(missing || there, "{name}: {text}");
+    }
+    assert_eq!(libraries.len(), 3);
 
     let dir = tempfile::tempdir().unwrap();
     let more = "
         int cuDeviceTotalMem_v2(unsigned long *n, int d) { *n = 80000000000ul; return 0; }
-        int cuDeviceGetAttribute(int *v, int a, int d) { *v = a; return a == 75 || a == 76 || a == 16 ? 0 : 1; }
+        int cuDeviceGetAttribute(int *v, int a, int d) { 
+            if (a == 36) { *v = 0; return 0; }
+            *v = a == 13 ? 1980000 : a == 37 ? 5120 : a == 38 ? 52428800 : a == 97 ? 232448 : a;
+            return a == 75 || a == 76 || a == 16 || *v != a ? 0 : 1; }
         int cuDeviceGetUuid_v2(char *u, int d) { for (int i = 0; i < 16; i++) u[i] = i; return 0; }
         int cuDeviceGetPCIBusId(char *s, int n, int d) { for (int i = 0; i < n; i++) s[i] = 'x'; return 0; }\n";
     let name = "s[0] = 'G'; s[1] = '0' + d - 40; s[2] = 0;";
@@ -106,6 +120,10 @@ fn devices_come_with_what_is_known() {
     let fact = |name| device.facts.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
     assert_eq!(fact("compute capability"), Some("75.76"));
     assert_eq!(fact("multiprocessors"), Some("16"));
+    let measures = ["clock", "memory bus width", "L2 cache", "shared memory per block"].map(fact);
+    assert_eq!(measures, ["1980 MHz", "5120 bits", "52428800 bytes", "232448 bytes"].map(Some));
+    assert_eq!(fact("memory clock"), None, "zero is not told");
+    assert_eq!(fact("nvrtc"), None, "an emulated device does without");
     assert_eq!(fact("uuid"), Some("GPU-00010203-0405-0607-0809-0a0b0c0d0e0f"));
     assert_eq!(fact("pci").map(str::len), Some(255), "a text without an end is cut");
 }
