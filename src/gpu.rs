@@ -11,6 +11,8 @@ mod driver;
 #[allow(dead_code, reason = "the executor is written beside it")]
 mod libraries;
 mod names;
+#[allow(dead_code, reason = "the executor is written beside it")]
+mod nvrtc;
 
 use std::path::PathBuf;
 use std::sync::Arc;
