@@ -9,6 +9,8 @@
 
 mod driver;
 #[allow(dead_code, reason = "the executor is written beside it")]
+mod images;
+#[allow(dead_code, reason = "the executor is written beside it")]
 mod libraries;
 mod names;
 #[allow(dead_code, reason = "the executor is written beside it")]

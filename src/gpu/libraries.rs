@@ -16,6 +16,8 @@
 
 mod places;
 
+pub(super) use places::children;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
