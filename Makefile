@@ -3,12 +3,13 @@
 
 CARGO ?= cargo
 ORT := third_party/onnxruntime/libonnxruntime.so
+CASES := target/conformance/float
 
 # Kernels that PoCL has built are kept here, and its threads on cores of their own: without that the system may run both on one.
 export POCL_CACHE_DIR ?= $(CURDIR)/target/pocl-cache
 export POCL_AFFINITY ?= 1
 
-.PHONY: help setup build demo test test-fpga test-gpu cuda-emulator lint docs bench bench-engine bench-server bench-scripts fuzz clean
+.PHONY: help setup build demo test conformance test-fpga test-gpu cuda-emulator lint docs bench bench-engine bench-server bench-scripts fuzz clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,13 +23,20 @@ build: setup ## the program, optimised
 demo: build ## register a model, deploy it, score a real digit, clean up
 	@scripts/demo.sh
 
-test: setup ## all tests
+test: setup conformance ## all tests
 	@scripts/install-opencl.sh
 	@scripts/setup-python.sh contract
 	$(CARGO) test --locked
 	.venv/bin/python -m unittest discover -s tests/contract
 	.venv/bin/python tests/contract/differential.py --triscore 'target/debug/triscore serve --ic {ic} --dc {dc} --port {port}'
 	python3 tests/tutorial.py --triscore target/debug/triscore
+
+conformance: $(CASES)/.made ## ONNX's own tests of float operators, as files for `make test` (installs onnx into .venv)
+
+$(CASES)/.made: hardware-tests/conformance/float.txt scripts/conformance.py scripts/requirements-conformance.txt
+	@scripts/setup-python.sh conformance
+	.venv/bin/python scripts/conformance.py $< $(@D)
+	@touch $@
 
 test-fpga: setup ## the FPGA engine on Intel's emulator, and under Oclgrind (installs both)
 	@scripts/install-opencl.sh --emulator

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes the Python environment .venv in the repository root. Nothing that triscore itself needs is in it: it is for
-# training the models under models/ and for the comparisons with the Azure ML inference server.
+# training the models under models/, for the comparisons with the Azure ML inference server, and for ONNX's own tests.
 #
-#   scripts/setup-python.sh           # scripts/requirements-models.txt: train and check the models
-#   scripts/setup-python.sh bench     # scripts/requirements-bench.txt: scripts/bench-server.py
-#   scripts/setup-python.sh contract  # scripts/requirements-contract.txt: tests/contract
-#   scripts/setup-python.sh gpu       # scripts/requirements-gpu.txt: scripts/check-cuda-kernels.py
+#   scripts/setup-python.sh              # scripts/requirements-models.txt: train and check the models
+#   scripts/setup-python.sh bench        # scripts/requirements-bench.txt: scripts/bench-server.py
+#   scripts/setup-python.sh contract     # scripts/requirements-contract.txt: tests/contract
+#   scripts/setup-python.sh conformance  # scripts/requirements-conformance.txt: scripts/conformance.py
+#   scripts/setup-python.sh gpu          # scripts/requirements-gpu.txt: scripts/check-cuda-kernels.py
 #
 # All sets fit in one .venv. PYTHON=<interpreter> picks the Python (default: python3; 3.11 or newer).
 # A second run finds the stamp of the first, says nothing and does nothing.
@@ -17,11 +18,11 @@ die() {
 }
 
 case ${1-models} in
-    models|bench|contract|gpu) set_name=${1-models} ;;
+    models|bench|contract|conformance|gpu) set_name=${1-models} ;;
     -h|--help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) die "unknown argument '$1': use 'models' (the default), 'bench', 'contract' or 'gpu'" ;;
+    *) die "unknown argument '$1': use 'models' (the default), 'bench', 'contract', 'conformance' or 'gpu'" ;;
 esac
-[ $# -le 1 ] || die "one argument at most: 'models', 'bench', 'contract' or 'gpu'"
+[ $# -le 1 ] || die "one argument at most: 'models', 'bench', 'contract', 'conformance' or 'gpu'"
 
 scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 venv=$(dirname -- "$scripts")/.venv
