@@ -1,29 +1,35 @@
 //! The GPU backend: CUDA.
 //!
-//! What it can do so far is find devices, and say in words why there is none. It does not run models
-//! yet: [`Backend::place`] and [`Backend::compile`] say so, and what to do instead.
+//! A model becomes a [`graph`](crate::graph), the graph a plan of kernels that are generated, compiled and kept (`plan`), and a plan runs as
+//! one captured graph of launches on a stream (`lane`). Chains of pointwise operators are one kernel, or the end of the kernel that
+//! computes what they begin with.
 //!
 //! Nothing of CUDA is linked: the driver library is looked for when [`Backend::probe`] is called, each time
 //! anew, so that a driver that appears later is found without a restart. `TRISCORE_LIBCUDA` names another
 //! library than the system's.
 
 mod driver;
-#[allow(dead_code, reason = "the executor is written beside it")]
 mod images;
-#[allow(dead_code, reason = "the executor is written beside it")]
+mod lane;
 mod libraries;
+mod machine;
 mod names;
-#[allow(dead_code, reason = "the executor is written beside it")]
 mod nvrtc;
+mod plan;
+mod weights;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Result, ScoreError};
+use crate::error::Result;
+use crate::graph::{Graph, rewrite};
 use crate::guard::Guard;
 use crate::model::Model;
-use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Scorer};
+use crate::offload::{self, OffloadScorer, Placed};
+use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Precision, Scorer};
+use machine::GpuMachine;
+use plan::{GpuPlanner, Settings};
 
 /// The environment variable that names the driver library.
 pub const LIBRARY_VARIABLE: &str = "TRISCORE_LIBCUDA";
@@ -31,10 +37,17 @@ pub const LIBRARY_VARIABLE: &str = "TRISCORE_LIBCUDA";
 /// A host with many GPUs and no persistence daemon takes tens of seconds for the first call.
 static GUARD: Guard = Guard::new("the CUDA driver", Duration::from_secs(60));
 
+/// Compiling a large model's kernels takes a minute where no cache has them; ten are a driver that hangs.
+static COMPILE: Guard = Guard::new("the CUDA driver", Duration::from_secs(600));
+
+/// What to do about a model that does not run here.
+const ADVICE: &str = "deploy it without gpuCores";
+
 /// The GPUs of this machine, through the CUDA driver.
 #[derive(Debug, Clone, Default)]
 pub struct GpuBackend {
     library: Option<PathBuf>,
+    guarded: bool,
 }
 
 impl GpuBackend {
@@ -46,7 +59,18 @@ impl GpuBackend {
     /// The backend over this driver library and no other.
     #[must_use]
     pub fn with_library(self, path: impl Into<PathBuf>) -> Self {
-        Self { library: Some(path.into()) }
+        Self { library: Some(path.into()), ..self }
+    }
+
+    /// The backend that gives every tensor memory of its own: for those who look for kernels that read or write where they should not, on an emulated
+    /// driver or under `compute-sanitizer`. It takes more memory and time.
+    #[must_use]
+    pub fn guarded(self) -> Self {
+        Self { guarded: true, ..self }
+    }
+
+    fn settings(&self, precision: Precision) -> Settings {
+        Settings { precision, guarded: self.guarded }
     }
 }
 
@@ -60,20 +84,35 @@ impl Backend for GpuBackend {
         GUARD.call(move || driver::probe(library.as_deref()))
     }
 
-    fn place(&self, _: &Model, _: &Device) -> Result<Placement> {
-        Err(not_yet())
+    /// The host's nodes are those that no kernel takes; it runs them only where it is allowed to ([`CompileOptions::host`]), and else the model
+    /// is refused.
+    fn place(&self, model: &Model, _: &Device) -> Result<Placement> {
+        Ok(placed(model, self.settings(Precision::Model))?.placement)
     }
 
-    fn compile(&self, _: &Model, _: &[Device], _: &CompileOptions) -> Result<Arc<dyn Scorer>> {
-        Err(not_yet())
+    fn compile(
+        &self,
+        model: &Model,
+        devices: &[Device],
+        options: &CompileOptions,
+    ) -> Result<Arc<dyn Scorer>> {
+        let settings = self.settings(options.precision);
+        let placed = placed(model, settings)?;
+        offload::require_device(&placed, options.host.is_some(), "a GPU", ADVICE)?;
+        let (signature, devices, options) = (model.signature().clone(), devices.to_vec(), options.clone());
+        let load = move || {
+            let machine = |device: &Device| GpuMachine::on(device, settings);
+            OffloadScorer::load(&placed, signature, devices, &options, machine)
+        };
+        Ok(Arc::new(COMPILE.call(load)?))
     }
 }
 
-fn not_yet() -> ScoreError {
-    ScoreError::unsupported(
-        "the GPU backend can find devices and does not run models yet: deploy without gpuCores, or set \
-         \"triscore\": {\"policy\": \"prefer\"} to let the CPU do it",
-    )
+/// The graph in the form that the planner wants, and where its nodes run.
+fn placed(model: &Model, settings: Settings) -> Result<Placed> {
+    let mut graph = Graph::of(model)?;
+    rewrite::simplify(&mut graph)?;
+    offload::place(model, graph, &GpuPlanner(settings))
 }
 
 #[cfg(test)]

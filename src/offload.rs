@@ -6,11 +6,13 @@
 mod parts;
 mod placement;
 mod scorer;
+mod shapes;
 
 use std::sync::Arc;
 
 pub(crate) use placement::{Placed, place, require_device};
 pub(crate) use scorer::OffloadScorer;
+pub(crate) use shapes::{ByShape, Shapes};
 
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Node};

@@ -1,7 +1,7 @@
 //! Plans on the device: for every shape that callers send, made when it first comes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use opencl3::types::CL_BLOCKING;
 
@@ -10,6 +10,7 @@ use super::plan::{Plan, plan};
 use super::tile::Tile;
 use crate::error::Result;
 use crate::graph::{Graph, fold};
+use crate::offload::ByShape;
 use crate::tensor::Tensor;
 
 /// A plan whose descriptors and constants lie on the device.
@@ -32,22 +33,15 @@ pub(super) struct Plans {
     graph: Graph,
     engine: Arc<Engine>,
     guarded: bool,
-    /// By the inputs' shapes; the one that was used last stands last.
-    loaded: Mutex<Vec<(Shapes, Arc<Loaded>)>>,
+    made: ByShape<Loaded>,
 }
-
-/// The shapes of all inputs.
-type Shapes = Vec<Vec<usize>>;
-
-/// So many plans are kept; the one that was not used for longest goes.
-const MOST_PLANS: usize = 16;
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 impl Plans {
     /// No plan yet for this graph of integer operators.
     pub(super) fn new(graph: Graph, engine: Arc<Engine>, guarded: bool) -> Self {
-        Self { graph, engine, guarded, loaded: Mutex::new(Vec::new()) }
+        Self { graph, engine, guarded, made: ByShape::default() }
     }
 
     /// The plan for inputs of these shapes.
@@ -55,21 +49,7 @@ impl Plans {
     /// # Errors
     /// `Unsupported` where the engine does not take the model for these shapes; `OutOfMemory`; `DeviceLost`.
     pub(super) fn of(&self, inputs: &[Tensor]) -> Result<Arc<Loaded>> {
-        let shapes = inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>();
-        // Held while a plan is made: callers that want the same one would all make it.
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = loaded.iter().position(|(s, _)| *s == shapes) {
-            let found = loaded.remove(at);
-            loaded.push(found.clone());
-            return Ok(found.1);
-        }
-        let before = loaded.last().map(|(_, l)| l.constants.clone());
-        let made = Arc::new(self.load(&shapes, before)?);
-        if loaded.len() == MOST_PLANS {
-            loaded.remove(0);
-        }
-        loaded.push((shapes, made.clone()));
-        Ok(made)
+        self.made.of(inputs, |shapes, last| self.load(shapes, last.map(|l| l.constants.clone())))
     }
 
     fn load(&self, shapes: &[Vec<usize>], before: Option<Arc<Constants>>) -> Result<Loaded> {

@@ -148,10 +148,3 @@ fn this_machine_is_probed_without_a_crash() {
         }
     }
 }
-
-#[test]
-fn it_says_that_it_does_not_run_models() {
-    let e = not_yet();
-    assert_eq!(e.kind(), ErrorKind::Unsupported);
-    assert!(e.to_string().contains("gpuCores") && e.to_string().contains("prefer"), "{e}");
-}

@@ -1,0 +1,350 @@
+//! A lane: a stream, an arena on the device, and staging memory that the device reads and writes at full speed.
+//!
+//! A run copies the inputs up, replays the plan's kernels as one captured graph, and copies the outputs down, all of it ordered at once on the
+//! lane's stream: the host waits once, at the end, and two lanes overlap one's transfers with the other's kernels. Nothing is
+//! allocated on the device for a run whose shapes came before.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cudarc::driver::result as cuda;
+use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
+
+use super::machine::{GpuMachine, GpuPart, Loaded, Memory, Pinned};
+use super::plan::{Launch, PlannedArgument, Port};
+use crate::error::{Result, ScoreError};
+use crate::offload::PartLane;
+use crate::scoring::{self, Call, Scored, Timing};
+use crate::tensor::{AlignedBytes, Tensor, Value};
+
+/// The environment variable that says for how many seconds a GPU may be at one run before it counts as hanging.
+pub(super) const HANG_VARIABLE: &str = "TRISCORE_GPU_HANG_S";
+
+/// A run takes milliseconds; an emulated one, minutes.
+const HANG: Duration = Duration::from_secs(600);
+
+/// A result that comes soon is waited for without sleeping.
+const SPIN: Duration = Duration::from_micros(200);
+/// Then one looks this often.
+const LOOK: Duration = Duration::from_micros(50);
+
+/// So many captured graphs are kept; as many as plans are.
+const MOST_GRAPHS: usize = 16;
+
+/// One stream and its memory.
+pub(super) struct GpuLane {
+    machine: Arc<GpuMachine>,
+    stream: Arc<CudaStream>,
+    /// One arena; or one for each tensor of the plan that ran last, where they are kept apart.
+    arenas: Vec<Memory>,
+    /// Captured graphs and the plans that they are of, by the plan's address; the arena's address is in them.
+    graphs: HashMap<usize, (Arc<Loaded>, CudaGraph)>,
+    up: Option<Pinned>,
+    down: Option<Pinned>,
+    /// Before the first copy, after it, after the kernels, after the last copy.
+    marks: [CudaEvent; 4],
+    /// What the device may still be at: an earlier call that gave up waiting.
+    running: Option<Arc<Loaded>>,
+}
+
+// SAFETY: the driver's objects may be used from any thread, one at a time, and `&mut self` makes one user at a time. A graph is not thread-safe, and
+// not shared.
+unsafe impl Send for GpuLane {}
+
+impl GpuLane {
+    /// A lane whose memory grows to what its first call needs.
+    pub(super) fn new(machine: Arc<GpuMachine>) -> Result<Self> {
+        machine.enter()?;
+        let failed = |e| machine.failed("making a stream", e);
+        let stream = machine.context.new_stream().map_err(failed)?;
+        let mark = || machine.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed);
+        let marks = [mark()?, mark()?, mark()?, mark()?];
+        let (arenas, graphs) = (Vec::new(), HashMap::new());
+        Ok(Self { machine, stream, arenas, graphs, up: None, down: None, marks, running: None })
+    }
+
+    /// Memory for that plan's tensors and ports.
+    fn make_room(&mut self, loaded: &Loaded) -> Result<()> {
+        let wanted = &loaded.plan.arenas;
+        let fits =
+            wanted.len() == self.arenas.len() && self.arenas.iter().zip(wanted).all(|(a, n)| a.bytes >= *n);
+        if !fits || wanted.len() > 1 {
+            // The addresses are in the graphs.
+            self.graphs.clear();
+            self.arenas.clear();
+            for bytes in wanted {
+                self.arenas.push(self.machine.memory(*bytes)?);
+            }
+        }
+        let up = loaded.plan.inputs.iter().map(|(_, p)| room(p)).sum::<usize>();
+        let down = loaded.plan.outputs.iter().map(room).sum::<usize>();
+        for (pinned, bytes) in [(&mut self.up, up), (&mut self.down, down)] {
+            if pinned.as_ref().is_none_or(|p| p.len() < bytes) {
+                *pinned = None;
+                *pinned = Some(self.machine.pinned(bytes)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn address(&self, loaded: &Loaded, argument: &PlannedArgument) -> Result<[u8; 8]> {
+        let missing = || ScoreError::internal("an address in memory that is not there");
+        let address = match argument {
+            PlannedArgument::Arena(arena, offset) => {
+                self.arenas.get(*arena).ok_or_else(missing)?.address + *offset as u64
+            }
+            PlannedArgument::Constant(constant, offset) => {
+                loaded.constants.get(*constant).ok_or_else(missing)?.memory.address + *offset as u64
+            }
+            PlannedArgument::Null => 0,
+            PlannedArgument::Word(word) => u64::from(*word),
+        };
+        Ok(address.to_ne_bytes())
+    }
+
+    /// An argument's bytes, as C lays them out: pointers come before words in every struct.
+    fn bytes(&self, loaded: &Loaded, argument: &[PlannedArgument]) -> Result<Vec<u64>> {
+        let mut bytes = Vec::new();
+        for part in argument {
+            let address = self.address(loaded, part)?;
+            let length = if matches!(part, PlannedArgument::Word(_)) { 4 } else { 8 };
+            bytes.extend(address.into_iter().take(length));
+        }
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        Ok(bytes.as_chunks::<8>().0.iter().map(|b| u64::from_ne_bytes(*b)).collect())
+    }
+
+    /// Orders one launch.
+    fn launch(&self, loaded: &Loaded, at: usize, launch: &Launch) -> Result<()> {
+        let function =
+            loaded.functions.get(at).ok_or_else(|| ScoreError::internal("a launch without a kernel"))?;
+        let arguments = launch.arguments.iter().map(|a| self.bytes(loaded, a)).collect::<Result<Vec<_>>>()?;
+        let mut pointers =
+            arguments.iter().map(|a| a.as_ptr().cast_mut().cast::<c_void>()).collect::<Vec<_>>();
+        let [x, y, z] = launch.grid;
+        // SAFETY: the arguments are as the kernel's source, made by the same planner, declares them; the driver copies them before it returns. All
+        // memory that they point to lives until the stream has been waited for: the lane holds arenas and plan.
+        let ordered = unsafe {
+            cuda::launch_kernel(
+                function.handle,
+                (x, y, z),
+                (launch.block, 1, 1),
+                launch.shared_bytes,
+                self.stream.cu_stream(),
+                &mut pointers,
+            )
+        };
+        ordered.map_err(|e| self.machine.failed(&format!("launching {}", launch.kernel), e))
+    }
+
+    /// The plan's kernels as one graph, captured when it is first wanted.
+    fn replay(&mut self, loaded: &Arc<Loaded>) -> Result<()> {
+        let key = Arc::as_ptr(loaded) as usize;
+        if !self.graphs.contains_key(&key) {
+            let failed = |e| self.machine.failed("capturing a graph", e);
+            self.stream
+                .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+                .map_err(failed)?;
+            let launched =
+                loaded.plan.launches.iter().enumerate().try_for_each(|(at, l)| self.launch(loaded, at, l));
+            // Ended whatever happened: a stream must not stay in a capture.
+            let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
+            launched?;
+            let Some(graph) = graph.map_err(failed)? else { return Ok(()) };
+            if self.graphs.len() >= MOST_GRAPHS {
+                self.graphs.clear();
+            }
+            self.graphs.insert(key, (loaded.clone(), graph));
+        }
+        match self.graphs.get(&key) {
+            Some((_, graph)) => graph.launch().map_err(|e| self.machine.failed("launching a graph", e)),
+            None => Ok(()),
+        }
+    }
+
+    fn mark(&self, at: usize) -> Result<()> {
+        let Some(event) = self.marks.get(at) else { return Ok(()) };
+        event.record(&self.stream).map_err(|e| self.machine.failed("recording an event", e))
+    }
+
+    /// Copies the inputs into staging memory, and has them copied up from there.
+    fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor]) -> Result<()> {
+        let mut at = 0;
+        for (input, port) in &loaded.plan.inputs {
+            let missing = || ScoreError::bad_input("an input is missing");
+            let bytes = inputs.get(*input).ok_or_else(missing)?.as_bytes();
+            let staging = self.up.as_mut().and_then(|p| p.as_mut_slice().get_mut(at..at + port.bytes));
+            let staging = staging.ok_or_else(|| ScoreError::internal("no room to stage an input"))?;
+            if bytes.len() != staging.len() {
+                return Err(ScoreError::bad_input(format!(
+                    "an input has {} bytes, and {} were planned for",
+                    bytes.len(),
+                    staging.len()
+                )));
+            }
+            staging.copy_from_slice(bytes);
+            at += room(port);
+            if bytes.is_empty() {
+                continue;
+            }
+            let (arena, offset) = port.place;
+            let to = self.arenas.get(arena).map_or(0, |a| a.address) + offset as u64;
+            let staging =
+                self.up.as_ref().and_then(|p| p.as_slice().get(at - room(port)..)).unwrap_or_default();
+            let staging = staging.get(..port.bytes).unwrap_or_default();
+            // SAFETY: pinned memory that nobody changes before the stream was waited for; as many bytes as the tensor has in the arena, by plan.
+            let copied = unsafe { cuda::memcpy_htod_async(to, staging, self.stream.cu_stream()) };
+            copied.map_err(|e| self.machine.failed("copying an input", e))?;
+        }
+        Ok(())
+    }
+
+    fn download(&mut self, loaded: &Loaded) -> Result<()> {
+        let mut at = 0;
+        for port in &loaded.plan.outputs {
+            let (arena, offset) = port.place;
+            let from = self.arenas.get(arena).map_or(0, |a| a.address) + offset as u64;
+            let staging = self.down.as_mut().and_then(|p| p.as_mut_slice().get_mut(at..at + port.bytes));
+            let staging = staging.ok_or_else(|| ScoreError::internal("no room to stage an output"))?;
+            at += room(port);
+            if staging.is_empty() {
+                continue;
+            }
+            // SAFETY: pinned memory that nobody touches before the stream was waited for; the range lies within the arena, by plan.
+            let copied = unsafe { cuda::memcpy_dtoh_async(staging, from, self.stream.cu_stream()) };
+            copied.map_err(|e| self.machine.failed("copying a result", e))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for everything that was ordered, until the call's time is up or the device hangs.
+    fn wait(&mut self, call: &Call) -> Result<()> {
+        let begin = Instant::now();
+        let hang = hang();
+        loop {
+            let Some(last) = self.marks.last() else { return Ok(()) };
+            if last.try_is_complete().map_err(|e| self.machine.failed("computing", e))? {
+                self.running = None;
+                return Ok(());
+            }
+            let waited = begin.elapsed();
+            if waited >= hang {
+                let what = format!(
+                    "a run has not come back after {:.1} s: the GPU hangs ({HANG_VARIABLE} says how long it may)",
+                    hang.as_secs_f64()
+                );
+                return Err(ScoreError::device_lost(what));
+            }
+            call.check()?;
+            match waited < SPIN {
+                true => std::hint::spin_loop(),
+                false => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    fn outputs(&self, loaded: &Loaded) -> Result<Vec<Value>> {
+        let mut at = 0;
+        let output = |port: &Port| {
+            let staged = self.down.as_ref().and_then(|p| p.as_slice().get(at..at + port.bytes));
+            at += room(port);
+            let bytes = AlignedBytes::copy_of(staged.unwrap_or_default())?;
+            Ok(Value::Tensor(Tensor::new(port.dtype, &port.shape, bytes)?))
+        };
+        loaded.plan.outputs.iter().map(output).collect()
+    }
+
+    fn between(&self, from: usize, to: usize) -> Duration {
+        let (Some(from), Some(to)) = (self.marks.get(from), self.marks.get(to)) else {
+            return Duration::ZERO;
+        };
+        let ms = if self.machine.times_events { from.elapsed_ms(to).unwrap_or(0.0) } else { 0.0 };
+        Duration::try_from_secs_f64(f64::from(ms) / 1e3).unwrap_or_default()
+    }
+
+    /// Launches one by one, each measured alone.
+    fn profile(&mut self, loaded: &Arc<Loaded>, call: &Call) -> Result<Vec<scoring::Launch>> {
+        let mut launches = Vec::new();
+        for (at, launch) in loaded.plan.launches.iter().enumerate() {
+            let begin = Instant::now();
+            self.mark(1)?;
+            self.launch(loaded, at, launch)?;
+            self.mark(3)?;
+            self.wait(call)?;
+            let time = if self.machine.times_events { self.between(1, 3) } else { begin.elapsed() };
+            launches.push(scoring::Launch { kernel: launch.kernel, nodes: launch.origins.clone(), time });
+        }
+        Ok(launches)
+    }
+}
+
+impl PartLane for GpuLane {
+    type Part = GpuPart;
+
+    fn run(&mut self, part: &GpuPart, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+        self.machine.enter()?;
+        if self.running.is_some() {
+            self.wait(call)?;
+        }
+        call.check()?;
+        let loaded = part.plan_for(inputs)?;
+        let begin = Instant::now();
+        self.make_room(&loaded)?;
+        self.running = Some(loaded.clone());
+        self.mark(0)?;
+        self.upload(&loaded, inputs)?;
+        let launches = match call.wants_profile() {
+            true => {
+                self.mark(3)?;
+                self.wait(call)?;
+                self.profile(&loaded, call)?
+            }
+            false => Vec::new(),
+        };
+        self.mark(1)?;
+        if launches.is_empty() {
+            self.replay(&loaded)?;
+        }
+        self.mark(2)?;
+        self.download(&loaded)?;
+        self.mark(3)?;
+        self.wait(call)?;
+        let outputs = self.outputs(&loaded)?;
+        let whole = begin.elapsed();
+        let computing = match launches.is_empty() {
+            true => self.between(1, 2),
+            false => launches.iter().map(|l| l.time).sum(),
+        };
+        let download = self.between(2, 3).min(whole);
+        let compute =
+            if self.machine.times_events { computing.min(whole.saturating_sub(download)) } else { whole };
+        let upload = whole.saturating_sub(compute + download);
+        Ok(Scored { outputs, timing: Timing { wait: Duration::ZERO, upload, compute, download }, launches })
+    }
+
+    fn arena_bytes(&self) -> usize {
+        self.arenas.iter().map(|a| a.bytes).sum()
+    }
+}
+
+impl Drop for GpuLane {
+    fn drop(&mut self) {
+        // Memory must not go while kernels use it: the driver waits for them when memory is freed, and so do we for graphs.
+        if self.running.is_some() && self.machine.context.bind_to_thread().is_ok() {
+            let _ = self.stream.synchronize();
+        }
+    }
+}
+
+/// Bytes that a port takes in staging memory.
+fn room(port: &Port) -> usize {
+    port.bytes.next_multiple_of(64)
+}
+
+fn hang() -> Duration {
+    let named = std::env::var(HANG_VARIABLE).ok().and_then(|s| s.parse::<f64>().ok());
+    named.and_then(|s| Duration::try_from_secs_f64(s).ok()).filter(|d| !d.is_zero()).unwrap_or(HANG)
+}

@@ -1,0 +1,96 @@
+use super::*;
+use crate::gpu::nvrtc;
+use crate::graph::fold;
+use crate::graph::testing::graph_of;
+
+fn planned(text: &str, precision: Precision) -> Result<Plan> {
+    let mut graph = graph_of(text);
+    fold::fold(&mut graph, None)?;
+    plan(&graph, Settings { precision, guarded: false })
+}
+
+fn kernels(text: &str) -> Vec<&'static str> {
+    let plan = planned(text, Precision::F32).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    plan.launches.iter().map(|l| l.kernel).collect()
+}
+
+/// Graphs that between them have every kernel in every form that it comes in.
+const FORMS: &[&str] = &[
+    "x: f32[2, 3, 4]\ny = Relu(x)\n-> y",
+    "x: f32[2, 3, 4]\nb = f32[4] 1 2 3 4\na = Add(x, b)\ny = Sigmoid(a)\n-> y",
+    "x: f32[2, 3, 5, 7]\ny = Transpose<perm=[0, 2, 3, 1]>(x)\n-> y",
+    "x: f32[2, 3, 40]\ny = Softmax(x)\n-> y",
+    "x: f32[2, 3, 40]\ny = LogSoftmax<axis=1>(x)\n-> y",
+    "x: f32[2, 3, 40]\ns = f32[40] 1\nb = f32[40] 2\ny = LayerNormalization(x, s, b)\n-> y",
+    "x: f32[2, 6, 5]\ns = f32[6] 1\nb = f32[6] 2\ny = GroupNormalization<num_groups=2>(x, s, b)\n-> y",
+    "x: f32[2, 6, 5]\ny = LpNormalization<p=1>(x)\n-> y",
+    "x: f32[2, 6, 5]\na = i64[1] 1\ny = ReduceMean(x, a)\n-> y",
+    "x: f32[2, 6, 5]\na = i64[1] 2\ny = ReduceMax(x, a)\n-> y",
+    "x: i32[2, 6, 5]\na = i64[1] 2\nb = ReduceProd(x, a)\ny = Cast<to=1>(b)\n-> y",
+    "x: f32[2, 6, 5]\na = i64[1] 2\ny = ReduceLogSumExp(x, a)\n-> y",
+    "x: f32[2, 70, 33]\nw = f32[33, 65] 1\nb = f32[65] 1\na = MatMul(x, w)\nc = Add(a, b)\ny = Gelu(c)\n-> y",
+    "x: f32[2, 3, 70, 33]\nw: f32[3, 33, 65]\ny = MatMul(x, w)\n-> y",
+    "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 1\nb = f32[20] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[2, 4, 9, 9]\nw = f32[4, 1, 3, 3] 1\ny = Conv<group=4>(x, w)\n-> y",
+    "x: f32[2, 4, 9, 9]\nw = f32[4, 6, 3, 3] 1\ny = ConvTranspose<strides=[2, 2]>(x, w)\n-> y",
+    "x: f32[2, 4, 9, 9]\ny = MaxPool<kernel_shape=[3, 3]>(x)\n-> y",
+    "x: f32[2, 4, 9, 9]\ny = AveragePool<kernel_shape=[3, 3]>(x)\n-> y",
+    "x: f32[2, 4, 9, 9]\ny = LpPool<kernel_shape=[3, 3]>(x)\n-> y",
+];
+
+#[test]
+fn every_source_compiles_for_real_gpus_and_spills_nothing() {
+    if let Err(e) = nvrtc::version() {
+        return println!("skipped: {e}");
+    }
+    let mut sources = std::collections::BTreeMap::new();
+    for text in FORMS {
+        for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
+            let plan = planned(text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
+            for launch in &plan.launches {
+                sources.insert(plan.sources[launch.source].clone(), launch.kernel);
+            }
+        }
+    }
+    println!("{} sources", sources.len());
+    for architecture in ["sm_80", "sm_90a", "sm_120"] {
+        for (source, kernel) in &sources {
+            let cubin = nvrtc::compile(kernel, source, architecture)
+                .unwrap_or_else(|e| panic!("{architecture}: {e}\n{source}"));
+            for usage in &cubin.usage {
+                assert_eq!(usage.spilled_bytes, 0, "{architecture}: {usage:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn chains_are_one_kernel() {
+    assert_eq!(kernels("x: f32[2, 3]\na = Relu(x)\nb = Exp(a)\ny = Neg(b)\n-> y"), ["map"]);
+    // Behind a product they are its end, behind a softmax its end, before it its beginning.
+    let text =
+        "x: f32[2, 8]\nw = f32[8, 8] 1\nb = f32[8] 1\na = MatMul(x, w)\nc = Add(a, b)\ny = Relu(c)\n-> y";
+    assert_eq!(kernels(text), ["gemm"]);
+    assert_eq!(kernels("x: f32[2, 8]\na = Neg(x)\nb = Softmax(a)\ny = Sqrt(b)\n-> y"), ["softmax"]);
+    // What two read is computed once.
+    assert_eq!(kernels("x: f32[2, 3]\na = Exp(x)\nb = Neg(a)\ny = Mul(a, b)\n-> y"), ["map", "map"]);
+    // Views are no kernels.
+    let text = "x: f32[2, 3, 4]\na = Transpose<perm=[1, 0, 2]>(x)\nb = Neg(a)\ny = Exp(b)\n-> y";
+    assert_eq!(kernels(text), ["map"]);
+}
+
+#[test]
+fn convolutions_keep_their_channels_last() {
+    let text = "x: f32[2, 3, 9, 9]
+         w = f32[20, 3, 3, 3] 1
+         v = f32[20, 20, 1, 1] 1
+         a = Conv(x, w)
+         b = Relu(a)
+         c = Conv(b, v)
+         d = Add(c, b)
+         y = GlobalAveragePool(d)
+         -> y";
+    // Turned once at the beginning; the sum is the end of the second convolution.
+    assert_eq!(kernels(text), ["map", "conv", "conv", "reduce_columns"]);
+}

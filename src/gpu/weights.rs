@@ -1,0 +1,84 @@
+//! A constant of the model as the bytes that kernels want: its axes in their order, its elements stored as their type.
+
+use half::{bf16, f16};
+
+use super::plan::Constant;
+use crate::error::{Result, ScoreError};
+use crate::tensor::{DType, Tensor};
+
+/// The bytes; those of the tensor itself where nothing is to be done.
+pub(super) fn stored(constant: &Constant) -> Result<std::borrow::Cow<'_, [u8]>> {
+    let Constant { tensor, order, dtype } = constant;
+    let is_in_order = order.iter().copied().filter(|a| tensor.shape().get(*a) != Some(&1)).is_sorted();
+    if is_in_order && tensor.dtype() == *dtype {
+        return Ok(tensor.as_bytes().into());
+    }
+    let ordered = match is_in_order {
+        true => tensor.clone(),
+        false => ordered(tensor, order)?,
+    };
+    Ok(converted(&ordered, *dtype)?.into())
+}
+
+/// The elements as another type of floats.
+fn converted(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
+    if tensor.dtype() == dtype {
+        return Ok(tensor.as_bytes().to_vec());
+    }
+    let floats: Vec<f32> = match tensor.dtype() {
+        DType::F32 => tensor.as_slice::<f32>()?.to_vec(),
+        DType::F16 => tensor.as_slice::<f16>()?.iter().map(|v| v.to_f32()).collect(),
+        DType::Bf16 => tensor.as_slice::<bf16>()?.iter().map(|v| v.to_f32()).collect(),
+        DType::F64 => tensor.as_slice::<f64>()?.iter().map(|v| *v as f32).collect(),
+        other => {
+            return Err(ScoreError::internal(format!("a constant of {} as {}", other.name(), dtype.name())));
+        }
+    };
+    match dtype {
+        DType::F32 => Ok(bytemuck::cast_slice(&floats).to_vec()),
+        DType::F16 => Ok(floats.iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect()),
+        DType::Bf16 => Ok(floats.iter().flat_map(|v| bf16::from_f32(*v).to_ne_bytes()).collect()),
+        other => Err(ScoreError::internal(format!("a constant as {}", other.name()))),
+    }
+}
+
+/// The elements with the axes in that order.
+fn ordered(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
+    macro_rules! of_size {
+        ($($size:literal => $t:ty),*) => {
+            match tensor.dtype().size_bytes() {
+                $(Some($size) => {
+                    let bytes = tensor.as_bytes();
+                    let elements = bytes.as_chunks::<$size>().0;
+                    let array = ndarray::ArrayView::from_shape(tensor.shape(), elements)
+                        .map_err(|e| ScoreError::internal(format!("a constant's shape: {e}")))?;
+                    let moved = array.permuted_axes(order).iter().copied().collect::<Vec<[u8; $size]>>();
+                    let shape = order.iter().map(|a| tensor.shape().get(*a).copied().unwrap_or(1)).collect::<Vec<_>>();
+                    Tensor::new(tensor.dtype(), &shape, crate::tensor::AlignedBytes::copy_of(moved.as_flattened())?)
+                })*
+                _ => Err(ScoreError::unsupported("text is not on a device")),
+            }
+        };
+    }
+    of_size!(1 => u8, 2 => u16, 4 => u32, 8 => u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_put_into_order_and_type() {
+        let tensor = Tensor::from_slice(&[2, 3], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
+        let of = |order: &[usize], dtype| {
+            let constant = Constant { tensor: tensor.clone(), order: order.to_vec(), dtype };
+            stored(&constant).unwrap().into_owned()
+        };
+        assert_eq!(of(&[0, 1], DType::F32), tensor.as_bytes());
+        let turned: &[f32] = &[1.0, 4.0, 2.0, 5.0, 3.0, 6.0];
+        assert_eq!(of(&[1, 0], DType::F32), bytemuck::cast_slice::<f32, u8>(turned));
+        let halves = turned.iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect::<Vec<_>>();
+        assert_eq!(of(&[1, 0], DType::F16), halves);
+        assert_eq!(of(&[0, 1], DType::Bf16).len(), 12);
+    }
+}
