@@ -115,5 +115,7 @@ fn placed(model: &Model, settings: Settings) -> Result<Placed> {
     offload::place(model, graph, &GpuPlanner(settings))
 }
 
+#[cfg(all(test, feature = "cpu", target_os = "linux"))]
+mod suite;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,324 @@
+//! Every operator and every way in which kernels are put together, on every GPU that is there and on the emulated one, against ONNX Runtime.
+//!
+//! A process binds to one driver, so each test runs itself again in processes of their own: one for every order of threads and every time of
+//! work of the emulated driver (`hardware-tests/cuda-emulator`). Where there is neither a GPU nor a compiler for the emulated one, it says so.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::GpuBackend;
+use crate::cpu::CpuBackend;
+use crate::graph::testing::{model_of, read};
+use crate::scoring::{Backend, Call, CompileOptions, Device, Precision};
+use crate::signature::{Dim, PortKind};
+use crate::tensor::{DType, Tensor};
+
+/// Says to a process that it is the one on the emulated driver.
+const INSIDE: &str = "TRISCORE_TEST_EMULATED";
+
+/// In which order threads run, and when work is done.
+const SCHEDULES: [(&str, &str); 4] =
+    [("forward", "late"), ("reverse", "late"), ("ahead", "late"), ("forward", "early")];
+
+/// Builds the emulated driver. `None`, said, without a compiler.
+pub(super) fn emulator() -> Option<&'static Path> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let build = || {
+        let ran = Command::new("bash").arg(root.join("scripts/build-cuda-emulator.sh")).output().unwrap();
+        if ran.status.code() == Some(69) {
+            println!("skipped: {}", String::from_utf8_lossy(&ran.stderr).trim());
+            return None;
+        }
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        Some(root.join("target/cuda-emulator"))
+    };
+    BUILT.get_or_init(build).as_deref()
+}
+
+/// Runs a test of this crate again on the emulated driver, with these variables; what it said, and whether it passed.
+pub(super) fn inside(test: &str, variables: &[(&str, &str)]) -> Option<(bool, String)> {
+    let driver = emulator()?;
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
+    command.env("LD_LIBRARY_PATH", driver).env_remove("TRISCORE_LIBCUDA");
+    let ran = command.envs(variables.iter().copied()).output().unwrap();
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    Some((ran.status.success(), said))
+}
+
+pub(super) fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+fn gpus() -> Vec<Device> {
+    GpuBackend::new().probe().unwrap_or_default()
+}
+
+/// Numbers that are the same for the same seed.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 40) as f32 / (1u32 << 23) as f32 - 1.0
+    }
+
+    /// Floats in -1..1, integers from 0 to 3, truth values.
+    fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
+        let count = shape.iter().product::<usize>();
+        let floats = (0..count).map(|_| self.next()).collect::<Vec<_>>();
+        let whole = floats.iter().map(|v| (v.abs() * 4.0) as i64).collect::<Vec<_>>();
+        match dtype {
+            DType::F32 => Tensor::from_slice(shape, &floats),
+            DType::F64 => {
+                Tensor::from_slice(shape, &floats.iter().map(|v| f64::from(*v)).collect::<Vec<_>>())
+            }
+            DType::F16 => {
+                Tensor::from_slice(shape, &floats.iter().map(|v| half::f16::from_f32(*v)).collect::<Vec<_>>())
+            }
+            DType::I64 => Tensor::from_slice(shape, &whole),
+            DType::I32 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as i32).collect::<Vec<_>>()),
+            DType::I8 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as i8).collect::<Vec<_>>()),
+            DType::U8 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as u8).collect::<Vec<_>>()),
+            DType::Bool => Tensor::from_slice(shape, &floats.iter().map(|v| *v > 0.0).collect::<Vec<_>>()),
+            other => panic!("no noise of {}", other.name()),
+        }
+        .unwrap()
+    }
+}
+
+/// Elements as floats, whatever they are.
+fn floats(tensor: &Tensor) -> Vec<f64> {
+    match tensor.dtype() {
+        DType::F32 => tensor.as_slice::<f32>().unwrap().iter().map(|v| f64::from(*v)).collect(),
+        DType::F64 => tensor.as_slice::<f64>().unwrap().to_vec(),
+        DType::F16 => tensor.as_slice::<half::f16>().unwrap().iter().map(|v| v.to_f64()).collect(),
+        DType::I64 => tensor.as_slice::<i64>().unwrap().iter().map(|v| *v as f64).collect(),
+        DType::I32 => tensor.as_slice::<i32>().unwrap().iter().map(|v| f64::from(*v)).collect(),
+        _ => tensor.as_bytes().iter().map(|v| f64::from(*v)).collect(),
+    }
+}
+
+/// What is different; nothing if it is near. Differences are measured against the largest number, as sums round.
+fn difference(got: &Tensor, expected: &Tensor, tolerance: f64) -> Option<String> {
+    if (got.dtype(), got.shape()) != (expected.dtype(), expected.shape()) {
+        return Some(format!(
+            "{} {:?}, not {} {:?}",
+            got.dtype().name(),
+            got.shape(),
+            expected.dtype().name(),
+            expected.shape()
+        ));
+    }
+    let (got, expected) = (floats(got), floats(expected));
+    let scale = expected.iter().filter(|v| v.is_finite()).fold(1f64, |most, v| most.max(v.abs()));
+    let is_near = |g: f64, e: f64| g == e || (g.is_nan() && e.is_nan()) || (g - e).abs() <= tolerance * scale;
+    let at = got.iter().zip(&expected).position(|(g, e)| !is_near(*g, *e))?;
+    Some(format!("element {at} is {}, not {}", got[at], expected[at]))
+}
+
+/// Runs a model that is written as text on a GPU and in ONNX Runtime; what is wrong, if anything.
+fn compare(device: &Device, text: &str, precision: Precision, seed: u64) -> Option<String> {
+    let model = read(&model_of(text));
+    let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let inputs = model.signature().inputs().iter().map(|port| {
+        let PortKind::Tensor { dtype, dims } = &port.kind else { panic!("{port:?}") };
+        let length = |dim: &Dim| if let Dim::Fixed(n) = dim { *n } else { 3 };
+        noise.tensor(*dtype, &dims.iter().flatten().map(length).collect::<Vec<_>>())
+    });
+    let inputs = inputs.collect::<Vec<_>>();
+    let cpu = CpuBackend::new();
+    let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..CompileOptions::default() };
+    let expected =
+        cpu.compile(&model, &cpu.probe().unwrap(), &options).and_then(|s| s.score(&inputs, &Call::new()));
+    let expected = expected.unwrap_or_else(|e| panic!("ONNX Runtime: {e}\n{text}"));
+    let gpu = GpuBackend::new().guarded();
+    let options = CompileOptions { precision, ..options };
+    let scorer = match gpu.compile(&model, std::slice::from_ref(device), &options) {
+        Ok(scorer) => scorer,
+        Err(e) => return Some(e.to_string()),
+    };
+    // Twice: what is captured must hold for the next inputs, too.
+    for _ in 0..2 {
+        let scored = match scorer.score(&inputs, &Call::new()) {
+            Ok(scored) => scored,
+            Err(e) => return Some(e.to_string()),
+        };
+        let tolerance = match precision {
+            Precision::Bf16 => 3e-2,
+            Precision::F16 | Precision::Tf32 => 4e-3,
+            _ => 1e-5,
+        };
+        for (at, expected) in expected.outputs.iter().enumerate() {
+            let wrong = difference(scored.tensor(at).unwrap(), expected.as_tensor().unwrap(), tolerance);
+            if let Some(wrong) = wrong {
+                return Some(format!("output {at}: {wrong}"));
+            }
+        }
+    }
+    None
+}
+
+/// Runs the cases on every device; all that is wrong is listed.
+fn run(cases: &[&str], precisions: &[Precision]) {
+    let devices = gpus();
+    assert!(!devices.is_empty(), "no GPU to test on");
+    let mut wrong = Vec::new();
+    for device in &devices {
+        for (number, text) in cases.iter().enumerate() {
+            for precision in precisions {
+                if let Some(what) = compare(device, text, *precision, number as u64 + 1) {
+                    wrong.push(format!("{device}: {precision:?}: {what}\n{text}"));
+                }
+            }
+        }
+        println!("{device}: {} cases × {} precisions", cases.len(), precisions.len());
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n\n"));
+}
+
+/// Runs a test on the GPUs that are there, and again on the emulated one in these schedules.
+fn everywhere(test: &str, schedules: &[(&str, &str)], body: impl Fn()) {
+    if is_inside() {
+        return body();
+    }
+    match GpuBackend::new().probe() {
+        Ok(_) => body(),
+        Err(e) => println!("no GPU: {e}"),
+    }
+    for (order, time) in schedules {
+        let variables = [("CUDA_EMULATOR_ORDER", *order), ("CUDA_EMULATOR_TIME", *time)];
+        let Some((passed, said)) = inside(test, &variables) else { return };
+        assert!(passed, "emulated, {order} {time}: {said}");
+    }
+}
+
+const POINTWISE: &[&str] = &[
+    "x: f32[2, 3, 4]\ny = Relu(x)\n-> y",
+    "x: f32[2, 3, 4]\nb = f32[4] 1 2 3 4\na = Add(x, b)\ny = Sigmoid(a)\n-> y",
+    "x: f32[2, 3, 4]\nb: f32[3, 1]\na = Mul(x, b)\nc = Sub(a, x)\ny = Tanh(c)\n-> y",
+    "x: f32[2, 3, 5, 7]\ny = Transpose<perm=[0, 2, 3, 1]>(x)\n-> y",
+    "x: f32[4, 6]\na = Exp(x)\nb = Neg(a)\ny = Mul(a, b)\n-> y",
+    "x: f32[4, 6]\ny = Mul(x, x)\n-> y",
+    "x: f32[4, 6]\na = Abs(x)\nb = Sqrt(a)\nc = Log(b)\ny = Erf(c)\n-> y",
+    "x: f32[5]\na = f32[] 0.25\nb = f32[] 0.5\ny = Clip(x, a, b)\n-> y",
+    "x: f32[3, 4]\nz: f32[3, 4]\nc = Greater(x, z)\ny = Where(c, x, z)\n-> y",
+    "x: f32[3, 4]\na = LeakyRelu<alpha=0.2>(x)\nb = Elu(a)\nc = Selu(b)\nd = Softplus(c)\ny = HardSigmoid(d)\n-> y",
+    "x: f32[3, 4]\na = Gelu(x)\nb = HardSwish(a)\nc = Mish(b)\nd = Softsign(c)\ny = Celu<alpha=0.7>(d)\n-> y",
+    "x: f32[3, 4]\na = Floor(x)\nb = Ceil(x)\nc = Round(x)\nd = Sum(a, b, c)\ny = Reciprocal(d)\n-> y",
+    "x: f32[3, 4]\na = Sin(x)\nb = Cos(x)\nc = Max(a, b, x)\nd = Min(c, x)\ny = Mean(d, x)\n-> y",
+    "x: i64[3, 4]\nz: i64[4]\na = Add(x, z)\nb = Mul(a, x)\ny = Cast<to=1>(b)\n-> y",
+    "x: i32[3, 4]\na = Cast<to=1>(x)\nb = f32[] 1.5\ny = Pow(a, b)\n-> y",
+    "x: bool[3, 4]\nz: bool[4]\na = And(x, z)\nb = Not(a)\nc = Xor(b, z)\ny = Cast<to=1>(c)\n-> y",
+    "x: f32[2, 3, 4]\ns = f32[3] 1 2 3\nb = f32[3] 3 2 1\nm = f32[3] 0.1\nv = f32[3] 0.5 1 2\ny = BatchNormalization(x, s, b, m, v)\n-> y",
+    "x: f32[2, 3, 4]\ns = f32[] 0.02\nz = u8[] 128\na = QuantizeLinear(x, s, z)\ny = DequantizeLinear(a, s, z)\n-> y",
+    "x: f32[2, 3, 4]\ns = f32[3] 0.02 0.01 0.03\nz = i8[3] 0\na = QuantizeLinear<axis=1>(x, s, z)\ny = DequantizeLinear<axis=1>(a, s, z)\n-> y",
+    "x: f32[7]\ns = f32[7] 0.25\ny = PRelu(x, s)\n-> y",
+    "x: f32[1]\ny = Neg(x)\n-> y",
+    "x: f32[]\ny = Neg(x)\n-> y",
+];
+
+const MOVING: &[&str] = &[
+    "x: f32[2, 3, 4]\na = Transpose<perm=[2, 0, 1]>(x)\ns = i64[2] 4 -1\nb = Reshape(a, s)\ny = Neg(b)\n-> y",
+    "x: f32[2, 6, 4]\na, b = Split<axis=1, num_outputs=2>(x)\nc = Neg(a)\ny = Add(b, c)\n-> y",
+    "x: f32[5, 6]\ns = i64[2] 4 1\ne = i64[2] 0 6\na = i64[2] 0 1\nt = i64[2] -1 2\ny = Slice(x, s, e, a, t)\n-> y",
+    "x: f32[1, 3, 1]\ns = i64[3] 2 3 4\na = Expand(x, s)\ny = Exp(a)\n-> y",
+    "x: f32[2, 3]\nr = i64[2] 2 3\ny = Tile(x, r)\n-> y",
+    "x: f32[2, 3]\nz: f32[2, 5]\na = Exp(x)\ny = Concat<axis=1>(a, z, x)\n-> y",
+    "x: f32[2, 8, 3, 2]\ny = DepthToSpace<blocksize=2>(x)\n-> y",
+    "x: f32[2, 8, 3, 2]\ny = DepthToSpace<blocksize=2, mode=CRD>(x)\n-> y",
+    "x: f32[2, 3, 4, 6]\ny = SpaceToDepth<blocksize=2>(x)\n-> y",
+    "x: f32[2, 3, 4]\na = i64[1] 0\nb = Unsqueeze(x, a)\nc = Squeeze(b, a)\ny = Flatten<axis=2>(c)\n-> y",
+    "x: f32[4, 4]\ny = Identity(x)\n-> y",
+];
+
+const ROWS: &[&str] = &[
+    "x: f32[2, 3, 40]\ny = Softmax(x)\n-> y",
+    "x: f32[2, 30, 4]\na = Mul(x, x)\nb = Softmax<axis=1>(a)\ny = Sqrt(b)\n-> y",
+    "x: f32[2, 3, 1000]\ny = LogSoftmax(x)\n-> y",
+    "x: f32[2, 3, 40]\ns = f32[40] 1 2 3\nb = f32[40] 2 0\ny = LayerNormalization(x, s, b)\n-> y",
+    "x: f32[2, 3, 4]\ns = f32[3, 4] 1 2 3\na = Add(x, x)\ny = LayerNormalization<axis=1>(a, s)\n-> y",
+    "x: f32[2, 6, 5]\ns = f32[6] 1 2 3\nb = f32[6] 2 4\ny = GroupNormalization<num_groups=2>(x, s, b)\n-> y",
+    "x: f32[2, 3, 5]\ns = f32[3] 1 2 3\nb = f32[3] 2 4\ny = InstanceNormalization(x, s, b)\n-> y",
+    "x: f32[2, 6, 5]\ny = LpNormalization<p=1>(x)\n-> y",
+    "x: f32[2, 6, 5]\ny = LpNormalization<axis=1>(x)\n-> y",
+    "x: f32[2, 6, 5]\na = i64[1] 1\ny = ReduceMean(x, a)\n-> y",
+    "x: f32[2, 6, 5]\na = i64[2] 0 2\nb = ReduceSum<keepdims=0>(x, a)\ny = Neg(b)\n-> y",
+    "x: f32[2, 6, 500]\na = i64[1] 2\nb = ReduceMax(x, a)\ny = Sub(x, b)\n-> y",
+    "x: f32[2, 6, 5]\ny = ReduceMin(x)\n-> y",
+    "x: f32[2, 6, 5]\na = i64[1] 2\ny = ReduceL2(x, a)\n-> y",
+    "x: f32[2, 6, 5]\na = i64[1] 2\nb = ReduceL1(x, a)\nc = ReduceSumSquare(x, a)\ny = Add(b, c)\n-> y",
+    "x: i32[2, 6, 5]\na = i64[1] 2\nb = ReduceProd(x, a)\ny = Cast<to=1>(b)\n-> y",
+    "x: f32[2, 6, 5]\na = i64[1] 2\nb = ReduceLogSumExp(x, a)\nc = Exp(x)\nd = ReduceLogSum(c, a)\ny = Add(b, d)\n-> y",
+    "x: f32[2, 6, 5, 3]\ny = GlobalAveragePool(x)\n-> y",
+    "x: f32[2, 6, 5, 3]\ny = GlobalMaxPool(x)\n-> y",
+];
+
+const PRODUCTS: &[&str] = &[
+    "x: f32[2, 70, 33]\nw = f32[33, 65] 0.1 0.2 -0.3\nb = f32[65] 1 2 3\na = MatMul(x, w)\nc = Add(a, b)\ny = Gelu(c)\n-> y",
+    "x: f32[2, 3, 70, 33]\nw: f32[3, 33, 65]\ny = MatMul(x, w)\n-> y",
+    "x: f32[2, 1, 7, 9]\nw: f32[3, 9, 5]\nr: f32[2, 3, 7, 5]\na = MatMul(x, w)\nb = Add(a, r)\ny = Relu(b)\n-> y",
+    "x: f32[2, 7, 9]\nw: f32[2, 5, 9]\nt = Transpose<perm=[0, 2, 1]>(w)\ny = MatMul(x, t)\n-> y",
+    "x: f32[9]\nw: f32[2, 9, 5]\ny = MatMul(x, w)\n-> y",
+    "x: f32[2, 5, 9]\nw: f32[9]\na = MatMul(x, w)\ny = Exp(a)\n-> y",
+    "x: f32[9]\nw: f32[9]\ny = MatMul(x, w)\n-> y",
+    "x: f32[9, 7]\nw: f32[5, 9]\nc: f32[5]\ny = Gemm<transA=1, transB=1, alpha=0.5, beta=2.0>(x, w, c)\n-> y",
+    "x: f32[70, 40]\nw = f32[40, 80] 0.1 0.2 -0.3\na = MatMul(x, w)\nb = Softmax(a)\nv = f32[80, 3] 1 2\ny = MatMul(b, v)\n-> y",
+    "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
+];
+
+const WINDOWS: &[&str] = &[
+    "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 0.1 0.2 -0.3 0.4\nb = f32[20] 1 2\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[2, 3, 9, 10]\nw = f32[20, 3, 3, 2] 0.1 0.2 -0.3 0.4\na = Conv<strides=[2, 1], pads=[1, 0, 0, 1]>(x, w)\nv = f32[70, 20, 1, 1] 0.1 -0.2 0.3\nb = Conv(a, v)\nc = Conv(a, v)\nd = Relu(c)\ny = Add(b, d)\n-> y",
+    "x: f32[2, 4, 9, 9]\nw = f32[4, 1, 3, 3] 1 2 3 4 5\ny = Conv<group=4>(x, w)\n-> y",
+    "x: f32[2, 4, 9, 9]\nw = f32[40, 2, 3, 3] 1 2 3 4 5\ny = Conv<group=2, dilations=[2, 2]>(x, w)\n-> y",
+    "x: f32[2, 4, 9]\nw = f32[20, 4, 3] 1 2 3 4 5\ny = Conv<auto_pad=SAME_UPPER, strides=[2]>(x, w)\n-> y",
+    "x: f32[1, 2, 5, 6, 7]\nw = f32[17, 2, 2, 3, 2] 1 2 3 4 5\ny = Conv(x, w)\n-> y",
+    "x: f32[2, 4, 5, 6]\nw = f32[4, 6, 3, 3] 1 2 3 4 5\nb = f32[6] 1 2\ny = ConvTranspose<strides=[2, 2], pads=[1, 0, 0, 1], output_padding=[1, 0]>(x, w, b)\n-> y",
+    "x: f32[2, 4, 5, 6]\nw = f32[4, 3, 3, 3] 1 2 3 4 5\ny = ConvTranspose<group=2, dilations=[2, 1]>(x, w)\n-> y",
+    "x: f32[2, 4, 9, 9]\ny = MaxPool<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]>(x)\n-> y",
+    "x: f32[2, 4, 9, 9]\ny = MaxPool<kernel_shape=[3, 2], ceil_mode=1, strides=[2, 2]>(x)\n-> y",
+    "x: f32[2, 4, 9]\na, i = MaxPool<kernel_shape=[3]>(x)\nf = Cast<to=1>(i)\ny = Add(a, f)\n-> y",
+    "x: f32[2, 4, 9, 9]\ny = AveragePool<kernel_shape=[3, 3], pads=[1, 1, 1, 1]>(x)\n-> y",
+    "x: f32[2, 4, 9, 9]\ny = AveragePool<kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1, ceil_mode=1, strides=[2, 2]>(x)\n-> y",
+    "x: f32[2, 4, 9, 9]\ny = LpPool<kernel_shape=[3, 3], p=3>(x)\n-> y",
+    "x: f32[1, 3, 12, 12]\nw = f32[16, 3, 3, 3] 0.1 0.2 -0.3\na = Conv(x, w)\nb = Relu(a)\nc = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(b)\nd = GlobalAveragePool(c)\ne = Flatten(d)\nv = f32[16, 4] 0.3 -0.1\ny = Gemm(e, v)\n-> y",
+    "x: f32[2, 8, 6, 6]\nw = f32[16, 8, 1, 1] 0.1 -0.2 0.3\na = Conv(x, w)\nb = Conv(x, w)\nc = Concat<axis=1>(a, b)\ny = Relu(c)\n-> y",
+];
+
+const FLOATS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Bf16];
+
+#[test]
+fn pointwise_operators_are_what_they_are_elsewhere() {
+    everywhere("gpu::suite::pointwise_operators_are_what_they_are_elsewhere", &SCHEDULES[..2], || {
+        run(POINTWISE, &[Precision::F32])
+    });
+}
+
+#[test]
+fn moving_operators_are_what_they_are_elsewhere() {
+    everywhere("gpu::suite::moving_operators_are_what_they_are_elsewhere", &SCHEDULES[..1], || {
+        run(MOVING, &FLOATS)
+    });
+}
+
+#[test]
+fn operators_over_rows_are_what_they_are_elsewhere() {
+    everywhere("gpu::suite::operators_over_rows_are_what_they_are_elsewhere", &SCHEDULES, || {
+        run(ROWS, &FLOATS)
+    });
+}
+
+#[test]
+fn products_are_what_they_are_elsewhere() {
+    everywhere("gpu::suite::products_are_what_they_are_elsewhere", &SCHEDULES, || run(PRODUCTS, &FLOATS));
+}
+
+#[test]
+fn windows_are_what_they_are_elsewhere() {
+    everywhere("gpu::suite::windows_are_what_they_are_elsewhere", &SCHEDULES[..2], || run(WINDOWS, &FLOATS));
+}
