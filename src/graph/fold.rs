@@ -102,6 +102,10 @@ fn foldable(graph: &Graph, node: &Node) -> bool {
     const KEPT: [&str; 2] = ["DequantizeLinear", "Identity"];
     let random =
         node.op.name.starts_with("Random") || matches!(node.op.name.as_str(), "Bernoulli" | "Multinomial");
+    // What made a shape that is written down makes nothing any more, and goes with the next tidying.
+    if node.makes().next().is_none() {
+        return false;
+    }
     if random || KEPT.iter().any(|name| node.is(name)) || !node.captures.is_empty() {
         return false;
     }
