@@ -57,7 +57,7 @@ pub use window::{AutoPad, Window};
 pub const OPSET: i64 = 21;
 
 /// The oldest operator set that is read.
-pub const OLDEST_OPSET: i64 = 7;
+pub const OLDEST_OPSET: i64 = 6;
 
 /// A model as values and nodes: see [the module](self).
 #[derive(Debug, Clone)]

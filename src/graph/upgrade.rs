@@ -1,6 +1,6 @@
 //! Bringing a node of an older operator set into the form of [`OPSET`](super::OPSET).
 //!
-//! One row an operator whose form has changed since set 7; an operator that is not in the table has kept its form, or
+//! One row an operator whose form has changed since set 6; an operator that is not in the table has kept its form, or
 //! was only given new types and new optional attributes. The changes are those of ONNX's own change log
 //! (`docs/Changelog.md` of the `onnx` project).
 
@@ -16,14 +16,25 @@ type Upgrade = fn(&mut Graph, Node) -> Result<()>;
 
 /// An operator, the set since which it has today's form, and how it gets there.
 const TABLE: &[(&str, i64, Upgrade)] = &[
+    ("Add", 7, |g, n| broadcasting(g, n)),
+    ("And", 7, |g, n| broadcasting(g, n)),
     ("BatchNormalization", 9, |g, n| batch_norm(g, n)),
     ("Clip", 11, |g, n| floats_to_inputs(g, n, &["min", "max"])),
+    ("Div", 7, |g, n| broadcasting(g, n)),
     ("Dropout", 12, |g, n| dropout(g, n)),
+    ("Equal", 7, |g, n| broadcasting(g, n)),
+    ("Gemm", 7, |g, n| broadcasting(g, n)),
+    ("Greater", 7, |g, n| broadcasting(g, n)),
     ("GroupNormalization", 21, |_, n| {
         refuse(&n, "its scale and bias were one a group: export the model anew")
     }),
+    ("Less", 7, |g, n| broadcasting(g, n)),
     ("LogSoftmax", 13, |g, n| softmax(g, n)),
+    ("Mul", 7, |g, n| broadcasting(g, n)),
+    ("Or", 7, |g, n| broadcasting(g, n)),
+    ("PRelu", 7, |g, n| slope(g, n)),
     ("Pad", 11, |g, n| pad(g, n)),
+    ("Pow", 7, |g, n| broadcasting(g, n)),
     ("ReduceL1", 18, |g, n| ints_to_input(g, n, "axes", 1)),
     ("ReduceL2", 18, |g, n| ints_to_input(g, n, "axes", 1)),
     ("ReduceLogSum", 18, |g, n| ints_to_input(g, n, "axes", 1)),
@@ -40,9 +51,11 @@ const TABLE: &[(&str, i64, Upgrade)] = &[
     ("Softmax", 13, |g, n| softmax(g, n)),
     ("Split", 18, |g, n| split(g, n)),
     ("Squeeze", 13, |g, n| ints_to_input(g, n, "axes", 1)),
+    ("Sub", 7, |g, n| broadcasting(g, n)),
     ("TopK", 10, |g, n| top_k(g, n)),
     ("Unsqueeze", 13, |g, n| ints_to_input(g, n, "axes", 1)),
     ("Upsample", 10, |g, n| resize(g, n)),
+    ("Xor", 7, |g, n| broadcasting(g, n)),
 ];
 
 /// Adds a node of that operator set in today's form.
@@ -109,7 +122,45 @@ fn floats_to_inputs(graph: &mut Graph, mut node: Node, names: &[&str]) -> Result
     keep(graph, node)
 }
 
+/// Until set 7 the second tensor was repeated only where that was said, its axes matched from a named one on. `None` was the last ones, as today.
+fn broadcasting(graph: &mut Graph, mut node: Node) -> Result<()> {
+    node.op.attributes.take("broadcast");
+    match node.op.attributes.take("axis").and_then(|a| a.i) {
+        Some(axis) => align(graph, node, axis),
+        None => keep(graph, node),
+    }
+}
+
+/// One slope a channel, which is the second axis.
+fn slope(graph: &mut Graph, node: Node) -> Result<()> {
+    let is_one = node.input(1).is_some_and(|id| graph.value(id).shape.element_count() == Some(1));
+    if is_one { keep(graph, node) } else { align(graph, node, 1) }
+}
+
+/// Gives the second tensor axes of one element behind its own, so that its first one stands at that axis.
+fn align(graph: &mut Graph, mut node: Node, axis: i64) -> Result<()> {
+    let rank = |at: usize| node.input(at).and_then(|id| graph.value(id).shape.rank()).map(|r| r as i64);
+    let (Some(of), Some(own), Some(second)) = (rank(0), rank(1), node.input(1)) else {
+        return refuse(&node, "it matches axes of tensors whose shapes are not declared");
+    };
+    let missing = of - if axis < 0 { axis + of } else { axis } - own;
+    if missing > 0 {
+        let axes = (own..own + missing).collect::<Vec<_>>();
+        let axes = constant(graph, &node, "axes", ints(&axes)?);
+        let (name, dtype) = (graph.value(second).name.clone(), graph.value(second).dtype);
+        let aligned = graph.add_value(&format!("{name}/aligned"), dtype, Shape::UNKNOWN);
+        let unsqueeze = Op::onnx("Unsqueeze", Attributes::new());
+        graph.push_node(unsqueeze, &[second, axes], aligned, &node.origins);
+        if let Some(input) = node.inputs.get_mut(1) {
+            *input = Some(aligned);
+        }
+    }
+    keep(graph, node)
+}
+
 fn batch_norm(graph: &mut Graph, mut node: Node) -> Result<()> {
+    // Before set 7 it trained unless it was told that it is tested.
+    node.op.attributes.take("is_test");
     if node.op.attributes.take("spatial").is_some_and(|a| a.i == Some(0)) {
         return refuse(&node, "spatial=0 (statistics for every pixel)");
     }
@@ -119,6 +170,7 @@ fn batch_norm(graph: &mut Graph, mut node: Node) -> Result<()> {
 /// At inference it passes its input on; the ratio says nothing.
 fn dropout(graph: &mut Graph, mut node: Node) -> Result<()> {
     node.op.attributes.take("ratio");
+    node.op.attributes.take("is_test");
     keep(graph, node)
 }
 
@@ -257,6 +309,8 @@ mod tests {
                 "Upsample<mode=nearest>(x, s)",
                 "Resize<mode=nearest, coordinate_transformation_mode=asymmetric, nearest_mode=floor>(x, _, [2.0, 2.0])",
             ),
+            (6, "Add<broadcast=1>(x, s)", "Add(x, [2.0, 2.0])"),
+            (6, "Mul<axis=1, broadcast=1>(x, s)", "Mul(x, [2.0, 2.0])"),
             // Newer ones pass through.
             (13, "Softmax<axis=0>(x)", "Softmax<axis=0>(x)"),
             (11, "Clip(x, s)", "Clip(x, [2.0, 2.0])"),
@@ -275,6 +329,16 @@ mod tests {
             nodes(&graph),
             ["Shape(x)", "Flatten<axis=1>(x)", "Softmax<axis=-1>(y/flat)", "Reshape(y/soft, y/shape)"]
         );
+        assert_eq!(graph.value(graph.outputs()[0]).shape.to_string(), "[N, 3, 5]");
+    }
+
+    #[test]
+    fn tensors_that_were_matched_from_an_axis_on_get_the_axes_behind() {
+        let text = "x: f32[N, 3, 5]\ns = f32[3] 1 2 3\na = Mul<axis=1, broadcast=1>(x, s)\ny = PRelu(x, s)\nz = Add(a, y)\n-> z";
+        let graph = graph_of_opset(6, text);
+        let aligned = "Unsqueeze([1.0, 2.0, 3.0], [1])";
+        let lines = nodes(&graph);
+        assert_eq!(lines[..2], [aligned, "Mul(x, s/aligned)"]);
         assert_eq!(graph.value(graph.outputs()[0]).shape.to_string(), "[N, 3, 5]");
     }
 

@@ -69,9 +69,9 @@ pub(super) fn of(model: &ModelProto) -> HashSet<usize> {
 }
 
 /// Operator sets older than a [`Graph`] reads, as so many cases have.
-const OLD: usize = 44;
+const OLD: usize = 0;
 
-/// Cases of which shape inference does not know all: ranges of floats, and products of vectors.
+/// Cases of which shape inference does not know all: ranges of floats.
 const UNKNOWN: &[&str] = &[
     "node/test_blackmanwindow_expanded",
     "node/test_blackmanwindow_symmetric_expanded",
@@ -79,9 +79,6 @@ const UNKNOWN: &[&str] = &[
     "node/test_hammingwindow_symmetric_expanded",
     "node/test_hannwindow_expanded",
     "node/test_hannwindow_symmetric_expanded",
-    "node/test_matmul_1d_1d",
-    "node/test_matmul_1d_3d",
-    "node/test_matmul_4d_1d",
 ];
 
 /// What is bound is enough: once constants are folded, every shape is known.

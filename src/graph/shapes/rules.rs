@@ -120,7 +120,7 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
         "GlobalAveragePool" | "GlobalLpPool" | "GlobalMaxPool" => run(&rule::GlobalPool, inputs),
         "MatMul" | "MatMulInteger" => {
             inputs.truncate(2);
-            run(&rule::MatMul, inputs)
+            matmul(inputs, &mut run)
         }
         "QLinearMatMul" => run(&rule::MatMul, pick(inputs, &[0, 3])),
         "Gemm" => {
@@ -274,6 +274,37 @@ fn padding(window: &Window) -> Padding<'_> {
         AutoPad::SameUpper | AutoPad::SameLower => Padding::Same,
         AutoPad::None => Padding::Fixed(&window.pads),
     }
+}
+
+/// The rule knows matrices; a vector is one of a single row or column, which the result has not.
+fn matmul(mut inputs: Inputs, run: Run<'_>) -> Found {
+    let lengths = |input: Option<&Option<SymTensor>>| {
+        let shape = input.and_then(Option::as_ref).and_then(SymTensor::shape);
+        shape.map(Iterator::collect::<Vec<_>>)
+    };
+    let (Some(mut a), Some(mut b)) = (lengths(inputs.first()), lengths(inputs.get(1))) else {
+        return run(&rule::MatMul, inputs);
+    };
+    let (is_row, is_column) = (a.len() == 1, b.len() == 1);
+    if !is_row && !is_column {
+        return run(&rule::MatMul, inputs);
+    }
+    if is_row {
+        a.insert(0, SymExpr::Value(1));
+    }
+    if is_column {
+        b.push(SymExpr::Value(1));
+    }
+    inputs = vec![Some(SymTensor::from_shape(a)), Some(SymTensor::from_shape(b))];
+    let made = run(&rule::MatMul, inputs)?;
+    let mut shape = lengths(Some(&made.into_iter().next())).unwrap_or_default();
+    if is_column {
+        shape.pop();
+    }
+    if is_row && shape.len() + usize::from(is_column) >= 2 {
+        shape.remove(shape.len() + usize::from(is_column) - 2);
+    }
+    Ok(vec![SymTensor::from_shape(shape)])
 }
 
 fn conv(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
