@@ -50,7 +50,11 @@ impl Target {
             _ => cases::model(name),
         };
         if !self.is_fpga() {
-            return Some(model);
+            return match self.backend.place(&model, &self.device) {
+                Ok(placement) if placement.on_device() == 0 => self.skip(name, &placement.summary()),
+                Ok(_) => Some(model),
+                Err(e) => self.skip(name, &e.to_string()),
+            };
         }
         let samples = match cases::calibration(name, model.signature().inputs()) {
             Ok(samples) => samples,
@@ -68,9 +72,10 @@ impl Target {
         }
     }
 
-    /// How it is compiled: what an FPGA does not take of a model, the CPU runs.
+    /// How it is compiled: what a device does not take of a model, the CPU runs.
     pub(crate) fn options(&self) -> CompileOptions {
-        let host: Option<Arc<dyn Backend>> = match self.is_fpga() {
+        let has_host = matches!(self.device.backend, BackendKind::Fpga | BackendKind::Gpu);
+        let host: Option<Arc<dyn Backend>> = match has_host {
             true => Some(Arc::new(triscore::cpu::CpuBackend::new())),
             false => None,
         };
@@ -92,6 +97,8 @@ fn backends() -> Vec<Arc<dyn Backend>> {
     vec![
         #[cfg(feature = "cpu")]
         Arc::new(triscore::cpu::CpuBackend::new()),
+        #[cfg(feature = "cuda")]
+        Arc::new(triscore::gpu::GpuBackend::new()),
         #[cfg(feature = "opencl")]
         Arc::new(triscore::fpga::FpgaBackend::new()),
     ]

@@ -40,8 +40,10 @@ pub(super) struct GpuLane {
     stream: Arc<CudaStream>,
     /// One arena; or one for each tensor of the plan that ran last, where they are kept apart.
     arenas: Vec<Memory>,
-    /// Captured graphs and the plans that they are of, by the plan's address; the arena's address is in them.
-    graphs: HashMap<usize, (Arc<Loaded>, CudaGraph)>,
+    /// Captured graphs and the plans that they are of, by the plan's number; the arena's address is in them.
+    graphs: HashMap<u64, (Arc<Loaded>, CudaGraph)>,
+    /// Whose preparations are in the arena, by the plan's number.
+    prepared: Option<u64>,
     up: Option<Pinned>,
     down: Option<Pinned>,
     /// Before the first copy, after it, after the kernels, after the last copy.
@@ -63,7 +65,17 @@ impl GpuLane {
         let mark = || machine.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(failed);
         let marks = [mark()?, mark()?, mark()?, mark()?];
         let (arenas, graphs) = (Vec::new(), HashMap::new());
-        Ok(Self { machine, stream, arenas, graphs, up: None, down: None, marks, running: None })
+        Ok(Self {
+            machine,
+            stream,
+            arenas,
+            graphs,
+            prepared: None,
+            up: None,
+            down: None,
+            marks,
+            running: None,
+        })
     }
 
     /// Memory for that plan's tensors and ports.
@@ -75,6 +87,7 @@ impl GpuLane {
             // The addresses are in the graphs.
             self.graphs.clear();
             self.arenas.clear();
+            self.prepared = None;
             for bytes in wanted {
                 self.arenas.push(self.machine.memory(*bytes)?);
             }
@@ -140,16 +153,29 @@ impl GpuLane {
         ordered.map_err(|e| self.machine.failed(&format!("launching {}", launch.kernel), e))
     }
 
+    /// Launches what is computed once, unless it is there.
+    fn prepare(&mut self, loaded: &Arc<Loaded>) -> Result<()> {
+        let key = Some(loaded.number);
+        if self.prepared != key {
+            self.prepared = None;
+            loaded.plan.preparations.iter().enumerate().try_for_each(|(at, l)| self.launch(loaded, at, l))?;
+            self.prepared = key;
+        }
+        Ok(())
+    }
+
     /// The plan's kernels as one graph, captured when it is first wanted.
     fn replay(&mut self, loaded: &Arc<Loaded>) -> Result<()> {
-        let key = Arc::as_ptr(loaded) as usize;
+        if loaded.plan.launches.is_empty() {
+            return Ok(());
+        }
+        let key = loaded.number;
         if !self.graphs.contains_key(&key) {
             let failed = |e| self.machine.failed("capturing a graph", e);
             self.stream
                 .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
                 .map_err(failed)?;
-            let launched =
-                loaded.plan.launches.iter().enumerate().try_for_each(|(at, l)| self.launch(loaded, at, l));
+            let launched = loaded.launches().try_for_each(|(at, l)| self.launch(loaded, at, l));
             // Ended whatever happened: a stream must not stay in a capture.
             let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
             launched?;
@@ -268,7 +294,7 @@ impl GpuLane {
     /// Launches one by one, each measured alone.
     fn profile(&mut self, loaded: &Arc<Loaded>, call: &Call) -> Result<Vec<scoring::Launch>> {
         let mut launches = Vec::new();
-        for (at, launch) in loaded.plan.launches.iter().enumerate() {
+        for (at, launch) in loaded.launches() {
             let begin = Instant::now();
             self.mark(1)?;
             self.launch(loaded, at, launch)?;
@@ -294,6 +320,7 @@ impl PartLane for GpuLane {
         let begin = Instant::now();
         self.make_room(&loaded)?;
         self.running = Some(loaded.clone());
+        self.prepare(&loaded)?;
         self.mark(0)?;
         self.upload(&loaded, inputs)?;
         let launches = match call.wants_profile() {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::result as cuda;
@@ -25,6 +26,9 @@ use crate::tensor::Tensor;
 
 /// Why a GPU is lost, by its number: a context does not come back within a process.
 static LOST: Mutex<Option<HashMap<usize, String>>> = Mutex::new(None);
+
+/// Of the next plan that is loaded.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// From this driver on the function that measures between events is there under the name that it is called by.
 const TIMES_EVENTS: i32 = 12_080;
@@ -180,7 +184,8 @@ impl GpuMachine {
         let mut bound = graph.bind(&shapes)?;
         fold::fold(&mut bound, None)?;
         let plan = plan(&bound, self.settings)?;
-        let name = |source: usize| plan.launches.iter().find(|l| l.source == source).map_or("", |l| l.kernel);
+        let all = || plan.preparations.iter().chain(&plan.launches);
+        let name = |source: usize| all().find(|l| l.source == source).map_or("", |l| l.kernel);
         let modules = plan.sources.iter().enumerate().map(|(at, text)| (at, text.as_str()));
         let modules = modules.collect::<Vec<_>>().into_par_iter();
         let modules = modules.map(|(at, text)| self.module(text, name(at))).collect::<Result<Vec<_>>>()?;
@@ -193,9 +198,9 @@ impl GpuMachine {
                 .map_err(|e| self.failed(&format!("looking for the kernel {}", launch.kernel), e))
         };
         self.enter()?;
-        let functions = plan.launches.iter().map(function).collect::<Result<Vec<_>>>()?;
+        let functions = all().map(function).collect::<Result<Vec<_>>>()?;
         let constants = plan.constants.iter().map(|c| self.constant(c)).collect::<Result<Vec<_>>>()?;
-        Ok(Loaded { plan, functions, constants })
+        Ok(Loaded { number: NUMBER.fetch_add(1, Ordering::Relaxed), plan, functions, constants })
     }
 }
 
@@ -232,10 +237,19 @@ impl GpuPart {
 
 /// A plan whose kernels and constants are on the device.
 pub(super) struct Loaded {
+    /// A number that no other one has.
+    pub(super) number: u64,
     pub(super) plan: Plan,
-    /// Of each launch.
+    /// Of each preparation, then of each launch.
     pub(super) functions: Vec<Function>,
     pub(super) constants: Vec<Arc<Stored>>,
+}
+
+impl Loaded {
+    /// What is launched for every run, each with the place of its function.
+    pub(super) fn launches(&self) -> impl Iterator<Item = (usize, &super::plan::Launch)> {
+        (self.plan.preparations.len()..).zip(&self.plan.launches)
+    }
 }
 
 /// Kernels that are loaded.

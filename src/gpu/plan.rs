@@ -72,7 +72,8 @@ impl offload::Planner for GpuPlanner {
     }
 
     fn is_nothing(&self, graph: &Graph) -> Result<bool> {
-        Ok(plan(graph, self.0)?.launches.is_empty())
+        let plan = plan(graph, self.0)?;
+        Ok(plan.launches.is_empty() && plan.preparations.is_empty())
     }
 }
 

@@ -4,7 +4,8 @@ use half::{bf16, f16};
 
 use super::plan::Constant;
 use crate::error::{Result, ScoreError};
-use crate::tensor::{DType, Tensor};
+use crate::layout::view::{Storage, View};
+use crate::tensor::{AlignedBytes, DType, Tensor};
 
 /// The bytes; those of the tensor itself where nothing is to be done.
 pub(super) fn stored(constant: &Constant) -> Result<std::borrow::Cow<'_, [u8]>> {
@@ -44,23 +45,28 @@ fn converted(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
 
 /// The elements with the axes in that order.
 fn ordered(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
-    macro_rules! of_size {
-        ($($size:literal => $t:ty),*) => {
-            match tensor.dtype().size_bytes() {
-                $(Some($size) => {
-                    let bytes = tensor.as_bytes();
-                    let elements = bytes.as_chunks::<$size>().0;
-                    let array = ndarray::ArrayView::from_shape(tensor.shape(), elements)
-                        .map_err(|e| ScoreError::internal(format!("a constant's shape: {e}")))?;
-                    let moved = array.permuted_axes(order).iter().copied().collect::<Vec<[u8; $size]>>();
-                    let shape = order.iter().map(|a| tensor.shape().get(*a).copied().unwrap_or(1)).collect::<Vec<_>>();
-                    Tensor::new(tensor.dtype(), &shape, crate::tensor::AlignedBytes::copy_of(moved.as_flattened())?)
-                })*
-                _ => Err(ScoreError::unsupported("text is not on a device")),
+    let size =
+        tensor.dtype().size_bytes().ok_or_else(|| ScoreError::unsupported("text is not on a device"))?;
+    let from = View::row_major(Storage(0), tensor.shape(), size).transposed(order);
+    let bytes = tensor.as_bytes();
+    let mut moved = AlignedBytes::zeroed(bytes.len())?;
+    // The place of each element, counted up like an odometer.
+    let (mut at, mut place) = (vec![0; from.shape.len()], 0usize);
+    for to in moved.as_mut_slice().chunks_exact_mut(size) {
+        if let Some(element) = bytes.get(place..place + size) {
+            to.copy_from_slice(element);
+        }
+        for (axis, count) in at.iter_mut().enumerate().rev() {
+            *count += 1;
+            place = place.saturating_add_signed(from.stride(axis));
+            if *count < from.length(axis) {
+                break;
             }
-        };
+            place = place.saturating_add_signed(-from.stride(axis) * from.length(axis) as isize);
+            *count = 0;
+        }
     }
-    of_size!(1 => u8, 2 => u16, 4 => u32, 8 => u64)
+    Tensor::new(tensor.dtype(), &from.shape, moved)
 }
 
 #[cfg(test)]

@@ -275,6 +275,12 @@ mod tests {
             (image, "Conv<auto_pad=VALID, dilations=[2, 2]>(x, w)", "[N, 8, 28, 28]"),
             (image, "MaxPool<kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1>(x)", "[N, 3, 16, 16]"),
             (image, "GlobalAveragePool(x)", "[N, 3, 1, 1]"),
+            ("x: f32[N, 2, 5, 6, 7]\nw = f32[17, 2, 2, 3, 2] 1", "Conv(x, w)", "[N, 17, 4, 4, 6]"),
+            (
+                "x: f32[N, 2, 5, 6, 7]",
+                "MaxPool<kernel_shape=[2, 2, 2], strides=[2, 2, 2]>(x)",
+                "[N, 2, 2, 3, 3]",
+            ),
             (image, "Flatten(x)", "[N, 3072]"),
             (image, "Transpose<perm=[0, 2, 3, 1]>(x)", "[N, 32, 32, 3]"),
             (image, "Softmax(x)", "[N, 3, 32, 32]"),

@@ -87,6 +87,8 @@ fn cut(graph: &Graph, shapes: &[&[usize]], planner: &dyn Planner) -> Result<(Vec
     loop {
         let side = |node: &Node| match node.makes().any(|id| reasons.contains_key(&id)) {
             true => Side::Host,
+            // What callers get is made by somebody.
+            false if node.makes().any(|id| graph.outputs().contains(&id)) => Side::Device,
             false if !node.makes().any(|id| computed.contains(&id)) => Side::Any,
             false if node.reads().all(|id| graph.constant(id).is_some()) => Side::Any,
             false => Side::Device,

@@ -14,7 +14,9 @@ use crate::tensor::DType;
 pub(in super::super) struct Plan {
     /// Sources of kernels, each once.
     pub(in super::super) sources: Vec<String>,
-    /// What is launched, in this order.
+    /// What is launched once, when the plan comes into an arena: what follows from constants alone.
+    pub(in super::super) preparations: Vec<Launch>,
+    /// What is launched for every run, in this order.
     pub(in super::super) launches: Vec<Launch>,
     /// The bytes of each arena: one, or one for each tensor where they are kept apart.
     pub(in super::super) arenas: Vec<usize>,
@@ -76,6 +78,13 @@ impl Planner<'_> {
         for (time, (operator, _)) in self.operators.iter().enumerate() {
             operator.storages().into_iter().for_each(|s| live(s, time + 1));
         }
+        let once = self.once();
+        // What is computed once stays.
+        let lasting = self.operators.iter().zip(&once).filter(|(_, once)| **once);
+        for storage in lasting.flat_map(|((operator, _), _)| &operator.writes) {
+            live(*storage, 0);
+            live(*storage, end);
+        }
         self.inputs.iter().for_each(|(_, array)| live(array.view.storage, 0));
         self.outputs.iter().for_each(|array| live(array.view.storage, end));
         // Constants have memory of their own.
@@ -118,8 +127,8 @@ impl Planner<'_> {
             };
         let mut sources = Vec::new();
         let mut known: HashMap<String, usize> = HashMap::new();
-        let mut launches = Vec::new();
-        for (operator, origins) in &self.operators {
+        let (mut launches, mut preparations) = (Vec::new(), Vec::new());
+        for ((operator, origins), is_once) in self.operators.iter().zip(&once) {
             let text = operator.source.text();
             let source = *known.entry(text.clone()).or_insert_with(|| {
                 sources.push(text);
@@ -142,7 +151,8 @@ impl Planner<'_> {
                 let what = format!("a launch of {:?} blocks is more than a GPU has", operator.grid);
                 return Err(crate::error::ScoreError::unsupported(what));
             }
-            launches.push(Launch {
+            let list = if *is_once { &mut preparations } else { &mut launches };
+            list.push(Launch {
                 source,
                 kernel: operator.source.kernel,
                 grid: blocks,
@@ -163,12 +173,41 @@ impl Planner<'_> {
         };
         Ok(Plan {
             sources,
+            preparations,
             launches,
             arenas,
             constants,
             inputs: self.inputs.iter().map(|(at, array)| (*at, port(array))).collect(),
             outputs: self.outputs.iter().map(port).collect(),
         })
+    }
+}
+
+impl Planner<'_> {
+    /// Which operators compute the same every time: they read constants, or what others of them make, and nobody else writes where they write.
+    fn once(&self) -> Vec<bool> {
+        let mut once = vec![true; self.operators.len()];
+        let is_constant =
+            |s: &Storage| *s == NOWHERE || self.held.get(s.0).is_some_and(|h| h.constant.is_some());
+        loop {
+            let mut changing = std::collections::HashSet::new();
+            changing.extend(self.inputs.iter().map(|(_, array)| array.view.storage));
+            for ((operator, _), _) in self.operators.iter().zip(&once).filter(|(_, once)| !**once) {
+                changing.extend(&operator.writes);
+            }
+            let mut is_settled = true;
+            for ((operator, _), once) in self.operators.iter().zip(&mut once) {
+                let touches = operator.storages();
+                let is_same = touches.iter().all(|s| is_constant(s) || !changing.contains(s));
+                if *once && !is_same {
+                    (*once, is_settled) = (false, false);
+                    changing.extend(&operator.writes);
+                }
+            }
+            if is_settled {
+                return once;
+            }
+        }
     }
 }
 

@@ -196,6 +196,9 @@ impl Planner<'_> {
             node.op.attributes.int("blocksize").and_then(|b| usize::try_from(b).ok()).filter(|b| *b > 0);
         let block = block.ok_or_else(|| ScoreError::bad_model("it has no blocksize above zero"))?;
         let (axes, order) = match node.op.attributes.text("mode") {
+            Some("CRD") if node.is("SpaceToDepth") => {
+                ([*n, *c, h / block, block, w / block, block], [0, 1, 3, 5, 2, 4])
+            }
             _ if node.is("SpaceToDepth") => {
                 ([*n, *c, h / block, block, w / block, block], [0, 3, 5, 1, 2, 4])
             }

@@ -307,8 +307,33 @@ fn matmul(mut inputs: Inputs, run: Run<'_>) -> Found {
     Ok(vec![SymTensor::from_shape(shape)])
 }
 
+/// The rules know images of two axes; those of volumes are computed here, where their lengths are numbers.
+const MOST_SPATIAL: usize = 2;
+
+/// Batch, channels, and as many places as the window has along each axis.
+fn volumes(data: Option<&SymTensor>, channels: Option<SymExpr>, window: &Window, ceil: bool) -> Found {
+    let unknown = || Missing::Shape("the lengths of its input are not known".to_owned());
+    let lengths = data.and_then(SymTensor::shape).ok_or_else(unknown)?.collect::<Vec<_>>();
+    let mut made = lengths.iter().take(1).cloned().collect::<Vec<_>>();
+    made.push(channels.or_else(|| lengths.get(1).cloned()).ok_or_else(unknown)?);
+    for (axis, length) in lengths.iter().skip(2).enumerate() {
+        let length = number(length).and_then(|n| usize::try_from(n).ok()).ok_or_else(unknown)?;
+        let kernel = window.kernel.get(axis).copied().unwrap_or(1);
+        made.push(SymExpr::Value(narrow(window.outputs(axis, length, kernel, ceil) as i64)?));
+    }
+    Ok(vec![SymTensor::from_shape(made)])
+}
+
 fn conv(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
-    let window = Window::of_conv(&node.op.attributes, spatial_rank(inputs.first())?)?;
+    let mut window = Window::of_conv(&node.op.attributes, spatial_rank(inputs.first())?)?;
+    if window.strides.len() > MOST_SPATIAL {
+        let weights = inputs.get(1).and_then(Option::as_ref).and_then(SymTensor::shape);
+        let weights = weights.map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+        let kernel = weights.iter().skip(2).map(|e| number(e).and_then(|n| usize::try_from(n).ok()));
+        window.kernel = kernel.collect::<Option<Vec<_>>>().unwrap_or_default();
+        let data = inputs.first().and_then(Option::as_ref);
+        return volumes(data, weights.first().cloned(), &window, false);
+    }
     run(
         &rule::Conv { dilations: &window.dilations, padding: padding(&window), strides: &window.strides },
         inputs,
@@ -335,6 +360,12 @@ fn conv_transpose(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
 fn pool(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
     let attributes = &node.op.attributes;
     let window = Window::of_pool(attributes, spatial_rank(inputs.first())?)?;
+    if window.strides.len() > MOST_SPATIAL {
+        let data = inputs.first().and_then(Option::as_ref);
+        let mut found = volumes(data, None, &window, attributes.flag("ceil_mode"))?;
+        found.extend(found.first().cloned());
+        return Ok(found);
+    }
     let rule = rule::Pool {
         dilations: &window.dilations,
         kernel_size: &window.kernel,
