@@ -1,37 +1,40 @@
 #!/usr/bin/env bash
-# Builds the emulated CUDA driver with the kernels of a folder in it: build-cuda-emulator.sh [KERNELS [TO]]
+# Builds the emulated CUDA driver: build-cuda-emulator.sh [TO]
+#
+# The folder (target/cuda-emulator) is all that it takes to use it, besides the compiler: libcuda.so.1 compiles the kernels that it is given,
+# behind the words of the language, which are put beside it, compiled once already. CXX names the compiler (g++); exit code 69: there is none.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-kernels=$(cd "${1:-$root/kernels/cuda}" && pwd)
-to=${2:-$root/target/cuda-emulator}
+to=${1:-$root/target/cuda-emulator}
 emulator=$root/hardware-tests/cuda-emulator
-command -v g++ > /dev/null || { echo "no g++: install it to build the emulated CUDA driver" >&2; exit 69; }
-mkdir -p "$to"
-flags=(-std=c++17 -O1 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wno-unused)
+compiler=${CXX:-g++}
+command -v "${compiler%% *}" > /dev/null || { echo "no $compiler: install it to build the emulated CUDA driver" >&2; exit 69; }
+mkdir -p "$to/words" "$to/objects"
 
-# The emulator itself, once.
+# With what kernels are compiled; the driver is told, so that the words compiled here fit. No aliasing rules: kernels read floats as integers.
+kernels=(-std=c++17 -O1 -ffp-contract=off -fno-strict-aliasing -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti
+    -fno-asynchronous-unwind-tables -fno-threadsafe-statics -fno-stack-protector -w)
+flags=(-std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra "-DCOMPILER_FLAGS=\"${kernels[*]}\"")
+
+# Whether a file is older than what it is made of; several processes may build at once, so what is made is moved to its place.
+is_old() { [ ! -e "$1" ] || [ -n "$(find "${@:2}" -newer "$1" -print -quit)" ]; }
+
 objects=()
-mkdir -p "$root/target/cuda-emulator/objects"
 for file in "$emulator"/*.cpp; do
-    object=$root/target/cuda-emulator/objects/$(basename "$file" .cpp).o
-    newest=$(ls -t "$file" "$emulator"/*.h | head -n 1)
-    [ "$object" -nt "$newest" ] || { g++ "${flags[@]}" -O2 -c "$file" -o "$object.$$" && mv "$object.$$" "$object"; }
+    object=$to/objects/$(basename "$file" .cpp).o
+    if is_old "$object" "$file" "$emulator"/*.h "$emulator"/words/*.h "${BASH_SOURCE[0]}"; then
+        $compiler "${flags[@]}" -c "$file" -o "$object.$$" && mv "$object.$$" "$object"
+    fi
     objects+=("$object")
 done
-
-# Every family is compiled by itself, behind what all of them share; each of its kernels is entered into the books.
-for file in "$kernels"/*.cu; do
-    family=$(basename "$file" .cu)
-    [ "$family" = common ] && continue
-    unit=$to/$family.cpp
-    {
-        printf '#include "%s/kernels.h"\n#include "%s/language.h"\n' "$emulator" "$emulator"
-        printf '#include "%s/common.cu"\n#include "%s"\n' "$kernels" "$file"
-        grep -oE '^extern "C" __global__ void (__launch_bounds__\([0-9]+\) )?[a-z0-9_]+' "$file" | awk '{print "EMULATED_KERNEL(" $NF ")"}'
-    } > "$unit"
-    g++ "${flags[@]}" -c "$unit" -o "$to/$family.o"
-    objects+=("$to/$family.o")
-done
-g++ -shared -Wl,-soname,libcuda.so.1 "${objects[@]}" -o "$to/libcuda.so.1.new"
-mv "$to/libcuda.so.1.new" "$to/libcuda.so.1"
+words=$to/words/language.h.gch
+if is_old "$words" "$emulator"/words/*.h "${BASH_SOURCE[0]}"; then
+    for header in "$emulator"/words/*.h; do
+        cp "$header" "$to/words/.$$" && mv "$to/words/.$$" "$to/words/$(basename "$header")"
+    done
+    $compiler "${kernels[@]}" -x c++-header "$to/words/language.h" -o "$words.$$" && mv "$words.$$" "$words"
+fi
+if is_old "$to/libcuda.so.1" "${objects[@]}"; then
+    $compiler -shared -Wl,-soname,libcuda.so.1 "${objects[@]}" -ldl -o "$to/libcuda.so.1.$$" && mv "$to/libcuda.so.1.$$" "$to/libcuda.so.1"
+fi
 echo "$to/libcuda.so.1"

@@ -1,4 +1,4 @@
-//! The kernels of the GPU, and the emulated driver that they are tested on: through the unmodified `cudarc`, without a GPU.
+//! The emulated driver that kernels are tested on without a GPU, through the unmodified `cudarc`, held to what it promises by small kernels of its own.
 //!
 //! Each test runs itself again in processes of their own, one for every order of threads and every time of work, since a process binds to one driver.
 //! Without a C++ compiler there is no emulated driver, and the tests say so.
@@ -6,10 +6,16 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 
+#[path = "cuda_emulator/devices.rs"]
+mod devices;
 #[path = "cuda_emulator/inside.rs"]
 mod inside;
 #[path = "cuda_emulator/mutants.rs"]
 mod mutants;
+#[path = "cuda_emulator/products.rs"]
+mod products;
+#[path = "cuda_emulator/sources.rs"]
+mod sources;
 #[path = "cuda_emulator/strictness.rs"]
 mod strictness;
 
@@ -20,40 +26,39 @@ use std::sync::OnceLock;
 /// Says to a process that it is the one inside.
 const INSIDE: &str = "TRISCORE_TEST_EMULATED";
 
+/// The tests that mutants fail.
+const KERNELS: &str = "kernels_compute_what_they_say";
+const PRODUCTS: &str = "products_are_those_of_tensor_cores";
+
 /// In which order threads run, and when work is done.
 const SCHEDULES: [(&str, &str); 4] =
     [("forward", "late"), ("reverse", "late"), ("ahead", "late"), ("forward", "early")];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Builds the driver with the kernels of a folder. `None`, said, without a compiler.
-fn build(kernels: &Path, to: &Path) -> Option<PathBuf> {
-    let script = root().join("scripts/build-cuda-emulator.sh");
-    let ran = Command::new("bash").arg(script).args([kernels, to]).output().unwrap();
-    if ran.status.code() == Some(69) {
-        println!("skipped: {}", String::from_utf8_lossy(&ran.stderr).trim());
-        return None;
-    }
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    Some(to.to_owned())
-}
-
-/// The folder of the driver with the kernels as they are.
+/// The folder of the driver, built if it is not. `None`, said, without a compiler.
 fn emulator() -> Option<&'static Path> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let built =
-        BUILT.get_or_init(|| build(&root().join("kernels/cuda"), &root().join("target/cuda-emulator")));
-    built.as_deref()
+    let build = || {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let to = root.join("target/cuda-emulator");
+        let script = root.join("scripts/build-cuda-emulator.sh");
+        let ran = Command::new("bash").arg(script).arg(&to).output().unwrap();
+        if ran.status.code() == Some(69) {
+            println!("skipped: {}", String::from_utf8_lossy(&ran.stderr).trim());
+            return None;
+        }
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        Some(to)
+    };
+    BUILT.get_or_init(build).as_deref()
 }
 
 /// Runs a test of this file again on that driver.
-fn run_inside(test: &str, driver: &Path, (order, time): (&str, &str)) -> Output {
+fn run_inside(test: &str, driver: &Path, (order, time): (&str, &str), also: &[(&str, &str)]) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
     command.env("LD_LIBRARY_PATH", driver);
     command.env("CUDA_EMULATOR_ORDER", order).env("CUDA_EMULATOR_TIME", time);
+    command.envs(also.iter().copied());
     command.output().unwrap()
 }
 
@@ -61,21 +66,32 @@ fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Runs a test in all schedules; it must pass in each.
-fn in_every_schedule(test: &str) {
-    let Some(driver) = emulator() else { return };
+/// Runs a test in all schedules; it must pass in each. What it said, all together.
+fn in_every_schedule(test: &str, also: &[(&str, &str)]) -> String {
+    let mut all = String::new();
     for schedule in SCHEDULES {
-        let ran = run_inside(test, driver, schedule);
+        let Some(driver) = emulator() else { break };
+        let ran = run_inside(test, driver, schedule, also);
         let said = [ran.stdout, ran.stderr].concat();
         assert!(ran.status.success(), "{schedule:?}: {}", String::from_utf8_lossy(&said));
+        all += &String::from_utf8_lossy(&said);
     }
+    all
 }
 
 #[test]
 fn kernels_compute_what_they_say() {
     match is_inside() {
         true => inside::every_kernel(),
-        false => in_every_schedule("kernels_compute_what_they_say"),
+        false => drop(in_every_schedule(KERNELS, &[])),
+    }
+}
+
+#[test]
+fn products_are_those_of_tensor_cores() {
+    match is_inside() {
+        true => products::every_kind(),
+        false => drop(in_every_schedule(PRODUCTS, &[])),
     }
 }
 
@@ -83,7 +99,7 @@ fn kernels_compute_what_they_say() {
 fn streams_keep_their_order_and_graphs_can_be_replayed() {
     match is_inside() {
         true => strictness::streams_and_graphs(),
-        false => in_every_schedule("streams_keep_their_order_and_graphs_can_be_replayed"),
+        false => drop(in_every_schedule("streams_keep_their_order_and_graphs_can_be_replayed", &[])),
     }
 }
 
@@ -91,7 +107,54 @@ fn streams_keep_their_order_and_graphs_can_be_replayed() {
 fn what_a_driver_refuses_is_refused() {
     match is_inside() {
         true => strictness::refusals(),
-        false => in_every_schedule("what_a_driver_refuses_is_refused"),
+        false => drop(in_every_schedule("what_a_driver_refuses_is_refused", &[])),
+    }
+}
+
+#[test]
+fn modules_are_sources_and_nothing_else() {
+    match is_inside() {
+        true => strictness::modules(),
+        false => {
+            let said = in_every_schedule("modules_are_sources_and_nothing_else", &[]);
+            let is_said = |what| said.is_empty() || said.contains(what);
+            assert!(is_said("there_is_no_such_word"), "the compiler's lines: {said}");
+            assert!(is_said("begin with the line '// CUDA C++'"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn devices_keep_apart() {
+    match is_inside() {
+        true => devices::apart(),
+        false => drop(in_every_schedule("devices_keep_apart", &[("CUDA_EMULATOR_DEVICES", "2")])),
+    }
+}
+
+#[test]
+fn faults_come_when_they_are_asked_for() {
+    let asked = [("CUDA_EMULATOR_FAIL", "launch:2,alloc:3"), ("CUDA_EMULATOR_VERSION", "12000")];
+    match is_inside() {
+        true => devices::faults(),
+        false => drop(in_every_schedule("faults_come_when_they_are_asked_for", &asked)),
+    }
+}
+
+#[test]
+fn what_was_not_freed_is_reported() {
+    if is_inside() {
+        return devices::leaks();
+    }
+    let Some(driver) = emulator() else { return };
+    let to = tempfile::NamedTempFile::new().unwrap();
+    let path = to.path().to_str().unwrap();
+    for (leak, bytes) in [("0", 0), ("1", 4096)] {
+        let also = [("CUDA_EMULATOR_REPORT", path), (devices::LEAK, leak)];
+        let ran = run_inside("what_was_not_freed_is_reported", driver, SCHEDULES[0], &also);
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let report = std::fs::read_to_string(path).unwrap();
+        assert!(report.starts_with(&format!("device {bytes} bytes in {leak} allocations; ")), "{report}");
     }
 }
 

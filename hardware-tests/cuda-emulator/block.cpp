@@ -1,195 +1,356 @@
-// Threads as fibers. The scheduler lets each run until it waits for others, at a barrier or in a shuffle, and lets those go on whose
-// wait is over. In which order threads run is not defined on a GPU, so it is not here: CUDA_EMULATOR_ORDER says `forward`, `reverse`, or
-// `ahead` (a warp runs as far as it can before the next one starts), and a kernel must give the same in all of them. A missing
-// barrier shows in at least one.
+// Threads of a block take turns. The scheduler lets each run until it waits for others, at a barrier or in a shuffle, and lets those go on
+// whose wait is over. In which order threads run is not defined on a GPU, so it is not here: CUDA_EMULATOR_ORDER says `forward`, `reverse`,
+// or `ahead` (a warp runs as far as it can before the next one starts), and a kernel must give the same in all of them. A missing barrier
+// shows in at least one.
+//
+// A fiber runs thread after thread, and only when one waits does it stay with it: another one goes on with the rest. So a kernel that never
+// waits is a plain loop, whatever its text has in it, and one that does has a fiber for each thread that waits.
 //
 // A barrier that some threads of the block never reach, and a shuffle whose mask names lanes that are not there, are undefined on
 // a GPU and mostly hang it. Here they are errors that say who waits where.
 
 #include "block.h"
 
-#include <ucontext.h>
+#include "fiber.h"
+#include "memory.h"
+#include "stream.h"
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <vector>
 
 namespace emulator {
-thread_local uint3 thread_index, block_index, block_size, grid_size;
-
 namespace {
-enum class State { Ready, AtBarrier, InShuffle, Done };
+enum class State { Unstarted, Ready, AtBarrier, InExchange, Done };
 
-struct Fiber {
-    ucontext_t context;
-    std::vector<char> stack;
-    uint3 index;
-    State state;
-    unsigned mask;
-    // What a lane gives alternates between two places: a lane may be at the next shuffle before another has read this one.
-    uint64_t given[2];
-    int turn;
+struct Copy {
+    unsigned char *to;
+    const void *from;
+    int bytes;
+    bool is_there;
 };
 
-constexpr size_t STACK_BYTES = 128 << 10;
-constexpr int WARP = 32;
+struct Thread {
+    State state;
+    Fiber *fiber;
+    // Asynchronous copies that are ordered and not done, and how many of them each group ends behind.
+    std::vector<Copy> copies;
+    std::vector<size_t> groups;
+};
 
-thread_local std::vector<Fiber> fibers;
-thread_local ucontext_t scheduler;
-thread_local int current, threads;
-thread_local const std::function<void()> *kernel;
+// Lanes of a warp that wait for each other.
+struct Exchange {
+    unsigned mask, here;
+    Take take;
+    void *own[WARP_LANES];
+};
 
 enum class Order { Forward, Reverse, Ahead };
 
-Order order()
+constexpr size_t MOST_SHARED = 227 << 10, RED_ZONE = 1024;
+// No number in any float type, at whatever address it is read from.
+constexpr unsigned char RED[2] = {0xff, 0x7f};
+
+std::vector<Thread> threads;
+std::vector<std::vector<Exchange>> exchanges;
+std::vector<std::unique_ptr<Fiber>> fibers;
+std::vector<Fiber *> idle;
+std::vector<uint3> indices;
+uint3 indices_of;
+alignas(1024) unsigned char shared_memory[MOST_SHARED + 2 * RED_ZONE];
+
+const Entry *kernel;
+void *const *arguments;
+Here *here;
+int device;
+bool is_early_copy;
+Order how;
+std::string failure;
+
+Fiber *running;
+int current, count, done, at_barrier, said, said_before;
+// Threads that the running fiber starts one after the other: from here on, so many, this far apart.
+int next_start, starts_left, start_step;
+
+Order order_of_threads()
 {
     const char *named = std::getenv("CUDA_EMULATOR_ORDER");
     std::string name = named ? named : "forward";
     return name == "reverse" ? Order::Reverse : name == "ahead" ? Order::Ahead : Order::Forward;
 }
 
-void start()
+void enter(int number)
 {
-    (*kernel)();
-    fibers[current].state = State::Done;
-    swapcontext(&fibers[current].context, &scheduler);
+    current = number;
+    here->thread_index = indices[number];
+    here->lane = number % WARP_LANES;
+}
+
+void run_fiber()
+{
+    for (;;) {
+        while (starts_left > 0) {
+            int number = next_start;
+            next_start += start_step;
+            starts_left--;
+            enter(number);
+            kernel->run(arguments);
+            // What it copied and never waited for is never done.
+            threads[current].state = State::Done;
+            done++;
+        }
+        idle.push_back(running);
+        running->suspend();
+    }
 }
 
 // Hands over to the scheduler; comes back when the wait is over.
 void wait(State state)
 {
-    int self = current;
-    fibers[self].state = state;
-    swapcontext(&fibers[self].context, &scheduler);
+    threads[current].state = state;
+    threads[current].fiber = running;
+    running->suspend();
 }
 
-void prepare(int number)
+[[noreturn]] void fail(const std::string &why)
 {
-    Fiber &fiber = fibers[number];
-    if (fiber.stack.empty())
-        fiber.stack.resize(STACK_BYTES);
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.data();
-    fiber.context.uc_stack.ss_size = fiber.stack.size();
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, start, 0);
-    unsigned n = static_cast<unsigned>(number);
-    fiber.index = {n % block_size.x, n / block_size.x % block_size.y, n / (block_size.x * block_size.y)};
-    fiber.state = State::Ready;
-    fiber.turn = 0;
+    uint3 at = here->thread_index;
+    failure = "thread " + std::to_string(at.x) + " " + std::to_string(at.y) + " " + std::to_string(at.z) + ": " + why;
+    running->suspend();
+    std::abort();
+}
+void fail_with(const char *why) { fail(why); }
+
+int barrier(int says)
+{
+    at_barrier++;
+    said += says;
+    wait(State::AtBarrier);
+    return said_before;
 }
 
-bool run(int number)
+void meet(unsigned mask, Take take, void *own)
 {
-    if (fibers[number].state != State::Ready)
-        return false;
-    current = number;
-    thread_index = fibers[number].index;
-    swapcontext(&scheduler, &fibers[number].context);
-    return true;
-}
-
-// Lets the lanes of a warp go on whose shuffle is complete: every lane of their mask is there, and names the same lanes.
-bool release_shuffles(int warp)
-{
-    bool any = false;
-    int first = warp * WARP, last = std::min(first + WARP, threads);
-    for (int i = first; i < last; i++) {
-        if (fibers[i].state != State::InShuffle)
-            continue;
-        unsigned here = 0;
-        for (int j = first; j < last; j++)
-            if (fibers[j].state == State::InShuffle && fibers[j].mask == fibers[i].mask && fibers[j].turn == fibers[i].turn)
-                here |= 1u << (j - first);
-        if ((here & fibers[i].mask) != fibers[i].mask)
-            continue;
-        for (int j = first; j < last; j++)
-            if (here >> (j - first) & fibers[i].mask & 1)
-                fibers[j].state = State::Ready;
-        any = true;
+    int lane = current % WARP_LANES, first = current - lane;
+    if (!(mask >> lane & 1))
+        fail("its mask of lanes, " + std::to_string(mask) + ", is without itself, lane " + std::to_string(lane));
+    auto &waiting = exchanges[current / WARP_LANES];
+    auto found = std::find_if(waiting.begin(), waiting.end(), [=](const Exchange &e) { return e.mask == mask; });
+    if (found == waiting.end())
+        found = waiting.insert(found, Exchange{mask, 0, take, {}});
+    if (found->take != take)
+        fail("lanes of its warp wait in one kind of exchange (a shuffle, a vote, a product), and it comes with another one");
+    found->here |= 1u << lane;
+    found->own[lane] = own;
+    threads[current].state = State::InExchange;
+    if (found->here == mask) {
+        Exchange all = *found;
+        waiting.erase(found);
+        for (int i = 0; i < WARP_LANES; i++)
+            if (mask >> i & 1) {
+                take(i, all.own[i], all.own);
+                threads[first + i].state = State::Ready;
+            }
     }
-    return any;
+    wait(threads[current].state);
 }
 
-int count(State state)
+void fulfil(const Copy &copy)
 {
-    int found = 0;
-    for (int i = 0; i < threads; i++)
-        found += fibers[i].state == state;
-    return found;
+    if (copy.is_there)
+        std::memcpy(copy.to, copy.from, copy.bytes);
+    else
+        std::memset(copy.to, 0, copy.bytes);
 }
+
+void copy_async(void *shared, const void *global, int bytes, bool is_there)
+{
+    auto *to = static_cast<unsigned char *>(shared);
+    auto from = reinterpret_cast<Address>(global);
+    if (reinterpret_cast<Address>(shared) % bytes != 0 || (is_there && from % bytes != 0))
+        fail("an asynchronous copy of " + std::to_string(bytes) + " bytes from or to what is no multiple of that");
+    if (is_there && device_of(from, bytes) != device)
+        fail("an asynchronous copy of what is no memory of this device");
+    bool is_dynamic = to >= shared_memory && to < shared_memory + sizeof shared_memory;
+    if (!is_dynamic && device_of(reinterpret_cast<Address>(shared), 1) >= 0)
+        fail("an asynchronous copy to what is no shared memory");
+    Copy copy{to, global, bytes, is_there};
+    if (is_early_copy)
+        return fulfil(copy);
+    std::memset(to, 0xff, bytes);
+    threads[current].copies.push_back(copy);
+}
+
+void commit_copies() { threads[current].groups.push_back(threads[current].copies.size()); }
+
+void wait_for_copies(int but_newest)
+{
+    auto &[state, fiber, copies, groups] = threads[current];
+    if (groups.size() <= static_cast<size_t>(but_newest))
+        return;
+    size_t over = groups.size() - but_newest, until = groups[over - 1];
+    for (size_t i = 0; i < until; i++)
+        fulfil(copies[i]);
+    copies.erase(copies.begin(), copies.begin() + until);
+    groups.erase(groups.begin(), groups.begin() + over);
+    for (size_t &end : groups)
+        end -= until;
+}
+
+const Runtime runtime{barrier, meet, copy_async, commit_copies, wait_for_copies, fail_with};
 
 std::string numbers(State state)
 {
     std::string text;
     int shown = 0;
-    for (int i = 0; i < threads && shown < 8; i++)
-        if (fibers[i].state == state)
+    for (int i = 0; i < count && shown < 8; i++)
+        if (threads[i].state == state)
             text += (shown++ ? ", " : "") + std::to_string(i);
-    return text;
+    return shown ? text : "none";
+}
+
+// Lets threads of a warp run that can, in their order. Whether any did.
+bool run_warp(int warp)
+{
+    const int first = warp * WARP_LANES, lanes = std::min(WARP_LANES, count - first);
+    const int step = how == Order::Reverse ? -1 : 1;
+    bool ran = false;
+    for (int k = 0, number = step > 0 ? first : first + lanes - 1; k < lanes; k++, number += step) {
+        Thread &thread = threads[number];
+        if (thread.state == State::Unstarted) {
+            next_start = number, starts_left = lanes - k, start_step = step;
+            if (idle.empty()) {
+                fibers.push_back(std::make_unique<Fiber>(run_fiber));
+                idle.push_back(fibers.back().get());
+            }
+            running = idle.back();
+            idle.pop_back();
+        } else if (thread.state == State::Ready) {
+            running = thread.fiber;
+            enter(number);
+        } else
+            continue;
+        running->resume();
+        ran = true;
+        if (!failure.empty())
+            return true;
+    }
+    return ran;
+}
+
+std::string run_block()
+{
+    for (int i = 0; i < count; i++) {
+        threads[i].state = State::Unstarted;
+        threads[i].copies.clear();
+        threads[i].groups.clear();
+    }
+    const int warps = (count + WARP_LANES - 1) / WARP_LANES;
+    done = at_barrier = said = 0;
+    for (;;) {
+        bool ran = false;
+        for (int i = 0; i < warps; i++) {
+            int warp = how == Order::Reverse ? warps - 1 - i : i;
+            while (run_warp(warp)) {
+                ran = true;
+                if (!failure.empty())
+                    return failure;
+                if (how != Order::Ahead)
+                    break;
+            }
+        }
+        if (done == count)
+            return "";
+        if (at_barrier > 0 && at_barrier + done == count) {
+            if (done > 0)
+                return std::to_string(at_barrier) + " of " + std::to_string(count) + " threads are at a barrier (" + numbers(State::AtBarrier) +
+                       ", …) and the others have ended";
+            for (int i = 0; i < count; i++)
+                threads[i].state = State::Ready;
+            said_before = said;
+            at_barrier = said = 0;
+        } else if (!ran)
+            return "its threads wait for each other: at a barrier " + numbers(State::AtBarrier) + "; in an exchange of a warp " +
+                   numbers(State::InExchange) + "; ended " + numbers(State::Done);
+    }
+}
+
+void fill_red(unsigned char *at)
+{
+    for (size_t i = 0; i < RED_ZONE; i++)
+        at[i] = RED[i % 2];
+}
+
+// Where the zone was written; its size for nowhere.
+size_t first_written(const unsigned char *at)
+{
+    size_t i = 0;
+    while (i < RED_ZONE && at[i] == RED[i % 2])
+        i++;
+    return i;
+}
+
+void prepare(const Grid &grid)
+{
+    const uint3 size = grid.threads;
+    count = static_cast<int>(size.x * size.y * size.z);
+    if (threads.size() < static_cast<size_t>(count))
+        threads.resize(count);
+    exchanges.resize(std::max<size_t>(exchanges.size(), (count + WARP_LANES - 1) / WARP_LANES));
+    if (std::memcmp(&indices_of, &size, sizeof size) != 0) {
+        indices.clear();
+        for (unsigned n = 0; n < static_cast<unsigned>(count); n++)
+            indices.push_back({n % size.x, n / size.x % size.y, n / (size.x * size.y)});
+        indices_of = size;
+    }
+    how = order_of_threads();
+    is_early_copy = is_early();
+    device = grid.device;
+    here->grid_size = grid.blocks;
+    here->block_size = size;
+    here->dynamic_shared = shared_memory + RED_ZONE;
+    here->runtime = &runtime;
+    fill_red(shared_memory);
+    fill_red(here->dynamic_shared + grid.shared_bytes);
+}
+
+// What an error leaves behind: fibers in the middle of something.
+void clear()
+{
+    idle.clear();
+    for (auto &fiber : fibers) {
+        fiber->restart();
+        idle.push_back(fiber.get());
+    }
+    for (auto &waiting : exchanges)
+        waiting.clear();
+    failure.clear();
+    starts_left = 0;
 }
 } // namespace
 
-int lane() { return current % WARP; }
-
-void barrier()
+std::string run_grid(const Entry &entry, Here &of_library, void *const *given, const Grid &grid)
 {
-    wait(State::AtBarrier);
-    thread_index = fibers[current].index;
-}
-
-uint64_t exchange(unsigned mask, uint64_t value, int from_lane)
-{
-    int self = current, first = self / WARP * WARP, turn = fibers[self].turn;
-    fibers[self].given[turn] = value;
-    fibers[self].mask = mask;
-    wait(State::InShuffle);
-    fibers[self].turn ^= 1;
-    thread_index = fibers[self].index;
-    // A lane outside of the mask gives nothing that is defined: what is read is its poison.
-    int from = first + from_lane;
-    bool is_there = from_lane >= 0 && from_lane < WARP && from < threads && (mask >> from_lane & 1);
-    return is_there ? fibers[from].given[turn] : ~uint64_t{0};
-}
-
-std::string run_block(const std::function<void()> &body)
-{
-    threads = static_cast<int>(block_size.x * block_size.y * block_size.z);
-    if (fibers.size() < static_cast<size_t>(threads))
-        fibers.resize(threads);
-    kernel = &body;
-    for (int i = 0; i < threads; i++)
-        prepare(i);
-    const Order how = order();
-    const int warps = (threads + WARP - 1) / WARP;
-    for (;;) {
-        bool ran = false;
-        for (int step = 0; step < warps; step++) {
-            int warp = how == Order::Reverse ? warps - 1 - step : step;
-            do {
-                for (int k = 0; k < WARP; k++) {
-                    int number = warp * WARP + (how == Order::Reverse ? WARP - 1 - k : k);
-                    if (number < threads)
-                        ran |= run(number);
+    kernel = &entry, here = &of_library, arguments = given;
+    prepare(grid);
+    for (unsigned z = 0; z < grid.blocks.z; z++)
+        for (unsigned y = 0; y < grid.blocks.y; y++)
+            for (unsigned x = 0; x < grid.blocks.x; x++) {
+                here->block_index = {x, y, z};
+                std::memset(here->dynamic_shared, 0xff, grid.shared_bytes);
+                std::string why = run_block();
+                if (why.empty() && first_written(here->dynamic_shared + grid.shared_bytes) < RED_ZONE)
+                    why = "byte " + std::to_string(first_written(here->dynamic_shared + grid.shared_bytes)) + " behind its " +
+                          std::to_string(grid.shared_bytes) + " bytes of dynamic shared memory was written";
+                if (why.empty() && first_written(shared_memory) < RED_ZONE)
+                    why = "memory before its dynamic shared memory was written";
+                if (!why.empty()) {
+                    clear();
+                    return "block " + std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(z) + ": " + why;
                 }
-            } while (how == Order::Ahead && release_shuffles(warp));
-        }
-        int done = count(State::Done), waiting = count(State::AtBarrier);
-        if (done == threads)
-            return "";
-        bool released = false;
-        for (int warp = 0; warp < warps; warp++)
-            released |= release_shuffles(warp);
-        if (waiting > 0 && waiting + done == threads) {
-            if (done > 0)
-                return std::to_string(waiting) + " of " + std::to_string(threads) + " threads are at a barrier (" + numbers(State::AtBarrier) +
-                       ", …) and the others have ended";
-            for (int i = 0; i < threads; i++)
-                fibers[i].state = State::Ready;
-            released = true;
-        }
-        if (!ran && !released)
-            return "its threads wait for each other: at a barrier " + numbers(State::AtBarrier) + "; in a shuffle " + numbers(State::InShuffle);
-    }
+            }
+    return "";
 }
 } // namespace emulator

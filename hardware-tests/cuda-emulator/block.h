@@ -1,12 +1,17 @@
-// One block of a kernel's grid, run thread by thread.
+// The blocks of a kernel's grid, run thread by thread.
 #pragma once
 
-#include "language.h"
+#include "words/kernel.h"
 
-#include <functional>
 #include <string>
 
 namespace emulator {
-// Runs a kernel's body for every thread of the block whose index and size are set. Returns what went wrong, or nothing.
-std::string run_block(const std::function<void()> &body);
+struct Grid {
+    uint3 blocks, threads;
+    unsigned shared_bytes;
+    int device;
+};
+
+// Runs a kernel. Returns what went wrong, and where; nothing if nothing did.
+std::string run_grid(const Entry &kernel, Here &here, void *const *arguments, const Grid &grid);
 } // namespace emulator

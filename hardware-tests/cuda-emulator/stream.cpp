@@ -11,25 +11,40 @@
 
 namespace emulator {
 namespace {
-Status context_error = SUCCESS;
-Stream legacy;
-std::set<Stream *> streams;
-std::vector<std::weak_ptr<Capture>> captures;
+struct Context {
+    Status error = SUCCESS;
+    Stream legacy;
+};
+
+// Never destroyed: at the end of a process what is ordered still may have to be done.
+Context &context(int device)
+{
+    static Context *all = new Context[MOST_DEVICES];
+    all[device].legacy.device = device;
+    all[device].legacy.is_blocking = true;
+    return all[device];
+}
+std::set<Stream *> &streams = *new std::set<Stream *>;
+std::vector<std::weak_ptr<Capture>> &captures = *new std::vector<std::weak_ptr<Capture>>;
+thread_local int device_of_thread = -1;
+} // namespace
+
+int current_device() { return device_of_thread; }
+void set_current_device(int device) { device_of_thread = device; }
 
 bool is_early()
 {
     const char *named = std::getenv("CUDA_EMULATOR_TIME");
     return named && std::string(named) == "early";
 }
-} // namespace
 
-Status lost() { return context_error; }
+Status lost(int device) { return device < 0 ? INVALID_CONTEXT : context(device).error; }
 
-Status lose(Status status, const std::string &why)
+Status lose(int device, Status status, const std::string &why)
 {
-    if (context_error == SUCCESS) {
+    if (context(device).error == SUCCESS) {
         say(why);
-        context_error = status;
+        context(device).error = status;
     }
     return status;
 }
@@ -37,10 +52,8 @@ Status lose(Status status, const std::string &why)
 Stream *stream_of(void *handle)
 {
     // 0, 1 and 2 are the default streams; each thread's own is not kept apart.
-    if (reinterpret_cast<Address>(handle) <= 2) {
-        legacy.is_blocking = true;
-        return &legacy;
-    }
+    if (reinterpret_cast<Address>(handle) <= 2)
+        return device_of_thread < 0 ? nullptr : &context(device_of_thread).legacy;
     auto *stream = static_cast<Stream *>(handle);
     return streams.count(stream) ? stream : nullptr;
 }
@@ -51,10 +64,10 @@ Status advance(Stream *stream, uint64_t until)
         Work work = std::move(stream->waiting.front());
         stream->waiting.pop_front();
         stream->done++;
-        if (context_error == SUCCESS)
+        if (lost(stream->device) == SUCCESS)
             work();
     }
-    return context_error;
+    return lost(stream->device);
 }
 
 Status finish(Stream *stream)
@@ -67,26 +80,29 @@ Status finish(Stream *stream)
     return advance(stream, stream->ordered);
 }
 
-Status finish_all()
+Status finish_all(int device)
 {
+    Stream &legacy = context(device).legacy;
     advance(&legacy, legacy.ordered);
     for (Stream *stream : streams)
-        advance(stream, stream->ordered);
-    return context_error;
+        if (stream->device == device)
+            advance(stream, stream->ordered);
+    return lost(device);
 }
 
 Status order(Stream *stream, Work work)
 {
-    if (context_error != SUCCESS)
-        return context_error;
+    if (Status status = lost(stream->device))
+        return status;
     if (stream->capture) {
         stream->capture->graph.works.push_back(std::move(work));
         return SUCCESS;
     }
     // The default stream waits for the blocking ones, and they for it.
+    Stream &legacy = context(stream->device).legacy;
     if (stream == &legacy)
         for (Stream *other : streams)
-            if (other->is_blocking)
+            if (other->is_blocking && other->device == stream->device)
                 advance(other, other->ordered);
     if (stream != &legacy && stream->is_blocking)
         advance(&legacy, legacy.ordered);
@@ -146,7 +162,7 @@ bool is_complete(const Event *event) { return !event->stream || event->stream->d
 
 Status begin_capture(Stream *stream)
 {
-    if (stream->capture || stream == &legacy)
+    if (stream->capture || stream == &context(stream->device).legacy)
         return CAPTURE_UNSUPPORTED;
     stream->capture = std::make_shared<Capture>();
     stream->capture->origin = stream;
@@ -169,9 +185,10 @@ Status end_capture(Stream *stream, Graph **graph)
     return SUCCESS;
 }
 
-Stream *make_stream(bool is_blocking)
+Stream *make_stream(int device, bool is_blocking)
 {
     auto *stream = new Stream;
+    stream->device = device;
     stream->is_blocking = is_blocking;
     streams.insert(stream);
     return stream;
@@ -182,8 +199,8 @@ Status drop_stream(Stream *stream)
     if (!streams.count(stream))
         return INVALID_HANDLE;
     Status status = advance(stream, stream->ordered);
+    // Events may name it still, so it stays where it is; it is no stream any more.
     streams.erase(stream);
-    delete stream;
     return status;
 }
 } // namespace emulator

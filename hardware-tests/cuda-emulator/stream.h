@@ -25,6 +25,7 @@ struct Capture {
 };
 
 struct Stream {
+    int device;
     std::deque<Work> waiting;
     // How much was ordered and how much is done, since the stream was made.
     uint64_t ordered = 0, done = 0;
@@ -39,17 +40,24 @@ struct Event {
     std::chrono::steady_clock::time_point at;
 };
 
-// The error that the context is lost with; SUCCESS while it is not.
-Status lost();
-Status lose(Status status, const std::string &why);
+// The device whose context is this OS thread's; -1 for none.
+int current_device();
+void set_current_device(int device);
+// The error that a device's context is lost with; SUCCESS while it is not. Of no device: that there is no context.
+Status lost(int device);
+Status lose(int device, Status status, const std::string &why);
+// Work is done when it is ordered, not when it is waited for (CUDA_EMULATOR_TIME=early).
+bool is_early();
 
+// The stream of a handle; the current device's default one for 0, 1 and 2; null for what is none.
 Stream *stream_of(void *handle);
 // Orders work: now or later it is done, or becomes part of a graph.
 Status order(Stream *stream, Work work);
 // Does what was ordered on a stream, up to that number of works.
 Status advance(Stream *stream, uint64_t until);
 Status finish(Stream *stream);
-Status finish_all();
+// Does all that was ordered on a device.
+Status finish_all(int device);
 // For calls that a capture on this thread forbids: spoils it, and says so.
 Status forbid_in_capture(const char *call);
 
@@ -60,6 +68,6 @@ bool is_complete(const Event *event);
 Status begin_capture(Stream *stream);
 Status end_capture(Stream *stream, Graph **graph);
 
-Stream *make_stream(bool is_blocking);
+Stream *make_stream(int device, bool is_blocking);
 Status drop_stream(Stream *stream);
 } // namespace emulator

@@ -1,36 +1,37 @@
-//! Every kernel against the formula at its head, in f64.
+//! Kernels without tensor cores: each against its formula.
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
-/// A device with the kernels loaded.
+use super::sources::{DYNAMIC, ROW_SUMS, TRANSPOSE, WARPS, module};
+
+/// A device with a stream.
 pub(crate) struct Gpu {
     pub(crate) context: Arc<CudaContext>,
     pub(crate) stream: Arc<CudaStream>,
-    module: Arc<CudaModule>,
 }
 
 impl Gpu {
-    pub(crate) fn new() -> Self {
-        let context = CudaContext::new(0).unwrap();
+    pub(crate) fn new(device: usize) -> Self {
+        let context = CudaContext::new(device).unwrap();
         assert!(context.name().unwrap().contains("emulated"));
         // SAFETY: tests order across streams by events of their own.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().unwrap();
-        // The emulated driver has the kernels in it.
-        let module = context.load_module(Ptx::from_src("")).unwrap();
-        Self { context, stream, module }
+        Self { context, stream }
     }
 
-    pub(crate) fn kernel(&self, name: &str) -> CudaFunction {
-        self.module.load_function(name).unwrap()
+    /// A kernel of a text, with definitions before it.
+    pub(crate) fn kernel(&self, text: &str, definitions: &str, name: &str) -> CudaFunction {
+        let module = self.context.load_module(Ptx::from_src(module(text, definitions))).unwrap();
+        module.load_function(name).unwrap()
     }
 }
 
-pub(crate) fn grid(blocks: (u32, u32, u32), threads: (u32, u32, u32)) -> LaunchConfig {
-    LaunchConfig { grid_dim: blocks, block_dim: threads, shared_mem_bytes: 0 }
+pub(crate) fn grid(blocks: (u32, u32, u32), threads: (u32, u32, u32), shared_bytes: u32) -> LaunchConfig {
+    LaunchConfig { grid_dim: blocks, block_dim: threads, shared_mem_bytes: shared_bytes }
 }
 
 pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
@@ -43,7 +44,7 @@ pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
 }
 
 /// Fails for any number that is not near, and for what is no number.
-fn assert_near(what: &str, got: &[f32], expected: &[f64]) {
+pub(crate) fn assert_near(what: &str, got: &[f32], expected: &[f64]) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(1f64, |most, e| most.max(e.abs()));
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
@@ -53,124 +54,129 @@ fn assert_near(what: &str, got: &[f32], expected: &[f64]) {
 }
 
 pub(crate) fn every_kernel() {
-    let gpu = Gpu::new();
-    for (rows, columns) in [(1, 1), (3, 7), (2, 32), (5, 100), (2, 257), (1, 1025)] {
-        softmax(&gpu, rows, columns);
-        layer_norm(&gpu, rows, columns, false);
-        layer_norm(&gpu, rows, columns, true);
+    let gpu = Gpu::new(0);
+    for (rows, columns) in [(1, 1), (3, 7), (2, 257)] {
+        row_sums(&gpu, rows, columns);
     }
-    for (batch, rows, columns) in [(1, 1, 1), (2, 31, 33), (1, 64, 32), (3, 5, 70)] {
-        transpose(&gpu, batch, rows, columns);
+    for (count, is_scaled) in [(1, false), (64, true), (100, false)] {
+        warps(&gpu, count, is_scaled);
     }
-    for (batch, m, n, k) in [(1, 1, 1, 1), (2, 3, 5, 7), (1, 64, 64, 16), (1, 65, 130, 33), (2, 17, 70, 20)] {
-        for activation in 0..=5 {
-            gemm(&gpu, (batch, m, n, k), activation);
-        }
+    for (rows, columns) in [(1, 1), (31, 33), (64, 32)] {
+        transpose(&gpu, rows, columns);
     }
+    backwards(&gpu);
+    doubles(&gpu);
 }
 
-fn softmax(gpu: &Gpu, rows: usize, columns: usize) {
+fn row_sums(gpu: &Gpu, rows: usize, columns: usize) {
     let x = noise(rows * columns, 1);
     let from = gpu.stream.clone_htod(&x).unwrap();
     // SAFETY: the kernel writes every element, which the comparison would miss as a NaN.
-    let mut to = unsafe { gpu.stream.alloc::<f32>(x.len()) }.unwrap();
-    let (kernel, width) = (gpu.kernel("softmax_rows"), columns as i32);
+    let mut to = unsafe { gpu.stream.alloc::<f32>(rows * 2) }.unwrap();
+    let (kernel, width) = (gpu.kernel(ROW_SUMS, "", "row_sums"), columns as i32);
     let mut launch = gpu.stream.launch_builder(&kernel);
     launch.arg(&mut to).arg(&from).arg(&width);
     // SAFETY: the arguments are the kernel's, the sizes those of the memory.
-    unsafe { launch.launch(grid((rows as u32, 1, 1), (128, 1, 1))) }.unwrap();
-    let expected = x.chunks(columns).flat_map(|row| {
-        let most = row.iter().fold(f64::MIN, |m, v| m.max(f64::from(*v)));
-        let powers = row.iter().map(|v| (f64::from(*v) - most).exp()).collect::<Vec<_>>();
-        let sum = powers.iter().sum::<f64>();
-        powers.into_iter().map(move |p| p / sum)
-    });
-    let what = format!("softmax {rows} × {columns}");
-    assert_near(&what, &gpu.stream.clone_dtoh(&to).unwrap(), &expected.collect::<Vec<_>>());
+    unsafe { launch.launch(grid((rows as u32, 1, 1), (128, 1, 1), 0)) }.unwrap();
+    let sum = |row: &[f32], f: fn(f64) -> f64| row.iter().map(|v| f(f64::from(*v))).sum::<f64>();
+    let expected = x.chunks(columns).flat_map(|row| [sum(row, |v| v), sum(row, f64::abs)]);
+    let got = gpu.stream.clone_dtoh(&to).unwrap();
+    assert_near(&format!("sums of {rows} × {columns}"), &got, &expected.collect::<Vec<_>>());
 }
 
-fn layer_norm(gpu: &Gpu, rows: usize, columns: usize, with_residual: bool) {
-    let (x, r) = (noise(rows * columns, 2), noise(rows * columns, 3));
-    let (scale, bias, epsilon) = (noise(columns, 4), noise(columns, 5), 1e-3f32);
-    let upload = |values: &[f32]| gpu.stream.clone_htod(values).unwrap();
-    let (from, residual, scale_at, bias_at) = (upload(&x), upload(&r), upload(&scale), upload(&bias));
+/// A kernel's struct of pointers.
+#[repr(C)]
+struct Pointers {
+    at: [u64; 2],
+    count: i32,
+}
+
+// SAFETY: it lies in memory as the kernel's struct does.
+unsafe impl cudarc::driver::DeviceRepr for Pointers {}
+
+fn warps(gpu: &Gpu, count: usize, is_scaled: bool) {
+    use cudarc::driver::DevicePtr;
+    let (x, scale) = (noise(count, 2), noise(count, 3));
+    let (from, scale_at) = (gpu.stream.clone_htod(&x).unwrap(), gpu.stream.clone_htod(&scale).unwrap());
+    let lanes = count.next_multiple_of(32);
     // SAFETY: written whole by the kernel.
-    let (mut to, mut sum) =
-        unsafe { (gpu.stream.alloc::<f32>(x.len()).unwrap(), gpu.stream.alloc::<f32>(x.len()).unwrap()) };
-    let (kernel, width, null) = (gpu.kernel("layer_norm"), columns as i32, 0u64);
-    let mut launch = gpu.stream.launch_builder(&kernel);
-    launch.arg(&mut to);
-    match with_residual {
-        true => launch.arg(&mut sum).arg(&from).arg(&residual),
-        false => launch.arg(&null).arg(&from).arg(&null),
+    let (mut sums, mut running, mut votes) = unsafe {
+        let floats = || gpu.stream.alloc::<f32>(count).unwrap();
+        (floats(), floats(), gpu.stream.alloc::<u32>(lanes / 32).unwrap())
     };
-    launch.arg(&scale_at).arg(&bias_at).arg(&width).arg(&epsilon);
+    let at = [from.device_ptr(&gpu.stream).0, if is_scaled { scale_at.device_ptr(&gpu.stream).0 } else { 0 }];
+    let (kernel, pointers) = (gpu.kernel(WARPS, "", "warps"), Pointers { at, count: count as i32 });
+    let mut launch = gpu.stream.launch_builder(&kernel);
+    launch.arg(&mut sums).arg(&mut running).arg(&mut votes).arg(&pointers);
     // SAFETY: the arguments are the kernel's, the sizes those of the memory.
-    unsafe { launch.launch(grid((rows as u32, 1, 1), (96, 1, 1))) }.unwrap();
-    let added = x.iter().zip(&r).map(|(x, r)| x + if with_residual { *r } else { 0.0 }).collect::<Vec<_>>();
-    let expected = added.chunks(columns).flat_map(|row| {
-        let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / columns as f64;
-        let variance = row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / columns as f64;
-        let factor = 1.0 / (variance + f64::from(epsilon)).sqrt();
-        let one = |(i, v): (usize, &f32)| {
-            (f64::from(*v) - mean) * factor * f64::from(scale[i]) + f64::from(bias[i])
-        };
-        row.iter().enumerate().map(one).collect::<Vec<_>>()
-    });
-    let what = format!("layer norm {rows} × {columns}, residual {with_residual}");
-    assert_near(&what, &gpu.stream.clone_dtoh(&to).unwrap(), &expected.collect::<Vec<_>>());
-    if with_residual {
-        assert_eq!(gpu.stream.clone_dtoh(&sum).unwrap(), added, "{what}: the sum");
+    unsafe { launch.launch(grid((lanes as u32 / 32, 1, 1), (32, 1, 1), 0)) }.unwrap();
+    let one = |i: usize| match i < count {
+        true => x[i] * if is_scaled { scale[i] } else { 1.0 },
+        false => 0.0,
+    };
+    let what = format!("warps of {count}");
+    let range = |from: usize, to: usize| (from..to).map(|i| f64::from(one(i))).sum::<f64>();
+    let expected = (0..count).map(|i| range(i / 32 * 32, i / 32 * 32 + 32)).collect::<Vec<_>>();
+    assert_near(&what, &gpu.stream.clone_dtoh(&sums).unwrap(), &expected);
+    let expected = (0..count).map(|i| range(i / 32 * 32, i + 1)).collect::<Vec<_>>();
+    assert_near(&what, &gpu.stream.clone_dtoh(&running).unwrap(), &expected);
+    for (warp, got) in gpu.stream.clone_dtoh(&votes).unwrap().into_iter().enumerate() {
+        let is_positive = |lane: usize| one(warp * 32 + lane) > 0.0;
+        let mut vote = (0..32).map(|lane| u32::from(is_positive(lane)) << lane).sum::<u32>();
+        vote ^= (0..32).step_by(2).map(|lane| u32::from(is_positive(lane))).sum::<u32>() << 1;
+        let any = (0..32).any(|lane| {
+            let (at, own) = (warp * 32 + lane, one(warp * 32 + lane));
+            own == one(at / 4 * 4) && one(at / 2 * 2 + 1) > own
+        });
+        let all = warp * 32 + 32 <= count;
+        assert_eq!(got, vote & !0xc000_0000 | u32::from(all) << 31 | u32::from(any) << 30, "{what}: {warp}");
     }
 }
 
-fn transpose(gpu: &Gpu, batch: usize, rows: usize, columns: usize) {
-    let x = (0..(batch * rows * columns) as u32).collect::<Vec<_>>();
+fn transpose(gpu: &Gpu, rows: usize, columns: usize) {
+    let x = (0..(rows * columns) as u32).collect::<Vec<_>>();
     let from = gpu.stream.clone_htod(&x).unwrap();
     // SAFETY: written whole by the kernel.
     let mut to = unsafe { gpu.stream.alloc::<u32>(x.len()) }.unwrap();
-    let (kernel, height, width) = (gpu.kernel("transpose_4"), rows as i32, columns as i32);
+    let (kernel, height, width) = (gpu.kernel(TRANSPOSE, "", "transpose"), rows as i32, columns as i32);
     let mut launch = gpu.stream.launch_builder(&kernel);
     launch.arg(&mut to).arg(&from).arg(&height).arg(&width);
-    let blocks = (columns.div_ceil(32) as u32, rows.div_ceil(32) as u32, batch as u32);
+    let blocks = (columns.div_ceil(32) as u32, rows.div_ceil(32) as u32, 1);
     // SAFETY: the arguments are the kernel's, the sizes those of the memory.
-    unsafe { launch.launch(grid(blocks, (32, 8, 1))) }.unwrap();
+    unsafe { launch.launch(grid(blocks, (32, 8, 1), 0)) }.unwrap();
     let got = gpu.stream.clone_dtoh(&to).unwrap();
     for (i, value) in got.iter().enumerate() {
-        let (matrix, column, row) = (i / (rows * columns), i / rows % columns, i % rows);
-        assert_eq!(*value, x[(matrix * rows + row) * columns + column], "{batch} × {rows} × {columns}: {i}");
+        assert_eq!(*value, x[i % rows * columns + i / rows], "{rows} × {columns}: {i}");
     }
 }
 
-fn gemm(gpu: &Gpu, (batch, m, n, k): (usize, usize, usize, usize), activation: i32) {
-    let (a, b) = (noise(batch * m * k, 6), noise(k * n, 7));
-    let (bias, residual) = (noise(n, 8), noise(batch * m * n, 9));
-    let upload = |values: &[f32]| gpu.stream.clone_htod(values).unwrap();
-    let (a_at, b_at, bias_at, residual_at) = (upload(&a), upload(&b), upload(&bias), upload(&residual));
+fn backwards(gpu: &Gpu) {
+    const THREADS: usize = 96;
+    let x = noise(THREADS * 3, 4);
+    let from = gpu.stream.clone_htod(&x).unwrap();
     // SAFETY: written whole by the kernel.
-    let mut to = unsafe { gpu.stream.alloc::<f32>(batch * m * n) }.unwrap();
-    let kernel = gpu.kernel("gemm_f32");
-    // One b for all of the batch.
-    let (sizes, strides) = ([m, n, k].map(|v| v as i32), [(m * k) as i64, 0]);
+    let mut to = unsafe { gpu.stream.alloc::<f32>(x.len()) }.unwrap();
+    let kernel = gpu.kernel(DYNAMIC, "", "backwards");
     let mut launch = gpu.stream.launch_builder(&kernel);
-    launch.arg(&mut to).arg(&a_at).arg(&b_at).arg(&bias_at).arg(&residual_at);
-    launch.arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]).arg(&strides[0]).arg(&strides[1]).arg(&activation);
-    let blocks = (n.div_ceil(64) as u32, m.div_ceil(64) as u32, batch as u32);
+    launch.arg(&mut to).arg(&from);
     // SAFETY: the arguments are the kernel's, the sizes those of the memory.
-    unsafe { launch.launch(grid(blocks, (256, 1, 1))) }.unwrap();
-    let expected = (0..batch * m * n).map(|i| {
-        let (row, column) = (i / n, i % n);
-        let sum = (0..k).map(|d| f64::from(a[row * k + d]) * f64::from(b[d * n + column])).sum::<f64>();
-        let x = sum + f64::from(bias[column]) + f64::from(residual[i]);
-        match activation {
-            1 => x.max(0.0),
-            2 => 0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
-            3 => 1.0 / (1.0 + (-x).exp()),
-            4 => x.tanh(),
-            5 => x / (1.0 + (-x).exp()),
-            _ => x,
-        }
-    });
-    let what = format!("product {batch} × {m} × {n} × {k}, activation {activation}");
-    assert_near(&what, &gpu.stream.clone_dtoh(&to).unwrap(), &expected.collect::<Vec<_>>());
+    unsafe { launch.launch(grid((3, 1, 1), (THREADS as u32, 1, 1), THREADS as u32 * 4)) }.unwrap();
+    let expected = x.chunks(THREADS).flat_map(|block| block.iter().rev().copied()).collect::<Vec<_>>();
+    assert_eq!(gpu.stream.clone_dtoh(&to).unwrap(), expected);
+}
+
+fn doubles(gpu: &Gpu) {
+    let x = noise(1000, 5);
+    let from = gpu.stream.clone_htod(&x).unwrap();
+    // SAFETY: written whole by the kernel.
+    let mut to = unsafe { gpu.stream.alloc::<f32>(x.len()) }.unwrap();
+    let mut called = gpu.stream.alloc_zeros::<i32>(1).unwrap();
+    let (kernel, count) = (gpu.kernel(DYNAMIC, "", "doubles"), x.len() as i32);
+    let mut launch = gpu.stream.launch_builder(&kernel);
+    launch.arg(&mut to).arg(&from).arg(&count).arg(&mut called);
+    // SAFETY: the arguments are the kernel's, the sizes those of the memory.
+    unsafe { launch.launch(grid((4, 1, 1), (256, 1, 1), 0)) }.unwrap();
+    let expected = x.iter().map(|v| v + v).collect::<Vec<_>>();
+    assert_eq!(gpu.stream.clone_dtoh(&to).unwrap(), expected);
+    assert_eq!(gpu.stream.clone_dtoh(&called).unwrap(), [count]);
 }

@@ -1,66 +1,59 @@
 //! Mistakes that are made in kernels, put into them: the emulated driver must find each in at least one schedule.
 
-use std::fs;
-use std::path::Path;
+use super::sources::{DYNAMIC, MUTANT, PRODUCT, ROW_SUMS, TRANSPOSE, TRANSPOSED_PRODUCT, WARPS};
+use super::{KERNELS, PRODUCTS, SCHEDULES, emulator, run_inside};
 
-use super::{SCHEDULES, build, emulator, root, run_inside};
+/// The text, what of it is replaced, by what, and the test that must fail then.
+type Mutant = (&'static str, &'static str, &'static str, &'static str);
 
-/// The file, the text, how many times it comes before the one that is replaced, and what replaces it.
-type Mutant = (&'static str, &'static str, usize, &'static str);
-
-const BARRIER: &str = "__syncthreads();";
-
-const MUTANTS: [Mutant; 11] = [
-    // Barriers: before others read what was written, and before what others still read is written again. (The last one of common.cu is
-    // for a kernel that takes two maxima; there is none yet.)
-    ("common.cu", BARRIER, 0, ""),
-    ("common.cu", BARRIER, 1, ""),
-    ("common.cu", BARRIER, 2, ""),
-    ("gemm.cu", BARRIER, 0, ""),
-    ("gemm.cu", BARRIER, 1, ""),
-    ("transpose.cu", BARRIER, 0, ""),
-    // One that not all threads of a block reach.
-    ("transpose.cu", BARRIER, 0, "if (threadIdx.x < 16) __syncthreads();"),
-    // Beside the memory that it was given.
-    ("gemm.cu", "row >= m || column >= n", 0, "column >= n"),
-    // What nobody writes.
-    ("softmax.cu", "to[i] = expf", 0, "if (i != 5) to[i] = expf"),
+pub(crate) const MUTANTS: [Mutant; 25] = [
+    // Barriers: before others read what was written, and before what others still read is written again.
+    (ROW_SUMS, "__syncthreads(); // written", "", KERNELS),
+    (ROW_SUMS, "__syncthreads(); // halved", "", KERNELS),
+    (ROW_SUMS, "__syncthreads(); // read", "", KERNELS),
+    (TRANSPOSE, "__syncthreads();", "", KERNELS),
+    (DYNAMIC, "__syncthreads();", "", KERNELS),
+    (PRODUCT, "__syncthreads(); // copied", "", PRODUCTS),
+    (PRODUCT, "__syncthreads(); // used", "", PRODUCTS),
+    (TRANSPOSED_PRODUCT, "__syncthreads();", "", PRODUCTS),
+    // One that not all threads of a block reach, and an exchange that not all lanes of a warp do.
+    (TRANSPOSE, "__syncthreads();", "if (threadIdx.x < 16) __syncthreads();", KERNELS),
+    (WARPS, "if (lane % 2 == 0)", "if (lane % 4 == 0)", KERNELS),
+    (PRODUCT, "MMA(d, a_part, b_part);", "if (lane < 16) MMA(d, a_part, b_part);", PRODUCTS),
     // Half of a warp is left out.
-    ("common.cu", "by = WARP / 2", 0, "by = WARP / 4"),
-    ("layer_norm.cu", "/ columns + epsilon", 0, "/ columns"),
+    (WARPS, "by = warpSize / 2", "by = warpSize / 4", KERNELS),
+    (WARPS, "value, 0, 4)", "value, 0, 8)", KERNELS),
+    // Beside the memory that it was given.
+    (TRANSPOSE, "column0 + i < columns &&", "", KERNELS),
+    (DYNAMIC, "values[threadIdx.x] =", "values[threadIdx.x + 1] =", KERNELS),
+    (PRODUCT, "lane / 2 * 32 + part;", "lane / 2 * 32 + part + 1024;", PRODUCTS),
+    (PRODUCT, "is_row && next + part < row_bytes", "true", PRODUCTS),
+    // What nobody writes.
+    (WARPS, "if (i < from.count)\n        sums", "if (i < from.count && i != 5)\n        sums", KERNELS),
+    // Asynchronous copies that nobody waits for: all of them, and one group too few.
+    (PRODUCT, "copy_async_wait<1>();", "", PRODUCTS),
+    (PRODUCT, "copy_async_wait<1>();", "copy_async_wait<2>();", PRODUCTS),
+    (TRANSPOSED_PRODUCT, "copy_async_wait<0>();", "", PRODUCTS),
+    (TRANSPOSED_PRODUCT, "copy_async_commit();", "", PRODUCTS),
+    // Stale: the fragment of the first step for all of them, and the stage of the step before.
+    (PRODUCT, "load_matrix_x2(", "if (step == 0) load_matrix_x2(", PRODUCTS),
+    (PRODUCT, "step % 2 * 1024;", "(step + 1) % 2 * 1024;", PRODUCTS),
+    // A row's address that is no multiple of 16 bytes.
+    (PRODUCT, "lane / 16 * 16);", "lane / 16 * 8);", PRODUCTS),
 ];
 
 pub(crate) fn all() {
-    if emulator().is_none() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    for (number, mutant) in MUTANTS.iter().enumerate() {
-        let (file, text, nth, with) = *mutant;
-        let kernels = folder.path().join(format!("{number}"));
-        fs::create_dir(&kernels).unwrap();
-        // Only what the mistake can show in: the other families would take time to compile and to run.
-        let families: &[&str] = match file {
-            "common.cu" => &["softmax.cu", "layer_norm.cu", "transpose.cu", "gemm.cu"],
-            _ => &["common.cu", "softmax.cu", "layer_norm.cu", "transpose.cu", "gemm.cu"],
-        };
-        for other in families {
-            copy(other, &kernels);
-        }
-        let source = fs::read_to_string(root().join("kernels/cuda").join(file)).unwrap();
-        let (at, _) =
-            source.match_indices(text).nth(nth).unwrap_or_else(|| panic!("{file} has no '{text}' {nth}"));
-        let changed = format!("{}{with}{}", &source[..at], &source[at + text.len()..]);
-        fs::write(kernels.join(file), changed).unwrap();
-        let driver = build(&kernels, &folder.path().join(format!("built{number}"))).unwrap();
-        let found = SCHEDULES.iter().find(|schedule| {
-            !run_inside("kernels_compute_what_they_say", &driver, **schedule).status.success()
+    let Some(driver) = emulator() else { return };
+    for (number, (_, was, with, test)) in MUTANTS.iter().enumerate() {
+        let what = format!("{number}: '{was}' -> '{with}'");
+        let found = SCHEDULES.iter().find_map(|schedule| {
+            let ran = run_inside(test, driver, *schedule, &[(MUTANT, &number.to_string())]);
+            let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+            assert!(!said.contains("does not compile"), "{what}: {said}");
+            (!ran.status.success()).then_some((schedule, said))
         });
-        println!("{file}: '{text}' {nth} -> '{with}': found {found:?}");
-        assert!(found.is_some(), "{file}: '{text}' {nth} -> '{with}' passes in every schedule");
+        let (schedule, said) = found.unwrap_or_else(|| panic!("{what} passes in every schedule"));
+        let is_why = |line: &&str| line.contains("CUDA emulator: ") || line.contains("expected");
+        println!("{what}: {schedule:?}: {}", said.lines().find(is_why).unwrap_or(&said));
     }
-}
-
-fn copy(file: &str, to: &Path) {
-    fs::copy(root().join("kernels/cuda").join(file), to.join(file)).unwrap();
 }
