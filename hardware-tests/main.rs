@@ -47,6 +47,10 @@ impl Target {
             "tiny/slow.onnx" if self.is_fpga() => {
                 Model::from_bytes(networks::slow(), &ReadLimits::default()).unwrap()
             }
+            // A GPU ends a run between two kernels, so many short ones are work.
+            "tiny/slow.onnx" if self.device.backend == BackendKind::Gpu => {
+                Model::from_bytes(networks::deep(), &ReadLimits::default()).unwrap()
+            }
             _ => cases::model(name),
         };
         if !self.is_fpga() {
@@ -80,6 +84,12 @@ impl Target {
             false => None,
         };
         CompileOptions { host, ..CompileOptions::default() }
+    }
+
+    /// So many of what is done often; a tenth where a GPU is emulated thread by thread.
+    pub(crate) fn times(&self, count: usize) -> usize {
+        let is_slow = self.device.backend == BackendKind::Gpu && self.device.emulated;
+        if is_slow { count.div_ceil(10) } else { count }
     }
 
     /// Whether models must be quantised first.

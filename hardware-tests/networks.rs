@@ -184,6 +184,20 @@ pub(crate) fn slow() -> Vec<u8> {
     n.finish(&x, channels)
 }
 
+/// Many small layers: work that can be left at any time.
+pub(crate) fn deep() -> Vec<u8> {
+    let (channels, image) = (32, 32);
+    let mut n = Network::new(&[-1, 3, image, image]);
+    let mut x = n.conv("x", [3, channels], 3, 1, 1, true);
+    for _ in 0..100 {
+        x = n.relu(&x);
+        x = n.conv(&x, [channels, channels], 3, 1, 1, true);
+    }
+    let x = n.node("GlobalAveragePool", &[&x], vec![]);
+    let x = n.node("Flatten", &[&x], vec![int("axis", 1)]);
+    n.finish(&x, channels)
+}
+
 /// SqueezeNet 1.1 (Iandola et al. 2016).
 pub(crate) fn squeezenet(image: i64, classes: i64) -> Vec<u8> {
     let mut n = Network::new(&[-1, 3, image, image]);

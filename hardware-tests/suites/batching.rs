@@ -74,7 +74,7 @@ pub(crate) fn concurrency(target: &Target) -> Vec<String> {
             let call = |caller: usize| {
                 let (scorer, inputs, expected) = (&scorer, &inputs, &expected);
                 s.spawn(move || -> Result<(), String> {
-                    for i in 0..CALLS {
+                    for i in 0..target.times(CALLS) {
                         let which = (caller * 31 + i) % inputs.len();
                         let got = score(scorer, &inputs[which])?;
                         if !got.iter().zip(&expected[which]).all(|(g, e)| near(g, e)) {

@@ -17,7 +17,7 @@ pub(crate) fn memory(target: &Target) -> Vec<String> {
         let scorer = load()?;
         let inputs = cases::rows(scorer.signature().inputs(), 8, 3);
         let scores = |n: usize| -> Result<(), String> {
-            for _ in 0..n {
+            for _ in 0..target.times(n) {
                 scorer.score(&inputs, &Call::new()).map_err(|e| e.to_string())?;
             }
             Ok(())

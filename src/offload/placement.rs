@@ -106,10 +106,25 @@ fn cut(graph: &Graph, shapes: &[&[usize]], planner: &dyn Planner) -> Result<(Vec
         reasons.extend(
             refused.into_iter().flat_map(|r| r.makes.into_iter().map(move |id| (id, r.reason.clone()))),
         );
-        if reasons.len() == before {
-            return Ok((parts, reasons));
+        if reasons.len() > before {
+            continue;
         }
+        let Some(name) = no_tensor(graph, &parts) else { return Ok((parts, reasons)) };
+        let reason = format!("'{name}', which the host would hand on, is no tensor");
+        let all = graph.nodes().iter().flat_map(Node::makes);
+        reasons.extend(all.map(|id| (id, reason.clone())));
     }
+}
+
+/// What a part of the host would take in or give out and is no tensor (a sequence, a map): a model that is cut there cannot be written down.
+fn no_tensor<'g>(graph: &'g Graph, parts: &[Part]) -> Option<&'g str> {
+    if !parts.iter().any(|p| p.on_device) {
+        return None;
+    }
+    let edges = parts.iter().filter(|p| !p.on_device);
+    let mut edges = edges.flat_map(|p| p.graph.inputs().iter().chain(p.graph.outputs()));
+    let id = edges.find(|id| graph.value(**id).dtype.is_none())?;
+    Some(graph.value(*id).name.as_str())
 }
 
 /// What the device does not take of a part.
