@@ -3,9 +3,10 @@
 //! A process binds to one driver, so each test runs itself again in processes of their own: one for every order of threads and every time of
 //! work of the emulated driver (`hardware-tests/cuda-emulator`). Where there is neither a GPU nor a compiler for the emulated one, it says so.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
+#[path = "../../hardware-tests/emulated.rs"]
+mod emulated;
+
+use emulated::{SCHEDULES, in_schedules, is_inside};
 
 use super::GpuBackend;
 use crate::cpu::CpuBackend;
@@ -13,44 +14,6 @@ use crate::graph::testing::{model_of, read};
 use crate::scoring::{Backend, Call, CompileOptions, Device, Precision};
 use crate::signature::{Dim, PortKind};
 use crate::tensor::{DType, Tensor};
-
-/// Says to a process that it is the one on the emulated driver.
-const INSIDE: &str = "TRISCORE_TEST_EMULATED";
-
-/// In which order threads run, and when work is done.
-const SCHEDULES: [(&str, &str); 4] =
-    [("forward", "late"), ("reverse", "late"), ("ahead", "late"), ("forward", "early")];
-
-/// Builds the emulated driver. `None`, said, without a compiler.
-pub(super) fn emulator() -> Option<&'static Path> {
-    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let build = || {
-        let ran = Command::new("bash").arg(root.join("scripts/build-cuda-emulator.sh")).output().unwrap();
-        if ran.status.code() == Some(69) {
-            println!("skipped: {}", String::from_utf8_lossy(&ran.stderr).trim());
-            return None;
-        }
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        Some(root.join("target/cuda-emulator"))
-    };
-    BUILT.get_or_init(build).as_deref()
-}
-
-/// Runs a test of this crate again on the emulated driver, with these variables; what it said, and whether it passed.
-pub(super) fn inside(test: &str, variables: &[(&str, &str)]) -> Option<(bool, String)> {
-    let driver = emulator()?;
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
-    command.env("LD_LIBRARY_PATH", driver).env_remove("TRISCORE_LIBCUDA");
-    let ran = command.envs(variables.iter().copied()).output().unwrap();
-    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
-    Some((ran.status.success(), said))
-}
-
-pub(super) fn is_inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
-}
 
 fn gpus() -> Vec<Device> {
     GpuBackend::new().probe().unwrap_or_default()
@@ -190,11 +153,7 @@ fn everywhere(test: &str, schedules: &[(&str, &str)], body: impl Fn()) {
         Ok(_) => body(),
         Err(e) => println!("no GPU: {e}"),
     }
-    for (order, time) in schedules {
-        let variables = [("CUDA_EMULATOR_ORDER", *order), ("CUDA_EMULATOR_TIME", *time)];
-        let Some((passed, said)) = inside(test, &variables) else { return };
-        assert!(passed, "emulated, {order} {time}: {said}");
-    }
+    in_schedules(test, schedules);
 }
 
 const POINTWISE: &[&str] = &[

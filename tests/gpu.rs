@@ -1,0 +1,185 @@
+//! What goes wrong on a GPU, on the emulated driver, which is told to fail: each is an error that says what it is, and nothing is left behind.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
+#![cfg(all(feature = "cuda", feature = "cpu", target_os = "linux"))]
+
+#[path = "../hardware-tests/emulated.rs"]
+mod emulated;
+#[allow(dead_code, reason = "it is more than is needed here")]
+#[path = "oracle/model.rs"]
+mod model;
+
+use std::sync::Arc;
+
+use triscore::gpu::GpuBackend;
+use triscore::{Backend, Call, CompileOptions, DType, ErrorKind, Health, Model, Result, Scorer, Tensor};
+
+use emulated::{is_inside, passes};
+use model::Builder;
+
+/// Layers of `width` by `width` weights, of which each is its number over the width: x is averaged, and grows by a factor of two a layer.
+fn layers(width: usize, count: usize) -> Model {
+    let mut builder = Builder::default();
+    let mut x = builder.input("x", DType::F32, &[1, width]);
+    for layer in 0..count {
+        let weights = vec![2.0 / width as f32; width * width];
+        let weights = Tensor::from_slice(&[width, width], &weights).unwrap();
+        let weights = builder.constant(&format!("w{layer}"), &weights);
+        x = builder.node("MatMul", &[&x, &weights], &format!("y{layer}"), vec![]);
+    }
+    builder.output(&x, DType::F32);
+    builder.build()
+}
+
+fn load(model: &Model) -> Result<Arc<dyn Scorer>> {
+    let gpu = GpuBackend::new();
+    gpu.compile(model, &gpu.probe()?, &CompileOptions::default())
+}
+
+fn score(scorer: &Arc<dyn Scorer>, width: usize) -> Result<f32> {
+    let x = Tensor::from_slice(&[1, width], &vec![1.0f32; width])?;
+    let scored = scorer.score(&[x], &Call::new())?;
+    let values = scored.tensor(0)?.as_slice::<f32>()?.to_vec();
+    assert!(values.iter().all(|v| *v == values[0]), "{values:?}");
+    Ok(values[0])
+}
+
+/// What the emulated driver says, when the process ends, is still allocated.
+fn leaves_nothing(test: &str, variables: &[(&str, &str)]) {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report");
+    let mut all = variables.to_vec();
+    all.push(("CUDA_EMULATOR_REPORT", report.to_str().unwrap()));
+    if passes(test, &all).is_empty() {
+        return;
+    }
+    let left = std::fs::read_to_string(&report).unwrap();
+    let mut counts = left.split_whitespace().filter_map(|w| w.parse::<u64>().ok()).peekable();
+    assert!(counts.peek().is_some() && counts.all(|n| n == 0), "{variables:?} leaves: {left}");
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_fifty_times_and_the_next_one_loads() {
+    if !is_inside() {
+        let test = "a_model_that_does_not_fit_is_refused_fifty_times_and_the_next_one_loads";
+        return leaves_nothing(test, &[("CUDA_EMULATOR_MEMORY_MB", "2")]);
+    }
+    // Four megabytes of weights for a device of two.
+    let large = layers(512, 4);
+    for _ in 0..50 {
+        let error = load(&large).expect_err("it does not fit");
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+        assert!(error.to_string().contains("allocating") && error.to_string().contains("gpu:0"), "{error}");
+    }
+    let small = load(&layers(64, 3)).unwrap();
+    assert_eq!(score(&small, 64).unwrap(), 8.0);
+}
+
+#[test]
+fn an_allocation_that_fails_anywhere_is_an_error_and_leaves_nothing() {
+    let test = "an_allocation_that_fails_anywhere_is_an_error_and_leaves_nothing";
+    if !is_inside() {
+        for number in 1..=16 {
+            leaves_nothing(test, &[("CUDA_EMULATOR_FAIL", &format!("alloc:{number}"))]);
+        }
+        return;
+    }
+    let model = layers(32, 3);
+    let attempt = || {
+        let scorer = load(&model)?;
+        score(&scorer, 32)
+    };
+    match attempt() {
+        Ok(value) => assert_eq!(value, 8.0),
+        Err(e) => assert_eq!(e.kind(), ErrorKind::OutOfMemory, "{e}"),
+    }
+    // Only one allocation fails.
+    assert_eq!(attempt().unwrap(), 8.0);
+}
+
+#[test]
+fn a_lost_context_is_lost_for_the_process_which_says_so() {
+    let test = "a_lost_context_is_lost_for_the_process_which_says_so";
+    if !is_inside() {
+        for number in [1, 4, 9, 30] {
+            passes(test, &[("CUDA_EMULATOR_FAIL", &format!("launch:{number}"))]);
+        }
+        return;
+    }
+    let model = layers(32, 3);
+    let lost = |e: &triscore::ScoreError| {
+        assert_eq!(e.kind(), ErrorKind::DeviceLost, "{e}");
+        assert!(
+            e.to_string().contains("ILLEGAL_ADDRESS") && e.to_string().contains("restart the process"),
+            "{e}"
+        );
+    };
+    match load(&model) {
+        Err(e) => lost(&e),
+        Ok(scorer) => {
+            let failed = (0..20).find_map(|_| score(&scorer, 32).err());
+            lost(&failed.expect("the launch that fails is among these"));
+            // Every lane sees it, and says it again.
+            while let Health::Degraded { .. } = scorer.health() {
+                lost(&score(&scorer, 32).unwrap_err());
+            }
+            assert!(matches!(scorer.health(), Health::Lost { .. }), "{:?}", scorer.health());
+            assert_eq!(score(&scorer, 32).unwrap_err().kind(), ErrorKind::DeviceLost);
+        }
+    }
+    lost(&load(&model).expect_err("nobody gets it back"));
+}
+
+#[test]
+fn old_drivers_are_refused_or_used_without_what_they_lack() {
+    let test = "old_drivers_are_refused_or_used_without_what_they_lack";
+    if !is_inside() {
+        passes(test, &[("CUDA_EMULATOR_VERSION", "11080")]);
+        passes(test, &[("CUDA_EMULATOR_VERSION", "12000")]);
+        return;
+    }
+    let loaded = load(&layers(32, 3));
+    match std::env::var("CUDA_EMULATOR_VERSION").as_deref() {
+        Ok("11080") => {
+            let error = loaded.expect_err("too old").to_string();
+            assert!(error.contains("too old") && error.contains("11.8") && error.contains("525"), "{error}");
+        }
+        _ => assert_eq!(score(&loaded.unwrap(), 32).unwrap(), 8.0),
+    }
+}
+
+#[test]
+fn lanes_spread_over_two_gpus() {
+    if !is_inside() {
+        return leaves_nothing("lanes_spread_over_two_gpus", &[("CUDA_EMULATOR_DEVICES", "2")]);
+    }
+    let gpu = GpuBackend::new();
+    let devices = gpu.probe().unwrap();
+    assert_eq!(devices.len(), 2);
+    let scorer = gpu.compile(&layers(32, 3), &devices, &CompileOptions::default()).unwrap();
+    assert_eq!((scorer.devices().len(), scorer.limits().lanes), (2, 4));
+    std::thread::scope(|s| {
+        for _ in 0..8 {
+            s.spawn(|| (0..5).for_each(|_| assert_eq!(score(&scorer, 32).unwrap(), 8.0)));
+        }
+    });
+}
+
+#[test]
+fn shapes_that_were_not_seen_before_are_planned_and_wrong_ones_refused() {
+    if !is_inside() {
+        return leaves_nothing("shapes_that_were_not_seen_before_are_planned_and_wrong_ones_refused", &[]);
+    }
+    let scorer = load(&layers(32, 3)).unwrap();
+    let wrong = Tensor::from_slice(&[1, 33], &[1.0f32; 33]).unwrap();
+    let error = scorer.score(&[wrong], &Call::new()).expect_err("33 columns");
+    assert_eq!(error.kind(), ErrorKind::BadInput, "{error}");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/digits_mlp/model.onnx");
+    let scorer = load(&Model::open(folder).unwrap()).unwrap();
+    // More sizes than plans are kept.
+    for rows in (1..=20).chain([3, 17, 1]) {
+        let x = Tensor::from_slice(&[rows, 64], &vec![0.5f32; rows * 64]).unwrap();
+        let scored = scorer.score(&[x], &Call::new()).unwrap();
+        assert_eq!(scored.tensor(0).unwrap().shape()[0], rows);
+    }
+}
