@@ -112,6 +112,20 @@ fn what_a_driver_refuses_is_refused() {
 }
 
 #[test]
+fn what_a_thread_must_not_do_loses_the_context() {
+    let also = [("CUDA_EMULATOR_DEVICES", "8")];
+    match is_inside() {
+        true => strictness::mistakes(),
+        false => {
+            let said = in_every_schedule("what_a_thread_must_not_do_loses_the_context", &also);
+            let names_line = |what| said.is_empty() || said.contains(what);
+            assert!(names_line("an index beyond 'float [4]': 4"), "{said}");
+            assert!(names_line("its mask of lanes, 2, is without itself, lane 0"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn modules_are_sources_and_nothing_else() {
     match is_inside() {
         true => strictness::modules(),

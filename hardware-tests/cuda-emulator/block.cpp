@@ -11,11 +11,12 @@
 
 #include "block.h"
 
+#include "faults.h"
 #include "fiber.h"
-#include "memory.h"
 #include "stream.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -67,7 +68,7 @@ Here *here;
 int device;
 bool is_early_copy;
 Order how;
-std::string failure;
+Outcome failure;
 
 Fiber *running;
 int current, count, done, at_barrier, said, said_before;
@@ -114,14 +115,20 @@ void wait(State state)
     running->suspend();
 }
 
-[[noreturn]] void fail(const std::string &why)
+[[noreturn]] void fail(const std::string &why, Status status = LAUNCH_FAILED)
 {
     uint3 at = here->thread_index;
-    failure = "thread " + std::to_string(at.x) + " " + std::to_string(at.y) + " " + std::to_string(at.z) + ": " + why;
+    failure = {status, "thread " + std::to_string(at.x) + " " + std::to_string(at.y) + " " + std::to_string(at.z) + ": " + why};
     running->suspend();
     std::abort();
 }
-void fail_with(const char *why) { fail(why); }
+void fail_with(const char *why, int status) { fail(why, static_cast<Status>(status)); }
+void fault(const char *what, void *address)
+{
+    char at[32];
+    std::snprintf(at, sizeof at, ", %p", address);
+    fail(std::string(what) + at, ILLEGAL_ADDRESS);
+}
 
 int barrier(int says)
 {
@@ -170,12 +177,12 @@ void copy_async(void *shared, const void *global, int bytes, bool is_there)
     auto *to = static_cast<unsigned char *>(shared);
     auto from = reinterpret_cast<Address>(global);
     if (reinterpret_cast<Address>(shared) % bytes != 0 || (is_there && from % bytes != 0))
-        fail("an asynchronous copy of " + std::to_string(bytes) + " bytes from or to what is no multiple of that");
+        fail("an asynchronous copy of " + std::to_string(bytes) + " bytes from or to what is no multiple of that", MISALIGNED_ADDRESS);
     if (is_there && device_of(from, bytes) != device)
-        fail("an asynchronous copy of what is no memory of this device");
+        fail("an asynchronous copy of what is no memory of this device", ILLEGAL_ADDRESS);
     bool is_dynamic = to >= shared_memory && to < shared_memory + sizeof shared_memory;
     if (!is_dynamic && device_of(reinterpret_cast<Address>(shared), 1) >= 0)
-        fail("an asynchronous copy to what is no shared memory");
+        fail("an asynchronous copy to what is no shared memory", ILLEGAL_ADDRESS);
     Copy copy{to, global, bytes, is_there};
     if (is_early_copy)
         return fulfil(copy);
@@ -234,13 +241,13 @@ bool run_warp(int warp)
             continue;
         running->resume();
         ran = true;
-        if (!failure.empty())
+        if (failure.status)
             return true;
     }
     return ran;
 }
 
-std::string run_block()
+Outcome run_block()
 {
     for (int i = 0; i < count; i++) {
         threads[i].state = State::Unstarted;
@@ -255,25 +262,25 @@ std::string run_block()
             int warp = how == Order::Reverse ? warps - 1 - i : i;
             while (run_warp(warp)) {
                 ran = true;
-                if (!failure.empty())
+                if (failure.status)
                     return failure;
                 if (how != Order::Ahead)
                     break;
             }
         }
         if (done == count)
-            return "";
+            return {};
         if (at_barrier > 0 && at_barrier + done == count) {
             if (done > 0)
-                return std::to_string(at_barrier) + " of " + std::to_string(count) + " threads are at a barrier (" + numbers(State::AtBarrier) +
-                       ", …) and the others have ended";
+                return {LAUNCH_FAILED, std::to_string(at_barrier) + " of " + std::to_string(count) + " threads are at a barrier (" +
+                                           numbers(State::AtBarrier) + ", …) and the others have ended"};
             for (int i = 0; i < count; i++)
                 threads[i].state = State::Ready;
             said_before = said;
             at_barrier = said = 0;
         } else if (!ran)
-            return "its threads wait for each other: at a barrier " + numbers(State::AtBarrier) + "; in an exchange of a warp " +
-                   numbers(State::InExchange) + "; ended " + numbers(State::Done);
+            return {LAUNCH_FAILED, "its threads wait for each other: at a barrier " + numbers(State::AtBarrier) +
+                                       "; in an exchange of a warp " + numbers(State::InExchange) + "; ended " + numbers(State::Done)};
     }
 }
 
@@ -326,31 +333,35 @@ void clear()
     }
     for (auto &waiting : exchanges)
         waiting.clear();
-    failure.clear();
+    failure = {};
     starts_left = 0;
 }
 } // namespace
 
-std::string run_grid(const Entry &entry, Here &of_library, void *const *given, const Grid &grid)
+Outcome run_grid(const Entry &entry, Here &of_library, void *const *given, const Grid &grid)
 {
     kernel = &entry, here = &of_library, arguments = given;
     prepare(grid);
+    Faults caught(fault);
+    const unsigned char *behind = here->dynamic_shared + grid.shared_bytes;
     for (unsigned z = 0; z < grid.blocks.z; z++)
         for (unsigned y = 0; y < grid.blocks.y; y++)
             for (unsigned x = 0; x < grid.blocks.x; x++) {
                 here->block_index = {x, y, z};
                 std::memset(here->dynamic_shared, 0xff, grid.shared_bytes);
-                std::string why = run_block();
-                if (why.empty() && first_written(here->dynamic_shared + grid.shared_bytes) < RED_ZONE)
-                    why = "byte " + std::to_string(first_written(here->dynamic_shared + grid.shared_bytes)) + " behind its " +
-                          std::to_string(grid.shared_bytes) + " bytes of dynamic shared memory was written";
-                if (why.empty() && first_written(shared_memory) < RED_ZONE)
-                    why = "memory before its dynamic shared memory was written";
-                if (!why.empty()) {
+                Outcome outcome = run_block();
+                // What was written beside it comes first: it may be why the rest went wrong.
+                if (first_written(behind) < RED_ZONE)
+                    outcome = {ILLEGAL_ADDRESS, "byte " + std::to_string(first_written(behind)) + " behind its " +
+                                                    std::to_string(grid.shared_bytes) + " bytes of dynamic shared memory was written"};
+                else if (first_written(shared_memory) < RED_ZONE)
+                    outcome = {ILLEGAL_ADDRESS, "memory before its dynamic shared memory was written"};
+                if (outcome.status) {
                     clear();
-                    return "block " + std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(z) + ": " + why;
+                    outcome.why = "block " + std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(z) + ": " + outcome.why;
+                    return outcome;
                 }
             }
-    return "";
+    return {};
 }
 } // namespace emulator

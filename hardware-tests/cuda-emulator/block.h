@@ -1,6 +1,7 @@
 // The blocks of a kernel's grid, run thread by thread.
 #pragma once
 
+#include "memory.h"
 #include "words/kernel.h"
 
 #include <string>
@@ -12,6 +13,11 @@ struct Grid {
     int device;
 };
 
-// Runs a kernel. Returns what went wrong, and where; nothing if nothing did.
-std::string run_grid(const Entry &kernel, Here &here, void *const *arguments, const Grid &grid);
+// What went wrong, and where.
+struct Outcome {
+    Status status = SUCCESS;
+    std::string why;
+};
+
+Outcome run_grid(const Entry &kernel, Here &here, void *const *arguments, const Grid &grid);
 } // namespace emulator

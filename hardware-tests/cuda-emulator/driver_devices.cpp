@@ -117,6 +117,7 @@ API cuCtxSetCurrent(void *context)
 }
 API cuCtxGetCurrent(void **context) { return *context = current_device() < 0 ? nullptr : &contexts[current_device()], SUCCESS; }
 API cuCtxGetDevice(int *device) { return *device = current_device(), current_device() < 0 ? INVALID_CONTEXT : SUCCESS; }
+API cuCtxSetFlags(unsigned) { return lost(current_device()); }
 API cuCtxGetStreamPriorityRange(int *least, int *greatest) { return *least = *greatest = 0, lost(current_device()); }
 API cuCtxSynchronize()
 {
@@ -145,6 +146,7 @@ API cuGetErrorName(int code, const char **name)
     case LAUNCH_OUT_OF_RESOURCES: *name = "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"; break;
     case HOST_MEMORY_ALREADY_REGISTERED: *name = "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED"; break;
     case HOST_MEMORY_NOT_REGISTERED: *name = "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED"; break;
+    case MISALIGNED_ADDRESS: *name = "CUDA_ERROR_MISALIGNED_ADDRESS"; break;
     case LAUNCH_FAILED: *name = "CUDA_ERROR_LAUNCH_FAILED"; break;
     case CAPTURE_UNSUPPORTED: *name = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"; break;
     case CAPTURE_INVALIDATED: *name = "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"; break;

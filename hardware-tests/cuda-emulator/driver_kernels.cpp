@@ -64,12 +64,11 @@ Status launch(const Module &module, const Entry &kernel, const Arguments &argume
         return lose(grid.device, ILLEGAL_ADDRESS, name + ": fails, as CUDA_EMULATOR_FAIL says");
     if (std::string why = wrong_pointer(kernel, arguments, grid.device); !why.empty())
         return lose(grid.device, ILLEGAL_ADDRESS, name + ": " + why);
-    std::string why = run_grid(kernel, *module.library->here, arguments.places.data(), grid);
+    Outcome outcome = run_grid(kernel, *module.library->here, arguments.places.data(), grid);
     // Memory that was written beside comes first: it may be why the rest went wrong.
-    for (int device = 0; device < MOST_DEVICES; device++)
-        if (std::string where = damage(device); !where.empty())
-            return lose(grid.device, ILLEGAL_ADDRESS, name + ": " + where);
-    return why.empty() ? SUCCESS : lose(grid.device, LAUNCH_FAILED, name + ", " + why);
+    if (std::string where = damage(); !where.empty())
+        return lose(grid.device, ILLEGAL_ADDRESS, name + ": " + where);
+    return outcome.status ? lose(grid.device, outcome.status, name + ", " + outcome.why) : SUCCESS;
 }
 
 int most_threads(const Entry &kernel) { return kernel.most_threads > 0 ? std::min(kernel.most_threads, MOST_THREADS) : MOST_THREADS; }

@@ -49,6 +49,15 @@ API cuStreamWaitEvent(void *handle, void *event, unsigned)
     return stream && event ? wait_for(stream, static_cast<Event *>(event)) : INVALID_HANDLE;
 }
 
+API cuLaunchHostFunc(void *handle, void (*function)(void *), void *of)
+{
+    Alone alone;
+    Stream *stream = stream_of(handle);
+    if (Status status = good(stream))
+        return status;
+    return order(stream, [=] { return function(of), SUCCESS; });
+}
+
 API cuEventCreate(void **event, unsigned) { Alone alone; return *event = new Event, SUCCESS; }
 API cuEventRecord(void *event, void *handle)
 {

@@ -162,13 +162,11 @@ int device_of(Address at, size_t bytes)
 
 bool is_pinned(const void *at, size_t bytes) { return region_of(pinned, reinterpret_cast<Address>(at), bytes); }
 
-std::string damage(int device)
+std::string damage()
 {
     auto of = [](const Region &region) { return " an allocation of " + std::to_string(region.bytes) + " bytes was written"; };
     for (auto &[at, region] : allocated) {
         const unsigned char *data = bytes_at(at), *before = data - RED_ZONE_BYTES, *behind = data + region.bytes;
-        if (region.device != device)
-            continue;
         if (std::memcmp(behind, RED.data(), RED_ZONE_BYTES) != 0)
             return "byte " + std::to_string(first_written(behind)) + " behind" + of(region);
         if (std::memcmp(before, RED.data(), RED_ZONE_BYTES) != 0)

@@ -25,6 +25,7 @@ enum Status : int {
     LAUNCH_OUT_OF_RESOURCES = 701,
     HOST_MEMORY_ALREADY_REGISTERED = 712,
     HOST_MEMORY_NOT_REGISTERED = 713,
+    MISALIGNED_ADDRESS = 716,
     LAUNCH_FAILED = 719,
     CAPTURE_UNSUPPORTED = 900,
     CAPTURE_INVALIDATED = 901,
@@ -48,8 +49,8 @@ Status unpin(void *at);
 // The device in one of whose allocations these bytes lie; -1 if they lie in none that is alive.
 int device_of(Address at, size_t bytes);
 bool is_pinned(const void *at, size_t bytes);
-// Where bytes around an allocation of a device were written; nothing if nowhere.
-std::string damage(int device);
+// Where bytes around an allocation were written; nothing if nowhere.
+std::string damage();
 size_t allocated_bytes(int device);
 size_t memory_bytes();
 // Says what is allocated still, where there is anything; or writes it to the file that CUDA_EMULATOR_REPORT names.

@@ -55,12 +55,19 @@ std::string compiler()
     return named && *named ? named : "g++";
 }
 
+// CUDA_EMULATOR_FLAGS are added: -O2, -g, -fno-sanitize=bounds.
+std::string more_flags()
+{
+    const char *named = std::getenv("CUDA_EMULATOR_FLAGS");
+    return named ? named : "";
+}
+
 // What libraries are made with besides their text: another driver, other words or other flags make other libraries.
 const std::string &ingredients()
 {
     static const std::string all = [] {
-        std::string words = folder_of_driver() + "/words/", text = compiler() + COMPILER_FLAGS;
-        for (const char *name : {"kernel.h", "registration.h", "language.h", "vectors.h", "mathematics.h", "integers.h", "tensor_core.h"})
+        std::string words = folder_of_driver() + "/words/", text = compiler() + COMPILER_FLAGS + " " + more_flags();
+        for (const char *name : {"kernel.h", "registration.h", "checks.h", "language.h", "vectors.h", "mathematics.h", "integers.h", "tensor_core.h"})
             text += content(words + name);
         return text;
     }();
@@ -102,12 +109,13 @@ Status compile(const std::string &text, const std::string &to)
     static std::atomic<unsigned> number{0};
     std::string own = to + "." + std::to_string(getpid()) + "." + std::to_string(number++), source = own + ".cpp", made = own + ".so";
     std::ofstream file(source);
-    file << "#include \"language.h\"\n#line 1 \"kernels\"\n" << text << "\n#line 1 \"registrations\"\n" << registrations(text);
+    // With other flags the words that are compiled already do not fit: the compiler takes such only at the very beginning.
+    file << (more_flags().empty() ? "" : "namespace {}\n") << "#include \"language.h\"\n#line 1 \"kernels\"\n" << text << "\n#line 1 \"registrations\"\n" << registrations(text);
     file.close();
     if (!file)
         return refused("cannot write " + source + " (" + std::strerror(errno) +
                        "): make the folder writable, or let CUDA_EMULATOR_CACHE name one that is");
-    std::string command = compiler() + " " COMPILER_FLAGS " -I" + quoted(folder_of_driver() + "/words") + " -shared -nostdlib -o " +
+    std::string command = compiler() + " " COMPILER_FLAGS " " + more_flags() + " -I" + quoted(folder_of_driver() + "/words") + " -shared -nostdlib -o " +
                           quoted(made) + " " + quoted(source) + " -lm -lc -lgcc 2>&1";
     std::FILE *pipe = popen(command.c_str(), "r");
     std::string said;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
-use super::sources::{DYNAMIC, ROW_SUMS, TRANSPOSE, WARPS, module};
+use super::sources::{DYNAMIC, ROW_SUMS, TRANSPOSE, WARPS, WORDS, module};
 
 /// A device with a stream.
 pub(crate) struct Gpu {
@@ -66,6 +66,44 @@ pub(crate) fn every_kernel() {
     }
     backwards(&gpu);
     doubles(&gpu);
+    words(&gpu);
+}
+
+fn words(gpu: &Gpu) {
+    let x = gpu.stream.clone_htod(&[0.5f32]).unwrap();
+    let zeros = || gpu.stream.alloc_zeros::<u64>(1).unwrap();
+    let [mut counter, mut flags, mut sum, mut wide] = [zeros(), zeros(), zeros(), zeros()];
+    let expected = [
+        libm::erf(0.5) + 0.5f64.tanh(),
+        1.5,
+        0.0,
+        0.476_936_276_204_469_9 + 1.959_963_984_540_054,
+        0.5 + 0.018_795_888_861_416_75 + 1.266_065_877_752_008_2,
+        1.0 + 100.0 + 0.25 + 10.0 + 2.0,
+        1.0,
+        3.0 + 8.0 + 31.0 + 4.0 + 2.0,
+        11.0,
+        523.0,
+        2.0 - 2.0 - 3.0,
+        2.0 + 4.0 + 1.5 + 2.0 + 7.0 + 2.0,
+        0.5 + 0.75 + 8.0 + 8.0,
+        4.0 + 6.0 + 9.0 + 2.0 + 1.0 + 4.0,
+        0.0 + 2.0 + 9.0 + 4.0,
+        0.0 + 5.0 + 7.0 + 7.0,
+        0.0 + 0.5 + 2f64.powi(40),
+        1.0 + 0.0 + 1.0,
+    ];
+    // SAFETY: written whole by the kernel.
+    let mut to = unsafe { gpu.stream.alloc::<f64>(expected.len()) }.unwrap();
+    let kernel = gpu.kernel(WORDS, "", "words");
+    let mut launch = gpu.stream.launch_builder(&kernel);
+    launch.arg(&mut to).arg(&mut counter).arg(&mut flags).arg(&mut sum).arg(&mut wide).arg(&x);
+    // SAFETY: the arguments are the kernel's, the sizes those of the memory.
+    unsafe { launch.launch(grid((1, 1, 1), (1, 1, 1), 0)) }.unwrap();
+    for (i, (got, expected)) in gpu.stream.clone_dtoh(&to).unwrap().iter().zip(expected).enumerate() {
+        let is_near = (got - expected).abs() <= 1e-6 * expected.abs().max(1.0);
+        assert!(is_near, "words, line {i}: {got}, expected {expected}");
+    }
 }
 
 fn row_sums(gpu: &Gpu, rows: usize, columns: usize) {

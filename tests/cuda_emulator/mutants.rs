@@ -53,7 +53,8 @@ pub(crate) fn all() {
             (!ran.status.success()).then_some((schedule, said))
         });
         let (schedule, said) = found.unwrap_or_else(|| panic!("{what} passes in every schedule"));
-        let is_why = |line: &&str| line.contains("CUDA emulator: ") || line.contains("expected");
-        println!("{what}: {schedule:?}: {}", said.lines().find(is_why).unwrap_or(&said));
+        let is_why =
+            |line: &&str| ["CUDA emulator: ", "expected", "failed: "].iter().any(|word| line.contains(word));
+        println!("{what}: {schedule:?}: {}", said.lines().find(is_why).unwrap_or("wrong"));
     }
 }

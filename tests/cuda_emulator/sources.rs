@@ -102,13 +102,67 @@ doubles(float *y, const float *x, int count, int *called)
     if (i < count)
         y[i] = doubled(x[i]), atomicAdd(called, 1);
 }
-extern "C" __global__ void loses_its_place(float *y) { y[4 * threadIdx.x + 100000] = 1.0f; }
 struct __align__(16) Sized {
     static const int POINTERS = 1;
     const float *at[POINTERS];
     char tail;
 };
 extern "C" __global__ void takes_many(char a, double b, Sized c, short d, float4 e) {}
+"#;
+
+/// What one thread must not do; each in a kernel of its own.
+pub(crate) const MISTAKES: &str = r#"
+extern "C" __global__ void is_far_away(float *y, int n) { y[(long long)n << 40] = 1.0f; }
+extern "C" __global__ void is_not_aligned(float *y, int n) { *(float4 *)(y + n) = make_float4(1.0f, 2.0f, 3.0f, 4.0f); }
+extern "C" __global__ void is_beyond_an_array(float *y, int n)
+{
+    __shared__ float few[4];
+    few[n + 3] = 1.0f;
+    y[0] = few[0];
+}
+extern "C" __global__ void divides_by_zero(float *y, int n) { y[0] = 1 / (n - 1); }
+extern "C" __global__ void traps(float *y, int n) { __trap(); }
+extern "C" __global__ void is_behind(float *y, int n) { y[n + 15] = 1.0f; }
+extern "C" __global__ void names_others(float *y, int n) { y[0] = __shfl_sync(2u, 1.0f, n); }
+extern "C" __global__ void copies_beside(float *y, int n)
+{
+    DYNAMIC_SHARED(memory);
+    copy_async_4(memory + n, y, true);
+}
+"#;
+
+/// Words of the language that the others do not have: what each gives is a line of the test.
+pub(crate) const WORDS: &str = r#"
+__constant__ float TABLE[2] = {0.25f, 0.75f};
+struct __align__(8) Pair {
+    int a, b;
+};
+template <class T> __device__ __noinline__ T power(T x, int n) { return n == 0 ? (T)1 : x * power(x, n - 1); }
+extern "C" __global__ void words(double *y, int *counter, unsigned *flags, float *sum, unsigned long long *wide, const float *__restrict__ x)
+{
+    int i = 0;
+    y[i++] = erff(x[0]) + tanhf(x[0]);
+    y[i++] = rsqrt(4.0) + rsqrtf(4.0f) + rcbrt(8.0);
+    y[i++] = sinpif(0.5f) + cospi(1.0) + sinpi(-1.0);
+    y[i++] = erfinv(0.5) + normcdfinv(0.975);
+    y[i++] = normcdff(0.0f) + erfcx(30.0) + cyl_bessel_i0(1.0);
+    y[i++] = __expf(0.0f) + __logf(1.0f) + exp10f(2.0f) + __fdividef(1.0f, 4.0f) + fmaf(2.0f, 3.0f, 4.0f) + __fmaf_rn(1.0f, 1.0f, 1.0f);
+    y[i++] = __int_as_float(__float_as_int(x[0])) + __uint_as_float(__float_as_uint(0.5f));
+    y[i++] = __umulhi(0x80000000u, 6u) + __popc(0xffu) + __clz(1) + __ffs(8) + __brev(1u) / 1073741824u;
+    y[i++] = __dp4a(0x01ff0203, 0x02020202, 1);
+    y[i++] = __dp4a(0x01ff0203u, 0x02020202u, 1u);
+    y[i++] = __float2int_rn(2.5f) + __float2int_rz(-2.5f) + __float2int_rd(-2.5f) + (int)__float2uint_rn(-1.0f);
+    y[i++] = min(3, 2) + max(3u, 4u) + min(1.5f, 2.5f) + max(1.0, 2.0) + min(7LL, 8LL) + max(1, 2u);
+    y[i++] = __ldg(x) + TABLE[1] + power(2.0f, 3) + sizeof(Pair);
+    float4 v = make_float4(1, 2, 3, 4);
+    uint2 u = make_uint2(5, 6);
+    int4 w = make_int4(7, 8, 9, 10);
+    y[i++] = v.w + u.y + w.z + make_float2(1, 2).y + make_int2(1, 2).x + make_uint4(1, 2, 3, 4).w;
+    y[i++] = atomicAdd(counter, 2) + atomicMax(counter, 9) + atomicMin(counter, 4) + atomicAdd(counter, 1);
+    y[i++] = atomicAdd(flags, 5u) + atomicCAS(flags, 5u, 7u) + atomicCAS(flags, 5u, 8u) + *flags;
+    y[i++] = atomicAdd(sum, 0.5f) + *sum + atomicAdd(wide, 1ull << 40) + *wide;
+    y[i++] = __syncthreads_count(1) + __syncthreads_or(0) + __syncthreads_and(1);
+}
 "#;
 
 /// A product of y[m][n] = a[m][k] * b[n][k], by tiles of 16 x 16 and two warps, in steps of 32 bytes of each row. `MMA`, `SUM` and `BY_HAND` are defined

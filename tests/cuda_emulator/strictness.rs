@@ -10,7 +10,7 @@ use cudarc::driver::{DriverError, PushKernelArg, result};
 use cudarc::nvrtc::Ptx;
 
 use super::inside::{Gpu, grid, noise};
-use super::sources::{DYNAMIC, ROW_SUMS, TRANSPOSE, module};
+use super::sources::{DYNAMIC, MISTAKES, ROW_SUMS, TRANSPOSE, module};
 
 const COUNT: usize = 50;
 
@@ -182,6 +182,33 @@ pub(crate) fn refusals() {
     assert!([CUresult::CUDA_SUCCESS, lost].contains(&ordered), "{ordered:?}");
     assert_eq!(code(stream.synchronize()), lost);
     assert_eq!(code(gpu.context.new_stream().map(|_| ())), lost, "for good");
+}
+
+/// What `MISTAKES` has: the kernel, and the error that it loses its context with.
+pub(crate) const LOST: [(&str, CUresult); 8] = [
+    ("is_far_away", CUresult::CUDA_ERROR_ILLEGAL_ADDRESS),
+    ("is_not_aligned", CUresult::CUDA_ERROR_MISALIGNED_ADDRESS),
+    ("is_beyond_an_array", CUresult::CUDA_ERROR_ILLEGAL_ADDRESS),
+    ("divides_by_zero", CUresult::CUDA_ERROR_LAUNCH_FAILED),
+    ("traps", CUresult::CUDA_ERROR_LAUNCH_FAILED),
+    ("is_behind", CUresult::CUDA_ERROR_ILLEGAL_ADDRESS),
+    ("names_others", CUresult::CUDA_ERROR_LAUNCH_FAILED),
+    ("copies_beside", CUresult::CUDA_ERROR_MISALIGNED_ADDRESS),
+];
+
+/// One such mistake on each of as many devices: what is lost with one is there on the next.
+pub(crate) fn mistakes() {
+    for (device, (name, expected)) in LOST.iter().enumerate() {
+        let gpu = Gpu::new(device);
+        let kernel = gpu.kernel(MISTAKES, "", name);
+        let (mut to, one) = (gpu.stream.alloc_zeros::<f32>(16).unwrap(), 1i32);
+        let mut launch = gpu.stream.launch_builder(&kernel);
+        launch.arg(&mut to).arg(&one);
+        // SAFETY: the emulated driver finds what is wrong.
+        let ordered = code(unsafe { launch.launch(grid((1, 1, 1), (1, 1, 1), 16)) });
+        assert!([CUresult::CUDA_SUCCESS, *expected].contains(&ordered), "{name}: {ordered:?}");
+        assert_eq!(code(gpu.stream.synchronize()), *expected, "{name}");
+    }
 }
 
 /// Host memory can be pinned once, and freed as what it is.

@@ -27,8 +27,8 @@ struct Runtime {
     void (*copy_async)(void *shared, const void *global, int bytes, bool is_there);
     void (*commit_copies)();
     void (*wait_for_copies)(int but_newest);
-    // Ends the kernel with an error; does not come back.
-    void (*fail)(const char *why);
+    // Ends the kernel with an error of the driver (cuda.h); does not come back.
+    void (*fail)(const char *why, int status);
 };
 
 // Who runs: set by the driver before it lets a thread go on.

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "registration.h"
+#include "checks.h"
 #include "vectors.h"
 #include "mathematics.h"
 
@@ -44,7 +45,7 @@
 #define __syncthreads_and(says) (emulator::here.runtime->barrier((says) == 0) == 0)
 #define __threadfence() ((void)0)
 #define __threadfence_block() ((void)0)
-#define __trap() emulator::here.runtime->fail("__trap()")
+#define __trap() emulator::here.runtime->fail("__trap()", 719)
 
 namespace emulator {
 template <class T> struct Shuffled {

@@ -114,7 +114,7 @@ template <int MATRICES, bool TRANSPOSED, int N> void load_matrices(unsigned (&r)
     Rows<MATRICES> mine = {};
     if (here.lane < 8 * MATRICES) {
         if (reinterpret_cast<uintptr_t>(shared_row) % 16 != 0)
-            here.runtime->fail("load_matrix: a row's address is no multiple of 16 bytes");
+            here.runtime->fail("load_matrix: a row's address is no multiple of 16 bytes", 716);
         memcpy(mine.row, shared_row, 16);
     }
     here.runtime->meet(0xffffffffu, take_matrices<MATRICES, TRANSPOSED>, &mine);
