@@ -13,7 +13,7 @@ mkdir -p "$to/words" "$to/objects"
 
 # With what kernels are compiled; the driver is told, so that the words compiled here fit. No aliasing rules: kernels read floats as integers.
 # What is wrong at an address or an index is looked at while they run (words/checks.h).
-kernels=(-std=c++17 -O1 -ffp-contract=off -fno-strict-aliasing -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti
+kernels=(-std=c++17 -O1 -ffp-contract=off -fsigned-char -fno-strict-aliasing -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti
     -fno-asynchronous-unwind-tables -fno-threadsafe-statics -fno-stack-protector
     -fsanitize=alignment,bounds,integer-divide-by-zero -w)
 flags=(-std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra "-DCOMPILER_FLAGS=\"${kernels[*]}\"")

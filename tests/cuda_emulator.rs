@@ -130,7 +130,12 @@ fn modules_are_sources_and_nothing_else() {
     match is_inside() {
         true => strictness::modules(),
         false => {
-            let said = in_every_schedule("modules_are_sources_and_nothing_else", &[]);
+            let cache = tempfile::tempdir().unwrap();
+            let also = [("CUDA_EMULATOR_CACHE", cache.path().to_str().unwrap())];
+            let said = in_every_schedule("modules_are_sources_and_nothing_else", &also);
+            let kept = cache.path().read_dir().unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>();
+            assert!(kept.iter().all(|file| file.extension().is_some_and(|e| e == "so")), "{kept:?}");
+            assert!(said.is_empty() || kept.len() == 3, "each text that compiles, once: {kept:?}");
             let is_said = |what| said.is_empty() || said.contains(what);
             assert!(is_said("there_is_no_such_word"), "the compiler's lines: {said}");
             assert!(is_said("begin with the line '// CUDA C++'"), "{said}");

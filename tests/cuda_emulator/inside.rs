@@ -84,7 +84,7 @@ fn words(gpu: &Gpu) {
         3.0 + 8.0 + 31.0 + 4.0 + 2.0,
         11.0,
         523.0,
-        2.0 - 2.0 - 3.0,
+        -3.0,
         2.0 + 4.0 + 1.5 + 2.0 + 7.0 + 2.0,
         0.5 + 0.75 + 8.0 + 8.0,
         4.0 + 6.0 + 9.0 + 2.0 + 1.0 + 4.0,
@@ -124,9 +124,9 @@ fn row_sums(gpu: &Gpu, rows: usize, columns: usize) {
 
 /// A kernel's struct of pointers.
 #[repr(C)]
-struct Pointers {
-    at: [u64; 2],
-    count: i32,
+pub(crate) struct Pointers {
+    pub(crate) at: [u64; 2],
+    pub(crate) count: i32,
 }
 
 // SAFETY: it lies in memory as the kernel's struct does.

@@ -6,11 +6,11 @@ use cudarc::driver::sys::{
     self, CUfunction_attribute as Attribute, CUgraphInstantiate_flags as GraphFlags, CUresult,
     CUstreamCaptureMode as Mode,
 };
-use cudarc::driver::{DriverError, PushKernelArg, result};
+use cudarc::driver::{DevicePtr, DriverError, PushKernelArg, result};
 use cudarc::nvrtc::Ptx;
 
-use super::inside::{Gpu, grid, noise};
-use super::sources::{DYNAMIC, MISTAKES, ROW_SUMS, TRANSPOSE, module};
+use super::inside::{Gpu, Pointers, grid, noise};
+use super::sources::{DYNAMIC, MISTAKES, ROW_SUMS, WARPS, module};
 
 const COUNT: usize = 50;
 
@@ -173,9 +173,10 @@ pub(crate) fn refusals() {
     let ended = stream.end_capture(GraphFlags(0));
     assert_eq!(code(ended), CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
     // What is no device memory: found when the kernel runs, and the context is lost from then on.
-    let transpose = gpu.kernel(TRANSPOSE, "", "transpose");
-    let (mut launch, elsewhere, one) = (stream.launch_builder(&transpose), 4096u64, 1i32);
-    launch.arg(&mut to).arg(&elsewhere).arg(&one).arg(&one);
+    let warps = gpu.kernel(WARPS, "", "warps");
+    let pointers = Pointers { at: [x.device_ptr(stream).0, 4096], count: 1 };
+    let (mut launch, null) = (stream.launch_builder(&warps), 0u64);
+    launch.arg(&mut to).arg(&null).arg(&null).arg(&pointers);
     // SAFETY: the emulated driver looks at pointers before a kernel does.
     let ordered = code(unsafe { launch.launch(grid((1, 1, 1), (32, 1, 1), 0)) });
     let lost = CUresult::CUDA_ERROR_ILLEGAL_ADDRESS;
@@ -190,7 +191,7 @@ pub(crate) const LOST: [(&str, CUresult); 8] = [
     ("is_not_aligned", CUresult::CUDA_ERROR_MISALIGNED_ADDRESS),
     ("is_beyond_an_array", CUresult::CUDA_ERROR_ILLEGAL_ADDRESS),
     ("divides_by_zero", CUresult::CUDA_ERROR_LAUNCH_FAILED),
-    ("traps", CUresult::CUDA_ERROR_LAUNCH_FAILED),
+    ("asserts", CUresult::CUDA_ERROR_ASSERT),
     ("is_behind", CUresult::CUDA_ERROR_ILLEGAL_ADDRESS),
     ("names_others", CUresult::CUDA_ERROR_LAUNCH_FAILED),
     ("copies_beside", CUresult::CUDA_ERROR_MISALIGNED_ADDRESS),

@@ -100,10 +100,9 @@ inline void sincospi(double x, double *s, double *c) { *s = sinpi(x), *c = cospi
 inline void sincospif(float x, float *s, float *c) { *s = sinpif(x), *c = cospif(x); }
 inline double fdivide(double a, double b) { return a / b; }
 inline float fdividef(float a, float b) { return a / b; }
-inline float saturate(float x) { return x > 0 ? x < 1 ? x : 1 : 0; }
 
 // The fast ones.
-inline float __saturatef(float x) { return saturate(x); }
+inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; }
 inline float __fdividef(float a, float b) { return a / b; }
 #define __expf(x) expf(x)
 #define __exp10f(x) exp10f(x)

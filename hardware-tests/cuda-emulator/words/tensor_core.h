@@ -50,31 +50,37 @@ template <class Sum> struct Fragments {
 };
 
 // A product of 16 x K and K x 8. In a row of a, and in a column of b, a register of each of four lanes lies side by side; then their next one.
-template <class Kind> void take_product(int lane, void *own, void *const *of_lane)
+// All of it is computed when the first lane takes its part: nobody else runs until all have taken. Sums are in the order of k, a row's eight at once.
+template <class Kind>
+__attribute__((no_sanitize("bounds", "alignment"))) void take_product(int lane, void *own, void *const *of_lane)
 {
     using Sum = typename Kind::Sum;
+    typedef Sum Row __attribute__((vector_size(8 * sizeof(Sum))));
     constexpr int EACH = Kind::A, DEPTH = 8 * EACH;
-    // Unpacked once for all lanes: nobody else runs until all have taken.
-    static Sum a[16][DEPTH], b[8][DEPTH];
-    if (lane == 0)
+    static Sum a[16][DEPTH];
+    static Row b[DEPTH], d[16];
+    if (lane == 0) {
         for (int from = 0; from < WARP_LANES; from++) {
             auto *given = static_cast<const Fragments<Sum> *>(of_lane[from]);
-            int group = from / 4, first = from % 4 * EACH;
+            int group = from / 4, column = from % 4 * 2, first = from % 4 * EACH;
             for (int i = 0; i < EACH; i++) {
                 for (int part = 0; part < 4; part++)
                     a[group + part % 2 * 8][first + i + part / 2 * 4 * EACH] = Kind::a(given->a[part], i);
                 for (int part = 0; part < 2; part++)
-                    b[group][first + i + part * 4 * EACH] = Kind::b(given->b[part], i);
+                    b[first + i + part * 4 * EACH][group] = Kind::b(given->b[part], i);
             }
+            for (int i = 0; i < 4; i++)
+                d[group + i / 2 * 8][column + i % 2] = given->d[i];
         }
-    auto *mine = static_cast<Fragments<Sum> *>(own);
-    for (int i = 0; i < 4; i++) {
-        const Sum *row = a[lane / 4 + i / 2 * 8], *column = b[lane % 4 * 2 + i % 2];
-        Sum sum = mine->d[i];
-        for (int k = 0; k < DEPTH; k++)
-            sum += row[k] * column[k];
-        mine->d[i] = sum;
+        for (int row = 0; row < 16; row++) {
+            Row sums = d[row];
+            for (int k = 0; k < DEPTH; k++)
+                sums += a[row][k] * b[k];
+            d[row] = sums;
+        }
     }
+    for (int i = 0; i < 4; i++)
+        static_cast<Fragments<Sum> *>(own)->d[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
 }
 
 template <class Kind, class Sum> void multiply(Sum (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2])
