@@ -21,11 +21,12 @@ flags=(-std=c++17 -O2 -fPIC -fvisibility=hidden -Wall -Wextra "-DCOMPILER_FLAGS=
 # Whether a file is older than what it is made of; several processes may build at once, so what is made is moved to its place.
 is_old() { [ ! -e "$1" ] || [ -n "$(find "${@:2}" -newer "$1" -print -quit)" ]; }
 
-objects=()
+objects=() jobs=()
 for file in "$emulator"/*.cpp; do
     object=$to/objects/$(basename "$file" .cpp).o
     if is_old "$object" "$file" "$emulator"/*.h "$emulator"/words/*.h "${BASH_SOURCE[0]}"; then
-        $compiler "${flags[@]}" -c "$file" -o "$object.$$" && mv "$object.$$" "$object"
+        { $compiler "${flags[@]}" -c "$file" -o "$object.$$" && mv "$object.$$" "$object"; } &
+        jobs+=($!)
     fi
     objects+=("$object")
 done
@@ -36,6 +37,7 @@ if is_old "$words" "$emulator"/words/*.h "${BASH_SOURCE[0]}"; then
     done
     $compiler "${kernels[@]}" -x c++-header "$to/words/language.h" -o "$words.$$" && mv "$words.$$" "$words"
 fi
+for job in "${jobs[@]}"; do wait "$job"; done
 if is_old "$to/libcuda.so.1" "${objects[@]}"; then
     $compiler -shared -Wl,-soname,libcuda.so.1 "${objects[@]}" -ldl -o "$to/libcuda.so.1.$$" && mv "$to/libcuda.so.1.$$" "$to/libcuda.so.1"
 fi
