@@ -35,6 +35,8 @@ if is_old "$words" "$emulator"/words/*.h "${BASH_SOURCE[0]}"; then
     for header in "$emulator"/words/*.h; do
         cp "$header" "$to/words/.$$" && mv "$to/words/.$$" "$to/words/$(basename "$header")"
     done
+    unchecked=$to/words/unchecked.h.gch
+    $compiler "${kernels[@]}" -fno-sanitize=all -x c++-header "$to/words/unchecked.h" -o "$unchecked.$$" && mv "$unchecked.$$" "$unchecked"
     $compiler "${kernels[@]}" -x c++-header "$to/words/language.h" -o "$words.$$" && mv "$words.$$" "$words"
 fi
 for job in "${jobs[@]}"; do wait "$job"; done

@@ -55,11 +55,25 @@ std::string compiler()
     return named && *named ? named : "g++";
 }
 
-// CUDA_EMULATOR_FLAGS are added: -O2, -g, -fno-sanitize=bounds.
+bool is_checked()
+{
+    const char *named = std::getenv("CUDA_EMULATOR_CHECKS");
+    return !named || std::string(named) != "off";
+}
+
+// CUDA_EMULATOR_FLAGS are added: -O2, -g.
 std::string more_flags()
 {
     const char *named = std::getenv("CUDA_EMULATOR_FLAGS");
-    return named ? named : "";
+    return std::string(is_checked() ? "" : "-fno-sanitize=all ") + (named ? named : "");
+}
+
+// What stands before a text. With flags of somebody else the words that are compiled already do not fit: the compiler takes such only at the very
+// beginning of a text.
+std::string head()
+{
+    std::string words = is_checked() ? "#include \"language.h\"\n" : "#include \"unchecked.h\"\n";
+    return (std::getenv("CUDA_EMULATOR_FLAGS") ? "namespace {}\n" : "") + words;
 }
 
 // What libraries are made with besides their text: another driver, other words or other flags make other libraries.
@@ -109,8 +123,7 @@ Status compile(const std::string &text, const std::string &to)
     static std::atomic<unsigned> number{0};
     std::string own = to + "." + std::to_string(getpid()) + "." + std::to_string(number++), source = own + ".cpp", made = own + ".so";
     std::ofstream file(source);
-    // With other flags the words that are compiled already do not fit: the compiler takes such only at the very beginning.
-    file << (more_flags().empty() ? "" : "namespace {}\n") << "#include \"language.h\"\n#line 1 \"kernels\"\n" << text << "\n#line 1 \"registrations\"\n" << registrations(text);
+    file << head() << "#line 1 \"kernels\"\n" << text << "\n#line 1 \"registrations\"\n" << registrations(text);
     file.close();
     if (!file)
         return refused("cannot write " + source + " (" + std::strerror(errno) +
