@@ -8,6 +8,8 @@
 
 #[path = "cuda_emulator/devices.rs"]
 mod devices;
+#[path = "../hardware-tests/emulated.rs"]
+mod emulated;
 #[path = "cuda_emulator/inside.rs"]
 mod inside;
 #[path = "cuda_emulator/mutants.rs"]
@@ -19,64 +21,29 @@ mod sources;
 #[path = "cuda_emulator/strictness.rs"]
 mod strictness;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::process::Output;
 
-/// Says to a process that it is the one inside.
-const INSIDE: &str = "TRISCORE_TEST_EMULATED";
+use emulated::{SCHEDULES, is_inside};
 
 /// The tests that mutants fail.
 const KERNELS: &str = "kernels_compute_what_they_say";
 const PRODUCTS: &str = "products_are_those_of_tensor_cores";
 
-/// In which order threads run, and when work is done.
-const SCHEDULES: [(&str, &str); 4] =
-    [("forward", "late"), ("reverse", "late"), ("ahead", "late"), ("forward", "early")];
-
-/// The folder of the driver, built if it is not. `None`, said, without a compiler.
-fn emulator() -> Option<&'static Path> {
-    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let build = || {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let to = root.join("target/cuda-emulator");
-        let script = root.join("scripts/build-cuda-emulator.sh");
-        let ran = Command::new("bash").arg(script).arg(&to).output().unwrap();
-        if ran.status.code() == Some(69) {
-            println!("skipped: {}", String::from_utf8_lossy(&ran.stderr).trim());
-            return None;
-        }
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        Some(to)
-    };
-    BUILT.get_or_init(build).as_deref()
-}
-
-/// Runs a test of this file again on that driver.
-fn run_inside(test: &str, driver: &Path, (order, time): (&str, &str), also: &[(&str, &str)]) -> Output {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
-    command.env("LD_LIBRARY_PATH", driver);
+/// Runs a test of this file again on that driver; it may fail. `None` where there is no driver.
+fn run_inside(test: &str, (order, time): (&str, &str), also: &[(&str, &str)]) -> Option<Output> {
+    let mut command = emulated::again(test)?;
     command.env("CUDA_EMULATOR_ORDER", order).env("CUDA_EMULATOR_TIME", time);
-    command.envs(also.iter().copied());
-    command.output().unwrap()
-}
-
-fn is_inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
+    Some(command.envs(also.iter().copied()).output().unwrap())
 }
 
 /// Runs a test in all schedules; it must pass in each. What it said, all together.
 fn in_every_schedule(test: &str, also: &[(&str, &str)]) -> String {
-    let mut all = String::new();
-    for schedule in SCHEDULES {
-        let Some(driver) = emulator() else { break };
-        let ran = run_inside(test, driver, schedule, also);
-        let said = [ran.stdout, ran.stderr].concat();
-        assert!(ran.status.success(), "{schedule:?}: {}", String::from_utf8_lossy(&said));
-        all += &String::from_utf8_lossy(&said);
-    }
-    all
+    let schedule = |(order, time): &(&str, &str)| {
+        let mut all = vec![("CUDA_EMULATOR_ORDER", *order), ("CUDA_EMULATOR_TIME", *time)];
+        all.extend(also);
+        emulated::passes(test, &all)
+    };
+    SCHEDULES.iter().map(schedule).collect()
 }
 
 #[test]
@@ -165,12 +132,11 @@ fn what_was_not_freed_is_reported() {
     if is_inside() {
         return devices::leaks();
     }
-    let Some(driver) = emulator() else { return };
     let to = tempfile::NamedTempFile::new().unwrap();
     let path = to.path().to_str().unwrap();
     for (leak, bytes) in [("0", 0), ("1", 4096)] {
         let also = [("CUDA_EMULATOR_REPORT", path), (devices::LEAK, leak)];
-        let ran = run_inside("what_was_not_freed_is_reported", driver, SCHEDULES[0], &also);
+        let Some(ran) = run_inside("what_was_not_freed_is_reported", SCHEDULES[0], &also) else { return };
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
         let report = std::fs::read_to_string(path).unwrap();
         assert!(report.starts_with(&format!("device {bytes} bytes in {leak} allocations; ")), "{report}");

@@ -89,12 +89,10 @@ fn an_allocation_that_fails_anywhere_is_an_error_and_leaves_nothing() {
         let scorer = load(&model)?;
         score(&scorer, 32)
     };
-    match attempt() {
-        Ok(value) => assert_eq!(value, 8.0),
-        Err(e) => assert_eq!(e.kind(), ErrorKind::OutOfMemory, "{e}"),
-    }
-    // Only one allocation fails.
-    assert_eq!(attempt().unwrap(), 8.0);
+    // One allocation fails, in whichever attempt it comes; the others score.
+    let failed =
+        (0..4).filter_map(|_| attempt().map(|value| assert_eq!(value, 8.0)).err()).collect::<Vec<_>>();
+    assert!(failed.len() <= 1 && failed.iter().all(|e| e.kind() == ErrorKind::OutOfMemory), "{failed:?}");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 #[path = "close.rs"]
 mod close;
+#[path = "../../hardware-tests/emulated.rs"]
+mod emulated;
 #[path = "parameters.rs"]
 mod parameters;
 #[path = "report.rs"]
@@ -12,8 +14,8 @@ mod report;
 
 use std::io::{BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,10 +28,7 @@ use super::Case;
 use report::{Report, Verdict, Why};
 
 /// So many cases must pass on the GPU without the host's help.
-const FLOOR: usize = 0;
-
-/// Says to a process that it is the one inside.
-const INSIDE: &str = "TRISCORE_TEST_EMULATED";
+const FLOOR: usize = 412;
 
 const FILTER: &str = "TRISCORE_CASES_FILTER";
 
@@ -146,12 +145,10 @@ fn a_backend_that_answers_wrong_is_caught() {
 
 #[test]
 fn the_gpu_conforms() {
-    if std::env::var_os(INSIDE).is_some() {
+    if emulated::is_inside() {
         return on_gpus(|_| true);
     }
-    if let Some(driver) = emulator() {
-        inside("float::the_gpu_conforms", &driver);
-    }
+    inside("float::the_gpu_conforms");
     on_gpus(|device| !device.emulated);
 }
 
@@ -173,22 +170,9 @@ fn on_gpus(wanted: impl Fn(&Device) -> bool) {
     }
 }
 
-/// The folder of the emulated driver. `None`, said, without a compiler.
-fn emulator() -> Option<PathBuf> {
-    let ran = Command::new("bash").arg(root().join("scripts/build-cuda-emulator.sh")).output().unwrap();
-    if ran.status.code() == Some(69) {
-        println!("skipped: {}", String::from_utf8_lossy(&ran.stderr).trim());
-        return None;
-    }
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    Some(root().join("target/cuda-emulator"))
-}
-
-/// Runs a test of this file again on that driver, telling what it says while it runs.
-fn inside(test: &str, driver: &Path) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
-    command.env("LD_LIBRARY_PATH", driver).env_remove(triscore::gpu::LIBRARY_VARIABLE);
+/// Runs a test of this file again on the emulated driver, telling what it says while it runs.
+fn inside(test: &str) {
+    let Some(mut command) = emulated::again(test) else { return };
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         println!("{}", line.unwrap());

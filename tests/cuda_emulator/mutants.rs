@@ -1,7 +1,8 @@
 //! Mistakes that are made in kernels, put into them: the emulated driver must find each in at least one schedule.
 
+use super::emulated::{SCHEDULES, driver};
 use super::sources::{DYNAMIC, MUTANT, PRODUCT, ROW_SUMS, TRANSPOSE, TRANSPOSED_PRODUCT, WARPS};
-use super::{KERNELS, PRODUCTS, SCHEDULES, emulator, run_inside};
+use super::{KERNELS, PRODUCTS, run_inside};
 
 /// The text, what of it is replaced, by what, and the test that must fail then.
 type Mutant = (&'static str, &'static str, &'static str, &'static str);
@@ -43,11 +44,13 @@ pub(crate) const MUTANTS: [Mutant; 25] = [
 ];
 
 pub(crate) fn all() {
-    let Some(driver) = emulator() else { return };
+    if driver().is_none() {
+        return;
+    }
     for (number, (_, was, with, test)) in MUTANTS.iter().enumerate() {
         let what = format!("{number}: '{was}' -> '{with}'");
         let found = SCHEDULES.iter().find_map(|schedule| {
-            let ran = run_inside(test, driver, *schedule, &[(MUTANT, &number.to_string())]);
+            let ran = run_inside(test, *schedule, &[(MUTANT, &number.to_string())])?;
             let said = String::from_utf8_lossy(&ran.stderr).into_owned();
             assert!(!said.contains("does not compile"), "{what}: {said}");
             (!ran.status.success()).then_some((schedule, said))
