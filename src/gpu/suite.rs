@@ -6,7 +6,7 @@
 #[path = "../../hardware-tests/emulated.rs"]
 mod emulated;
 
-use emulated::{SCHEDULES, in_schedules, is_inside};
+use emulated::{SCHEDULES, again, driver, in_schedules, is_inside};
 
 use super::GpuBackend;
 use crate::cpu::CpuBackend;
@@ -126,8 +126,13 @@ fn compare(device: &Device, text: &str, precision: Precision, seed: u64) -> Opti
     None
 }
 
+/// The environment variable that says which cases: those with that in their text.
+const ONLY: &str = "TRISCORE_SUITE_ONLY";
+
 /// Runs the cases on every device; all that is wrong is listed.
 fn run(cases: &[&str], precisions: &[Precision]) {
+    let only = std::env::var(ONLY).unwrap_or_default();
+    let cases = cases.iter().filter(|text| text.contains(&only)).collect::<Vec<_>>();
     let devices = gpus();
     assert!(!devices.is_empty(), "no GPU to test on");
     let mut wrong = Vec::new();
@@ -200,6 +205,7 @@ const ROWS: &[&str] = &[
     "x: f32[2, 30, 4]\na = Mul(x, x)\nb = Softmax<axis=1>(a)\ny = Sqrt(b)\n-> y",
     "x: f32[2, 3, 1000]\ny = LogSoftmax(x)\n-> y",
     "x: f32[2, 3, 40]\ns = f32[40] 1 2 3\nb = f32[40] 2 0\ny = LayerNormalization(x, s, b)\n-> y",
+    "x: f32[3, 1000]\ns = f32[1000] 1 2 3\nb = f32[1000] 2 0\ny = LayerNormalization(x, s, b)\n-> y",
     "x: f32[2, 3, 4]\ns = f32[3, 4] 1 2 3\na = Add(x, x)\ny = LayerNormalization<axis=1>(a, s)\n-> y",
     "x: f32[2, 6, 5]\ns = f32[6] 1 2 3\nb = f32[6] 2 4\ny = GroupNormalization<num_groups=2>(x, s, b)\n-> y",
     "x: f32[2, 3, 5]\ns = f32[3] 1 2 3\nb = f32[3] 2 4\ny = InstanceNormalization(x, s, b)\n-> y",
@@ -280,4 +286,70 @@ fn products_are_what_they_are_elsewhere() {
 #[test]
 fn windows_are_what_they_are_elsewhere() {
     everywhere("gpu::suite::windows_are_what_they_are_elsewhere", &SCHEDULES[..2], || run(WINDOWS, &FLOATS));
+}
+
+/// A mistake in a kernel: the file, the text, how many times it comes before the one that is replaced, what replaces it; the test and the cases that
+/// must fail then.
+type Mutant = (&'static str, &'static str, usize, &'static str, &'static str, &'static str);
+
+const BARRIER: &str = "__syncthreads();";
+const ROWS_TEST: &str = "gpu::suite::operators_over_rows_are_what_they_are_elsewhere";
+const PRODUCTS_TEST: &str = "gpu::suite::products_are_what_they_are_elsewhere";
+const WINDOWS_TEST: &str = "gpu::suite::windows_are_what_they_are_elsewhere";
+const POINTWISE_TEST: &str = "gpu::suite::pointwise_operators_are_what_they_are_elsewhere";
+
+const MUTANTS: &[Mutant] = &[
+    // Barriers: before others read what was written, and before what others still read is written again.
+    ("block", BARRIER, 0, "", ROWS_TEST, "1000"),
+    ("block", BARRIER, 1, "", ROWS_TEST, "f32[1000]"),
+    ("gemm", BARRIER, 0, "", PRODUCTS_TEST, "Gelu"),
+    ("gemm", BARRIER, 1, "", PRODUCTS_TEST, "Gelu"),
+    ("conv", BARRIER, 0, "", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
+    ("conv", BARRIER, 1, "", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
+    // Half of a warp is left out.
+    ("block", "by = WARP / 2", 0, "by = WARP / 4", ROWS_TEST, "1000"),
+    // Beside the memory that it was given.
+    ("map", "i < count", 0, "i <= count", POINTWISE_TEST, "Relu"),
+    ("gemm", "if (row < m && column < n)", 0, "if (column < n)", PRODUCTS_TEST, "Gelu"),
+    ("conv", "if (row < w.rows && column", 0, "if (column", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
+    (
+        "conv",
+        "place >= 0 && place < w.length[a]",
+        0,
+        "place >= 0",
+        WINDOWS_TEST,
+        "pads=[1, 1, 1, 1]>(x, w, b)",
+    ),
+    ("pool", "z < w.length[0] && y >= 0", 0, "z < w.length[0]", WINDOWS_TEST, "AveragePool"),
+    // What nobody writes.
+    ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
+    ("reduce", "if (threadIdx.x == 0)", 0, "if (threadIdx.x == 0 && row != 1)", ROWS_TEST, "ReduceL2"),
+];
+
+#[test]
+fn mistakes_in_kernels_are_found() {
+    let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/cuda");
+    if driver().is_none() {
+        return;
+    }
+    let changed = tempfile::tempdir().unwrap();
+    for (file, text, nth, with, test, only) in MUTANTS {
+        for other in std::fs::read_dir(&kernels).unwrap() {
+            let other = other.unwrap();
+            std::fs::copy(other.path(), changed.path().join(other.file_name())).unwrap();
+        }
+        let source = std::fs::read_to_string(kernels.join(file).with_extension("cu")).unwrap();
+        let place = source.match_indices(text).nth(*nth).map(|(at, _)| at);
+        let at = place.unwrap_or_else(|| panic!("{file} has no '{text}' {nth}"));
+        let mutant = format!("{}{with}{}", &source[..at], &source[at + text.len()..]);
+        std::fs::write(changed.path().join(file).with_extension("cu"), mutant).unwrap();
+        let found = SCHEDULES.iter().find(|(order, time)| {
+            let mut command = again(test).unwrap();
+            command.env("CUDA_EMULATOR_ORDER", order).env("CUDA_EMULATOR_TIME", time).env(ONLY, only);
+            let ran = command.env("TRISCORE_CUDA_KERNELS", changed.path()).output().unwrap();
+            !ran.status.success()
+        });
+        println!("{file}: '{text}' {nth} -> '{with}': found {found:?}");
+        assert!(found.is_some(), "{file}: '{text}' {nth} -> '{with}' passes in every schedule");
+    }
 }
