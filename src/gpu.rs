@@ -112,6 +112,7 @@ impl Backend for GpuBackend {
 fn placed(model: &Model, settings: Settings) -> Result<Placed> {
     let mut graph = Graph::of(model)?;
     rewrite::simplify(&mut graph)?;
+    rewrite::find_attention(&mut graph)?;
     offload::place(model, graph, &GpuPlanner(settings))
 }
 

@@ -7,6 +7,7 @@
 //!
 //! The supported operators are those that the planner takes ([`Planner::node`]); there is no second list.
 
+mod attention;
 mod finish;
 mod functions;
 mod pointwise;
@@ -243,6 +244,7 @@ impl<'g> Planner<'g> {
             || self.rows(node)?
             || self.product(node)?
             || self.windows(node)?
+            || self.attention(node)?
         {
             return Ok(());
         }

@@ -255,6 +255,19 @@ const WINDOWS: &[&str] = &[
     "x: f32[2, 8, 6, 6]\nw = f32[16, 8, 1, 1] 0.1 -0.2 0.3\na = Conv(x, w)\nb = Conv(x, w)\nc = Concat<axis=1>(a, b)\ny = Relu(c)\n-> y",
 ];
 
+const ATTENTIONS: &[&str] = &[
+    // Tiles that are full and that are not, heads of all widths, masks that repeat.
+    "q: f32[2, 2, 64, 32]\nk: f32[2, 2, 64, 32]\nv: f32[2, 2, 64, 32]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\np = Softmax(s)\ny = MatMul(p, v)\n-> y",
+    "q: f32[2, 70, 2, 20]\nk: f32[2, 130, 2, 20]\nv: f32[2, 130, 2, 40]\nm: f32[2, 1, 1, 130]\nh = f32[] 4
+     a = Transpose<perm=[0, 2, 1, 3]>(q)\nt = Transpose<perm=[0, 2, 3, 1]>(k)\nb = Transpose<perm=[0, 2, 1, 3]>(v)
+     s = MatMul(a, t)\nd = Div(s, h)\ne = Add(d, m)\np = Softmax(e)\nc = MatMul(p, b)
+     f = Transpose<perm=[0, 2, 1, 3]>(c)\nr = i64[3] 2 70 80\ng = Reshape(f, r)\nw = f32[80, 24] 0.1 -0.2 0.3\ny = MatMul(g, w)\n-> y",
+    "q: f32[1, 2, 17, 128]\nk: f32[1, 2, 9, 128]\nv: f32[1, 2, 9, 128]\nm: f32[2, 17, 9]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\ne = Add(s, m)\np = Softmax(e)\na = MatMul(p, v)\ny = Relu(a)\n-> y",
+    // Few rows, and heads that are too wide.
+    "q: f32[2, 3, 1, 40]\nk: f32[2, 3, 300, 40]\nv: f32[2, 3, 300, 150]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\np = Softmax(s)\ny = MatMul(p, v)\n-> y",
+    "q: f32[1, 1, 20, 260]\nk: f32[1, 1, 30, 260]\nv: f32[1, 1, 30, 260]\nm: f32[20, 30]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\ne = Add(m, s)\np = Softmax(e)\ny = MatMul(p, v)\n-> y",
+];
+
 const FLOATS: [Precision; 3] = [Precision::F32, Precision::F16, Precision::Bf16];
 
 #[test]
@@ -286,6 +299,11 @@ fn products_are_what_they_are_elsewhere() {
 #[test]
 fn windows_are_what_they_are_elsewhere() {
     everywhere("gpu::suite::windows_are_what_they_are_elsewhere", &SCHEDULES[..2], || run(WINDOWS, &FLOATS));
+}
+
+#[test]
+fn attention_is_what_it_is_elsewhere() {
+    everywhere("gpu::suite::attention_is_what_it_is_elsewhere", &SCHEDULES, || run(ATTENTIONS, &FLOATS));
 }
 
 /// A mistake in a kernel: the file, the text, how many times it comes before the one that is replaced, what replaces it; the test and the cases that

@@ -37,6 +37,8 @@ fn outputs(graph: &Graph, node: &Node) -> Vec<Option<DType>> {
     match node.op.name.as_str() {
         "And" | "Or" | "Not" | "Xor" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"
         | "IsNaN" | "IsInf" => vec![Some(DType::Bool)],
+        // With the keys and values that it looked at, and the scores.
+        "Attention" if domain.is_empty() => vec![input(0), input(1), input(2), input(0)],
         "ArgMax" | "ArgMin" | "NonZero" | "Shape" | "Size" => vec![Some(DType::I64)],
         "Cast" => vec![code("to")],
         "CastLike" => vec![input(1)],
@@ -113,6 +115,7 @@ const KNOWN: &[&str] = &[
     "Log",
     "LogSoftmax",
     "LpNormalization",
+    "MaskedAttention",
     "MatMul",
     "Max",
     "Mean",

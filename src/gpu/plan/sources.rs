@@ -8,6 +8,9 @@ macro_rules! families {
 }
 
 families!(
+    "attention",
+    "attention_row",
+    "attention_scores",
     "block",
     "common",
     "conv",

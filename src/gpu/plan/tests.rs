@@ -37,6 +37,11 @@ const FORMS: &[&str] = &[
     "x: f32[2, 4, 9, 9]\ny = MaxPool<kernel_shape=[3, 3]>(x)\n-> y",
     "x: f32[2, 4, 9, 9]\ny = AveragePool<kernel_shape=[3, 3]>(x)\n-> y",
     "x: f32[2, 4, 9, 9]\ny = LpPool<kernel_shape=[3, 3]>(x)\n-> y",
+    "q: f32[2, 3, 40, 64]\nk: f32[2, 3, 50, 64]\nv: f32[2, 3, 50, 64]\ny = triscore.Attention<scale=0.1>(q, k, v)\n-> y",
+    "q: f32[2, 3, 40, 250]\nk: f32[2, 3, 50, 250]\nv: f32[2, 3, 50, 250]\nm: f32[2, 1, 1, 50]\ny = triscore.MaskedAttention<scale=0.1>(q, k, v, m)\n-> y",
+    "q: f32[2, 40, 48]\nk: f32[2, 50, 24]\nv: f32[2, 50, 24]\nm: bool[50]\ny = Attention<is_causal=1, softcap=2.0, q_num_heads=6, kv_num_heads=3>(q, k, v, m)\n-> y",
+    "q: f32[2, 3, 40, 64]\nk: f32[2, 3, 50, 64]\nv: f32[2, 3, 50, 300]\nm: f32[1, 40, 50]\ny, _, _, s = Attention<qk_matmul_output_mode=3>(q, k, v, m)\n-> y, s",
+    "q: f64[2, 3, 4, 64]\nk: f64[2, 3, 50, 64]\nv: f64[2, 3, 50, 64]\ny = triscore.Attention<scale=0.1>(q, k, v)\n-> y",
 ];
 
 #[test]
@@ -78,6 +83,24 @@ fn chains_are_one_kernel() {
     // Views are no kernels.
     let text = "x: f32[2, 3, 4]\na = Transpose<perm=[1, 0, 2]>(x)\nb = Neg(a)\ny = Exp(b)\n-> y";
     assert_eq!(kernels(text), ["map"]);
+}
+
+#[test]
+fn attention_reads_and_leaves_heads_where_they_lie() {
+    let text = "a: f32[2, 40, 3, 16]
+         b: f32[2, 50, 3, 16]
+         q = Transpose<perm=[0, 2, 1, 3]>(a)
+         k = Transpose<perm=[0, 2, 1, 3]>(b)
+         p = triscore.Attention<scale=0.25>(q, k, k)
+         t = Transpose<perm=[0, 2, 1, 3]>(p)
+         s = i64[3] 2 40 48
+         y = Reshape(t, s)
+         -> y";
+    assert_eq!(kernels(text), ["attention"]);
+    assert_eq!(kernels(&text.replace("40", "4")), ["attention_row"]);
+    // Wider than a tile takes.
+    let text = text.replace("3, 16", "3, 260").replace("48", "780");
+    assert_eq!(kernels(&text), ["gemm", "softmax", "gemm", "map"]);
 }
 
 #[test]

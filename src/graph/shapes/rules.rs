@@ -169,6 +169,7 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
             inputs.truncate(1);
             run(&UnaryOp, inputs)
         }
+        "Attention" => onnx_attention(node, &inputs),
         "DynamicQuantizeLinear" => run(&rule::DynamicQuantizeLinear, inputs),
         _ => Err(Missing::Rule),
     }
@@ -203,6 +204,46 @@ fn attention(inputs: &[Option<SymTensor>]) -> Found {
         *last = width.clone();
     }
     Ok(vec![SymTensor::from_shape(shape)])
+}
+
+/// ONNX's own: heads apart or as one axis with their elements, and what is new behind what is past. It also makes the keys and values that are looked
+/// at, and the scores.
+fn onnx_attention(node: &Node, inputs: &[Option<SymTensor>]) -> Found {
+    let unknown = || Missing::Shape("the shapes of what it reads are not known".to_owned());
+    let shape = |at: usize| {
+        let tensor = inputs.get(at).and_then(Option::as_ref);
+        tensor.and_then(|t| Some(t.shape()?.collect::<Vec<_>>())).ok_or_else(unknown)
+    };
+    let heads = |name: &str| match node.op.attributes.int(name) {
+        Some(n) if n > 0 => narrow(n).map(SymExpr::Value),
+        other => Err(Missing::Shape(format!("{name} is {other:?}: expected a number of heads"))),
+    };
+    // As [batch, heads, rows, columns].
+    let apart = |shape: &[SymExpr], name: &str| match shape {
+        [batch, heads, rows, columns] => Ok([batch.clone(), heads.clone(), rows.clone(), columns.clone()]),
+        [batch, rows, all] => {
+            let heads = heads(name)?;
+            Ok([batch.clone(), heads.clone(), rows.clone(), all.clone() / heads])
+        }
+        _ => Err(Missing::Shape(format!("its input has {} axes, expected 3 or 4", shape.len()))),
+    };
+    let of_q = shape(0)?;
+    let [batch, q_heads, rows, _] = apart(&of_q, "q_num_heads")?;
+    let [_, kv_heads, keys, width] = apart(&shape(1)?, "kv_num_heads")?;
+    let [_, _, _, columns] = apart(&shape(2)?, "kv_num_heads")?;
+    let keys = match shape(4) {
+        Ok(past) => past.get(2).cloned().ok_or_else(unknown)? + keys,
+        Err(_) if node.input(4).is_some() => return Err(unknown()),
+        Err(_) => keys,
+    };
+    let y = match of_q.len() {
+        3 => vec![batch.clone(), rows.clone(), q_heads.clone() * columns.clone()],
+        _ => vec![batch.clone(), q_heads.clone(), rows.clone(), columns.clone()],
+    };
+    let present = |columns| vec![batch.clone(), kv_heads.clone(), keys.clone(), columns];
+    let (key, value) = (present(width), present(columns));
+    let scores = vec![batch.clone(), q_heads, rows, keys.clone()];
+    Ok([y, key, value, scores].map(SymTensor::from_shape).into())
 }
 
 /// The operators of ONNX Runtime, and our own, that quantised models are made of; `None` for another one.
