@@ -70,7 +70,7 @@ impl GpuBackend {
     }
 
     fn settings(&self, precision: Precision) -> Settings {
-        Settings { precision, guarded: self.guarded }
+        Settings { precision, guarded: self.guarded, tensor_cores: true }
     }
 }
 

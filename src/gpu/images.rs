@@ -16,11 +16,15 @@ use cache::{Cache, Key};
 /// What the emulated driver knows a source by.
 const SOURCE: &[u8] = b"// CUDA C++\n";
 
+/// The compute capability from which on kernels copy and multiply as tensor_core.cu says.
+const TENSOR_CORES: (u32, u32) = (8, 0);
+
 /// What makes images for one kind of device; used from many threads at once.
 #[derive(Debug)]
 pub(super) struct Images {
     architecture: String,
     device: Kind,
+    has_tensor_cores: bool,
 }
 
 #[derive(Debug)]
@@ -41,7 +45,11 @@ impl Images {
     /// `Unavailable` when the driver does not say what the device can do.
     pub(super) fn for_device(device: &Device) -> Result<Self> {
         if device.emulated {
-            return Ok(Self { architecture: "emulated".to_owned(), device: Kind::Emulated });
+            return Ok(Self {
+                architecture: "emulated".to_owned(),
+                device: Kind::Emulated,
+                has_tensor_cores: true,
+            });
         }
         let fact =
             |name: &str| device.facts.iter().find(|(fact, _)| *fact == name).map(|(_, text)| text.as_str());
@@ -57,12 +65,21 @@ impl Images {
         let driver =
             fact("driver").and_then(|text| text.strip_prefix("CUDA ")?.split('.').next()?.parse().ok());
         let device = Kind::Real { driver, cache: Cache::of_process() };
-        Ok(Self { architecture: nvrtc::architecture(numbers), device })
+        Ok(Self {
+            architecture: nvrtc::architecture(numbers),
+            device,
+            has_tensor_cores: numbers >= TENSOR_CORES,
+        })
     }
 
     /// What kernels are compiled for: `sm_90a`, or `emulated`.
     pub(super) fn architecture(&self) -> &str {
         &self.architecture
+    }
+
+    /// Whether the device takes the products and copies of kernels/cuda/tensor_core.cu.
+    pub(super) fn has_tensor_cores(&self) -> bool {
+        self.has_tensor_cores
     }
 
     /// What `cuModuleLoadData` takes for this source. `name` is for messages.

@@ -88,11 +88,13 @@ impl GpuMachine {
         let mut version = 0;
         // SAFETY: writes one int.
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed)?;
+        let images = Images::for_device(device)?;
+        let settings = Settings { tensor_cores: images.has_tensor_cores(), ..settings };
         Ok(Self {
             context,
             index,
             name: device.name.clone(),
-            images: Images::for_device(device)?,
+            images,
             settings,
             most_bytes: free,
             times_events: version >= TIMES_EVENTS,

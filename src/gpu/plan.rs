@@ -15,6 +15,7 @@ mod product;
 mod program;
 mod rows;
 mod sources;
+mod tensor_product;
 mod text;
 mod views;
 mod windows;
@@ -41,6 +42,8 @@ pub(super) struct Settings {
     pub(super) precision: Precision,
     /// Whether every tensor has memory of its own, which nobody writes to but its kernel: for those who look for mistakes.
     pub(super) guarded: bool,
+    /// Whether the device multiplies tiles: GPUs of compute capability 8.0 or later do.
+    pub(super) tensor_cores: bool,
 }
 
 /// What the GPU takes.

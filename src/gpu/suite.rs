@@ -236,6 +236,17 @@ const PRODUCTS: &[&str] = &[
     "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
 ];
 
+/// Products that tensor cores take, where they lie so or after a copy, with edges and ends of all kinds.
+const TENSOR_PRODUCTS: &[&str] = &[
+    "x: f32[2, 70, 40]\nw = f32[40, 72] 0.1 0.2 -0.3 0.4\nb = f32[72] 1 2 3\nr: f32[2, 70, 72]\na = MatMul(x, w)\nc = Add(a, b)\ng = Gelu(c)\ny = Add(g, r)\n-> y",
+    "x: f32[2, 3, 140, 48]\nw: f32[2, 3, 48, 136]\nz: f32[3, 136, 24]\na = MatMul(x, w)\ny = MatMul(a, z)\n-> y",
+    "x: f32[130, 64]\nw = f32[37, 64] 0.1 0.2 -0.3 0.4 0.5\nb = f32[37] 1 2\ny = Gemm<transB=1, alpha=0.5>(x, w, b)\n-> y",
+    "x: f32[16, 9]\nw: f32[5, 16]\na = Abs(x)\ny = Gemm<transA=1, transB=1>(a, w)\n-> y",
+    "x: f32[2, 9, 16]\nw: f32[16, 24]\na = Abs(x)\nb = Abs(w)\nc = MatMul(a, b)\nt = Transpose<perm=[2, 1, 0]>(c)\ny = Neg(t)\n-> y",
+    "x: f32[1500, 16]\nw = f32[16, 1200] 0.1 0.2 -0.3 0.4 0.5\na = MatMul(x, w)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
+    "x: f16[3, 24]\nw: f16[24, 10]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
+];
+
 const WINDOWS: &[&str] = &[
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 0.1 0.2 -0.3 0.4\nb = f32[20] 1 2\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[2, 3, 9, 10]\nw = f32[20, 3, 3, 2] 0.1 0.2 -0.3 0.4\na = Conv<strides=[2, 1], pads=[1, 0, 0, 1]>(x, w)\nv = f32[70, 20, 1, 1] 0.1 -0.2 0.3\nb = Conv(a, v)\nc = Conv(a, v)\nd = Relu(c)\ny = Add(b, d)\n-> y",
@@ -294,6 +305,13 @@ fn operators_over_rows_are_what_they_are_elsewhere() {
 #[test]
 fn products_are_what_they_are_elsewhere() {
     everywhere("gpu::suite::products_are_what_they_are_elsewhere", &SCHEDULES, || run(PRODUCTS, &FLOATS));
+}
+
+#[test]
+fn products_on_tensor_cores_are_what_they_are_elsewhere() {
+    everywhere("gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere", &SCHEDULES, || {
+        run(TENSOR_PRODUCTS, &[Precision::Tf32, Precision::F16, Precision::Bf16])
+    });
 }
 
 #[test]

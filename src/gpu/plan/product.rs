@@ -34,6 +34,8 @@ impl Planner<'_> {
     /// a · b over the last two axes, the others as ONNX broadcasts them; a tensor of one axis is a row on the left and a column on the right.
     pub(super) fn matmul(&mut self, a: &Array, b: &Array, shape: &[usize]) -> Result<Deferred> {
         let wrong = || ScoreError::bad_model(format!("{:?} times {:?}", a.view.shape, b.view.shape));
+        let sides = self.for_tensor_cores(a, b)?;
+        let (a, b) = sides.as_ref().map_or((a, b), |sides| (&sides.left, &sides.right));
         let (mut left, mut right) = (a.view.clone(), b.view.clone());
         let (is_row, is_column) = (left.shape.len() == 1, right.shape.len() == 1);
         if is_row {
@@ -94,6 +96,18 @@ impl Planner<'_> {
             1 => one_matrix(),
             _ => offsets(&[("left_begin", &left_begin), ("right_begin", &right_begin)], &batch, "Batches")?,
         };
+        let order = (0..full.len()).collect::<Vec<_>>();
+        let program = Program::given(sum, &full);
+        if let Some(sides) = &sides {
+            let row_stride = (left_rows / left.size.max(1) as isize) as usize;
+            let operator = sides.operator(batches, row_stride, [matrices, m, n, k])?;
+            let access = match access {
+                Access::Blocks(groups) => Access::Pairs(groups),
+                other => other,
+            };
+            let base = Base { operator, access, order };
+            return Ok(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() });
+        }
         let mut source = Source::new("gemm", "gemm", &[])
             .define("LEFT", super::program::stored_name(a.dtype)?)
             .define("RIGHT", super::program::stored_name(b.dtype)?)
@@ -121,10 +135,8 @@ impl Planner<'_> {
             ],
             writes: Vec::new(),
         };
-        let order = (0..full.len()).collect::<Vec<_>>();
         let base = Base { operator, access, order };
-        let deferred =
-            Deferred { program: Program::given(sum, &full), base: Some(Box::new(base)), origins: Vec::new() };
+        let deferred = Deferred { program, base: Some(Box::new(base)), origins: Vec::new() };
         match dropped {
             0 => Ok(deferred),
             _ => {

@@ -16,11 +16,14 @@ families!(
     "conv",
     "conv_direct",
     "gemm",
+    "gemm_tensor",
     "map",
     "normalise",
     "pointwise",
     "pool",
-    "reduce"
+    "reduce",
+    "tensor_core",
+    "tensor_tiles"
 );
 
 /// The environment variable that names another folder of kernels.

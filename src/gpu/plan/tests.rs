@@ -6,11 +6,15 @@ use crate::graph::testing::graph_of;
 fn planned(text: &str, precision: Precision) -> Result<Plan> {
     let mut graph = graph_of(text);
     fold::fold(&mut graph, None)?;
-    plan(&graph, Settings { precision, guarded: false })
+    plan(&graph, Settings { precision, guarded: false, tensor_cores: true })
 }
 
 fn kernels(text: &str) -> Vec<&'static str> {
-    let plan = planned(text, Precision::F32).unwrap_or_else(|e| panic!("{e}\n{text}"));
+    kernels_in(text, Precision::F32)
+}
+
+fn kernels_in(text: &str, precision: Precision) -> Vec<&'static str> {
+    let plan = planned(text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
     plan.launches.iter().map(|l| l.kernel).collect()
 }
 
@@ -30,6 +34,9 @@ const FORMS: &[&str] = &[
     "x: f32[2, 6, 5]\na = i64[1] 2\ny = ReduceLogSumExp(x, a)\n-> y",
     "x: f32[2, 70, 33]\nw = f32[33, 65] 1\nb = f32[65] 1\na = MatMul(x, w)\nc = Add(a, b)\ny = Gelu(c)\n-> y",
     "x: f32[2, 3, 70, 33]\nw: f32[3, 33, 65]\ny = MatMul(x, w)\n-> y",
+    "x: f32[2, 70, 40]\nw = f32[40, 72] 1\nb = f32[72] 1\nr: f32[2, 70, 72]\na = MatMul(x, w)\nc = Add(a, b)\ng = Gelu(c)\ny = Add(g, r)\n-> y",
+    "x: f32[2, 3, 700, 40]\nw: f32[2, 3, 40, 720]\nz: f32[2, 3, 720, 40]\na = MatMul(x, w)\ny = MatMul(a, z)\n-> y",
+    "x: f32[2000, 64]\nw = f32[1001, 64] 1\nb = f32[1001] 1\ny = Gemm<transB=1>(x, w, b)\n-> y",
     "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 1\nb = f32[20] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[2, 4, 9, 9]\nw = f32[4, 1, 3, 3] 1\ny = Conv<group=4>(x, w)\n-> y",
@@ -51,7 +58,7 @@ fn every_source_compiles_for_real_gpus_and_spills_nothing() {
     }
     let mut sources = std::collections::BTreeMap::new();
     for text in FORMS {
-        for precision in [Precision::F32, Precision::F16, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16] {
             let plan = planned(text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
             for launch in &plan.launches {
                 sources.insert(plan.sources[launch.source].clone(), launch.kernel);
@@ -101,6 +108,25 @@ fn attention_reads_and_leaves_heads_where_they_lie() {
     // Wider than a tile takes.
     let text = text.replace("3, 16", "3, 260").replace("48", "780");
     assert_eq!(kernels(&text), ["gemm", "softmax", "gemm", "map"]);
+}
+
+#[test]
+fn tensor_cores_take_products_of_whole_pieces() {
+    let text = "x: f32[70, 40]\nw = f32[40, 33] 1\na = Relu(x)\ny = MatMul(a, w)\n-> y";
+    for (precision, product) in
+        [(Precision::F32, "gemm"), (Precision::Tf32, "gemm_tensor"), (Precision::Bf16, "gemm_tensor")]
+    {
+        assert_eq!(kernels_in(text, precision), ["map", product]);
+        // 41 floats are no multiple of 16 bytes.
+        assert_eq!(kernels_in(&text.replace("40", "41"), precision), ["map", "gemm"]);
+    }
+    // Weights are uploaded as they are wanted, what is computed is turned first, and read where it lies if it need not be.
+    let text = "x: f16[9, 16]\nw: f16[5, 16]\na = Abs(x)\ny = Gemm<transA=1, transB=1>(a, w)\n-> y";
+    assert_eq!(kernels(&text.replace("transA=1, ", "")), ["map", "gemm_tensor"]);
+    let text = text.replace("[5, 16]", "[5, 9]");
+    assert_eq!(kernels(&text), ["map", "gemm"]);
+    let text = text.replace("[9, 16]", "[8, 16]").replace("[5, 9]", "[5, 8]");
+    assert_eq!(kernels(&text), ["map", "map", "gemm_tensor"]);
 }
 
 #[test]

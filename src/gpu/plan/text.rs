@@ -30,6 +30,8 @@ pub(super) enum Access {
     Flat(Vec<usize>),
     /// By several numbers, each over these axes in their order.
     Blocks(Vec<Vec<usize>>),
+    /// So, and two elements at once that follow each other in the last of them, the first one's number even.
+    Pairs(Vec<Vec<usize>>),
 }
 
 /// `Divide` of common.cu: dividing by that number without dividing (Granlund and Montgomery 1994).
@@ -214,7 +216,7 @@ pub(super) fn writer(program: &Program, output: &Array, access: &Access) -> Resu
             let strides = loops.strides.get(1..).unwrap_or_default();
             Ok(Some(Generated { text, argument: argument(&arrays, &divisors, strides, axes) }))
         }
-        Access::Blocks(groups) => {
+        Access::Blocks(groups) | Access::Pairs(groups) => {
             let strides = arrays.iter().map(|a| block_strides(&a.view, groups)).collect::<Option<Vec<_>>>();
             let Some(strides) = strides else { return Ok(None) };
             let names = (0..groups.len()).map(|g| format!("unsigned i{g}")).collect::<Vec<_>>();
@@ -225,14 +227,77 @@ pub(super) fn writer(program: &Program, output: &Array, access: &Access) -> Resu
                 let sum = if terms.is_empty() { "0".to_owned() } else { terms.join(" + ") };
                 body.push_str(&format!("    int place{k} = {sum};\n"));
             }
-            let text = format!(
+            let mut text = format!(
                 "{}{function}__device__ __forceinline__ void result(const Result &o, {given} value, {})\n{{\n{body}{store}}}\n",
                 definition("Result", arrays.len(), 0, groups.len()),
                 names.join(", "),
             );
+            if matches!(access, Access::Pairs(_)) {
+                text.push_str(&format!(
+                    "__device__ __forceinline__ void result2(const Result &o, {given} value, {given} next, {})\n{{\n{body}{}}}\n",
+                    names.join(", "),
+                    pair(program, &arrays, &strides)?
+                ));
+            }
             Ok(Some(Generated { text, argument: argument(&arrays, &[], &strides, groups.len()) }))
         }
     }
+}
+
+/// Reads, computes and writes two elements beside each other, as statements: both at once where they lie together.
+fn pair(program: &Program, arrays: &[&Array], strides: &[Vec<isize>]) -> Result<String> {
+    let mut text = String::new();
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut at = 1;
+    for leaf in &program.leaves {
+        let Leaf::Memory(array) = leaf else {
+            first.push("value".to_owned());
+            second.push("next".to_owned());
+            continue;
+        };
+        let own = strides.get(at).map_or(&[][..], Vec::as_slice);
+        let (kind, last) = (stored_name(array.dtype)?, own.len().saturating_sub(1));
+        let from = format!("((const {kind} *)o.at[{at}])[place{at}");
+        if own.last() == Some(&0) {
+            text.push_str(&format!("    {kind} x{at} = {from}];\n"));
+            for list in [&mut first, &mut second] {
+                list.push(format!("x{at}"));
+            }
+        } else if is_paired(array, own) {
+            text.push_str(&format!("    Vector<{kind}, 2> x{at} = *(const Vector<{kind}, 2> *)&{from}];\n"));
+            first.push(format!("x{at}.at[0]"));
+            second.push(format!("x{at}.at[1]"));
+        } else {
+            first.push(format!("{from}]"));
+            second.push(format!("{from} + o.stride[{at}][{last}]]"));
+        }
+        at += 1;
+    }
+    let Some((output, own)) = arrays.first().zip(strides.first()) else { return Ok(text) };
+    let kind = stored_name(output.dtype)?;
+    let results = [first, second].map(|list| format!("store<{kind}>(result_of({}))", list.join(", ")));
+    let [one, two] = results;
+    let to = format!("(({kind} *)o.at[0])[place0");
+    text.push_str(&match is_paired(output, own) {
+        true => format!(
+            "    Vector<{kind}, 2> y;\n    y.at[0] = {one};\n    y.at[1] = {two};\n    *(Vector<{kind}, 2> *)&{to}] = y;\n"
+        ),
+        false => format!(
+            "    {kind} y0 = {one}, y1 = {two};\n    {to}] = y0;\n    {to} + o.stride[0][{}]] = y1;\n",
+            own.len().saturating_sub(1)
+        ),
+    });
+    Ok(text)
+}
+
+/// Whether two elements beside each other are one of twice the size.
+fn is_paired(array: &Array, strides: &[isize]) -> bool {
+    let size = array.view.size;
+    let Some((last, others)) = strides.split_last() else { return false };
+    let both = 2 * size as isize;
+    *last == size as isize
+        && array.view.offset.is_multiple_of(2 * size)
+        && others.iter().all(|s| s % both == 0)
 }
 
 /// One stride for each group of axes; `None` where the axes of one do not follow each other without a gap.

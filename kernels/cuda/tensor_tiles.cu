@@ -1,0 +1,139 @@
+// A product of tiles on tensor cores: what matrix products and convolutions have in common, whatever their left matrix is read from.
+//
+// A block computes M x N sums in steps of 64 bytes of depth: 32 elements of 16 bits, or 16 floats of which the product takes the upper 19 bits. What a
+// step needs lies in one stage of shared memory, the left tile before the right one, and is copied there while earlier stages are multiplied. A
+// tile's rows are pieces of 16 bytes, which change places from row to row so that the eight that a warp reads at once lie in different banks.
+//
+// The left tile is [M][depth]; the right one [N][depth], or [depth][N] where RIGHT_ROWS. Each of WARPS_M * WARPS_N warps has its part of the result.
+
+#define STEP_BYTES 64
+#define PIECE_BYTES 16
+#define STAGES 3
+
+template <class Element> struct TensorProduct;
+template <> struct TensorProduct<f16> {
+    static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_f16(d, a, b); }
+};
+template <> struct TensorProduct<bf16> {
+    static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_bf16(d, a, b); }
+};
+template <> struct TensorProduct<float> {
+    static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(d, a, b); }
+};
+
+// Where a piece of a tile's row lies, in bytes from the tile's start. Rows of 64 bytes: two fill all banks.
+__device__ __forceinline__ int deep_place(int row, int piece) { return row * STEP_BYTES + (piece ^ (row >> 1 & 3)) * PIECE_BYTES; }
+// Rows of a multiple of 128 bytes. Floats are read one by one, eight beside each other in four rows.
+template <class Element> __device__ __forceinline__ int wide_place(int row, int row_bytes, int piece)
+{
+    int shift = sizeof(Element) == 2 ? row & 7 : (row & 3) * 2;
+    return row * row_bytes + (piece ^ shift) * PIECE_BYTES;
+}
+
+template <class Element, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS> struct Tiles {
+    static const int THREADS = 32 * WARPS_M * WARPS_N;
+    static const int ELEMENTS = PIECE_BYTES / (int)sizeof(Element); // of a piece
+    static const int STEP = STEP_BYTES / (int)sizeof(Element);
+    static const int WIDE = N * (int)sizeof(Element); // bytes of a row of [depth][N]
+    static const int STAGE_BYTES = (M + N) * STEP_BYTES;
+    static const int EACH_M = M / WARPS_M / 16, EACH_N = N / WARPS_N / 8;
+
+    float sums[EACH_M][EACH_N][4];
+
+    static __device__ __forceinline__ int lane() { return threadIdx.x % 32; }
+    static __device__ __forceinline__ int own_row() { return threadIdx.x / 32 / WARPS_N * (M / WARPS_M); }
+    static __device__ __forceinline__ int own_column() { return threadIdx.x / 32 % WARPS_N * (N / WARPS_N); }
+
+    // Begins to copy ROWS rows of a matrix whose depth lies together; zeros beyond it.
+    template <int ROWS> static __device__ __forceinline__ void copy_deep(unsigned char *tile, const Element *from, int stride, int row0, int rows, int depth0, int depths)
+    {
+#pragma unroll
+        for (int i = threadIdx.x; i < ROWS * STEP_BYTES / PIECE_BYTES; i += THREADS) {
+            int row = i / 4, piece = i % 4, depth = depth0 + piece * ELEMENTS;
+            bool is_there = row0 + row < rows && depth < depths;
+            copy_async_16(tile + deep_place(row, piece), is_there ? from + (i64)(row0 + row) * stride + depth : from, is_there);
+        }
+    }
+
+    // The right tile of a matrix whose columns lie together.
+    static __device__ __forceinline__ void copy_wide(unsigned char *tile, const Element *from, int stride, int column0, int columns, int depth0, int depths)
+    {
+#pragma unroll
+        for (int i = threadIdx.x; i < STEP * WIDE / PIECE_BYTES; i += THREADS) {
+            int row = i / (WIDE / PIECE_BYTES), piece = i % (WIDE / PIECE_BYTES), column = column0 + piece * ELEMENTS;
+            bool is_there = depth0 + row < depths && column < columns;
+            copy_async_16(tile + wide_place<Element>(row, WIDE, piece), is_there ? from + (i64)(depth0 + row) * stride + column : from, is_there);
+        }
+    }
+
+    static __device__ __forceinline__ void copy_right(unsigned char *stage, const Element *from, int stride, int column0, int columns, int depth0, int depths)
+    {
+        if (RIGHT_ROWS)
+            copy_wide(stage + M * STEP_BYTES, from, stride, column0, columns, depth0, depths);
+        else
+            copy_deep<N>(stage + M * STEP_BYTES, from, stride, column0, columns, depth0, depths);
+    }
+
+    __device__ __forceinline__ void clear()
+    {
+#pragma unroll
+        for (int i = 0; i < EACH_M; i++)
+#pragma unroll
+            for (int j = 0; j < EACH_N; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    sums[i][j][e] = 0;
+    }
+
+    // The right tile's fragments of 16 columns, for half a step.
+    static __device__ __forceinline__ void load_right(unsigned (&b)[4], const unsigned char *tile, int column0, int half)
+    {
+        int part = lane() / 8, line = lane() % 8;
+        if (!RIGHT_ROWS) {
+            load_matrix_x4(b, tile + deep_place(column0 + part / 2 * 8 + line, half * 2 + part % 2));
+        } else if (sizeof(Element) == 2) {
+            load_matrix_x4_transposed(b, tile + wide_place<Element>(half * 16 + part % 2 * 8 + line, WIDE, column0 / 8 + part / 2));
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int row = half * 8 + i % 2 * 4 + lane() % 4, column = column0 + i / 2 * 8 + lane() / 4;
+                b[i] = *(const unsigned *)(tile + wide_place<Element>(row, WIDE, column / 4) + column % 4 * 4);
+            }
+        }
+    }
+
+    // Adds a stage's products.
+    __device__ __forceinline__ void multiply(const unsigned char *stage)
+    {
+        int part = lane() / 8, line = lane() % 8;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            unsigned a[EACH_M][4], b[EACH_N / 2][4];
+#pragma unroll
+            for (int i = 0; i < EACH_M; i++)
+                load_matrix_x4(a[i], stage + deep_place(own_row() + i * 16 + part % 2 * 8 + line, half * 2 + part / 2));
+#pragma unroll
+            for (int j = 0; j < EACH_N / 2; j++)
+                load_right(b[j], stage + M * STEP_BYTES, own_column() + j * 16, half);
+#pragma unroll
+            for (int i = 0; i < EACH_M; i++)
+#pragma unroll
+                for (int j = 0; j < EACH_N; j++) {
+                    unsigned own[2] = {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]};
+                    TensorProduct<Element>::into(sums[i][j], a[i], own);
+                }
+        }
+    }
+
+    // Calls `write(value, next, row, column)` for every two sums beside each other.
+    template <class Write> __device__ __forceinline__ void for_pairs(Write write) const
+    {
+#pragma unroll
+        for (int i = 0; i < EACH_M; i++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+#pragma unroll
+                for (int j = 0; j < EACH_N; j++)
+                    write(sums[i][j][half * 2], sums[i][j][half * 2 + 1], own_row() + i * 16 + half * 8 + lane() / 4, own_column() + j * 8 + lane() % 4 * 2);
+    }
+};

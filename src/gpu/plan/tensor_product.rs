@@ -1,0 +1,188 @@
+//! Products on tensor cores: when they take a product, and how its two sides must lie.
+//!
+//! What is stored in 16 bits is multiplied so, and floats of 32 bits where the caller has asked for TF32; sums are floats. A tile is copied in
+//! pieces of 16 bytes, so every row of a side must begin at a multiple of them and have a multiple of them. A side that lies otherwise is copied
+//! first, a constant one is uploaded as it is wanted; a depth that is no multiple of a piece is left to gemm.cu.
+
+use super::product::int;
+use super::program::{Array, Program, stored_name};
+use super::sources::Source;
+use super::text::Generated;
+use super::{Argument, Operator, Planner};
+use crate::error::{Result, ScoreError};
+use crate::layout::view::View;
+use crate::scoring::Precision;
+use crate::tensor::DType;
+
+/// What an asynchronous copy moves.
+const PIECE_BYTES: usize = 16;
+/// Bytes of depth of a step, and steps that are in shared memory at once (kernels/cuda/tensor_tiles.cu).
+const STEP_BYTES: usize = 64;
+const STAGES: usize = 3;
+/// Fewer large tiles than this leave parts of a GPU without work, and small ones are better.
+const FEW_TILES: usize = 96;
+
+/// The two sides of a product, as the kernel wants them.
+pub(super) struct Sides {
+    /// `[…, m, k]`, the depth together.
+    pub(super) left: Array,
+    /// `[…, k, n]`.
+    pub(super) right: Array,
+    /// Whether the columns of the right side lie together, else the depth.
+    right_rows: bool,
+}
+
+/// The part of a result that a block computes, and how its warps share it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tile {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    warps: [usize; 2],
+}
+
+impl Tile {
+    /// For a result of so many rows and columns, so many times.
+    pub(super) fn of(rows: usize, columns: usize, times: usize) -> Self {
+        let large = Self { rows: 128, columns: 128, warps: [2, 4] };
+        match rows.div_ceil(large.rows) * columns.div_ceil(large.columns) * times < FEW_TILES {
+            true => Self { rows: 64, columns: 64, warps: [2, 2] },
+            false => large,
+        }
+    }
+
+    pub(super) fn threads(self) -> usize {
+        32 * self.warps.iter().product::<usize>()
+    }
+
+    pub(super) fn shared_bytes(self) -> usize {
+        STAGES * STEP_BYTES * (self.rows + self.columns)
+    }
+
+    pub(super) fn define(self, source: Source) -> Source {
+        let [rows, columns] = self.warps;
+        let source = source.define("TILE_M", self.rows).define("TILE_N", self.columns);
+        source.define("WARPS_M", rows).define("WARPS_N", columns)
+    }
+}
+
+impl Sides {
+    /// The launch, for so many matrices, and rows, columns and depth of each.
+    pub(super) fn operator(
+        &self,
+        batches: Generated,
+        row_stride: usize,
+        [matrices, m, n, k]: [usize; 4],
+    ) -> Result<Operator> {
+        let tile = Tile::of(m, n, matrices);
+        let source = Source::new("gemm_tensor", "gemm_tensor", &["tensor_core", "tensor_tiles"])
+            .define("ELEMENT", stored_name(self.left.dtype)?)
+            .define("RIGHT_ROWS", i32::from(self.right_rows));
+        let mut source = tile.define(source);
+        source.generated.push_str(&batches.text);
+        let view = &self.right.view;
+        let axis = view.shape.len().saturating_sub(if self.right_rows { 2 } else { 1 });
+        let stride = view.stride(axis) / view.size.max(1) as isize;
+        Ok(Operator {
+            source,
+            grid: [n.div_ceil(tile.columns), m.div_ceil(tile.rows), matrices],
+            block: tile.threads(),
+            shared_bytes: tile.shared_bytes(),
+            arguments: vec![
+                Argument::Result,
+                Argument::at(&self.left.view),
+                Argument::at(&self.right.view),
+                Argument::Struct(batches.argument),
+                int(row_stride)?,
+                int(usize::try_from(stride).unwrap_or(0))?,
+                int(m)?,
+                int(n)?,
+                int(k)?,
+            ],
+            writes: Vec::new(),
+        })
+    }
+}
+
+impl Planner<'_> {
+    /// What tensor cores multiply tensors of these types as, if they do.
+    pub(super) fn tensor_type(&self, left: DType, right: DType) -> Option<DType> {
+        let is_tf32 = self.settings.precision == Precision::Tf32;
+        match (self.settings.tensor_cores, self.stored(left), self.stored(right)) {
+            (true, DType::F16, DType::F16) => Some(DType::F16),
+            (true, DType::Bf16, DType::Bf16) => Some(DType::Bf16),
+            (true, DType::F32, DType::F32) if is_tf32 => Some(DType::F32),
+            _ => None,
+        }
+    }
+
+    /// The sides of a product of matrices, if tensor cores take it.
+    pub(super) fn for_tensor_cores(&mut self, a: &Array, b: &Array) -> Result<Option<Sides>> {
+        let Some(dtype) = self.tensor_type(a.dtype, b.dtype) else { return Ok(None) };
+        let (Some(row), Some(deep)) = (a.view.shape.len().checked_sub(2), b.view.shape.len().checked_sub(2))
+        else {
+            return Ok(None);
+        };
+        let size = super::element_bytes(dtype)?;
+        let (depth, columns) = (a.view.length(row + 1), b.view.length(deep + 1));
+        if depth == 0 || !(depth * size).is_multiple_of(PIECE_BYTES) {
+            return Ok(None);
+        }
+        let left = match a.dtype == dtype && lies_in_pieces(&a.view, row + 1) {
+            true => a.clone(),
+            false => {
+                let order = (0..row + 2).collect::<Vec<_>>();
+                self.copied(a, dtype, &order)?
+            }
+        };
+        let is_whole = (columns * size).is_multiple_of(PIECE_BYTES);
+        if b.dtype == dtype && is_whole && lies_in_pieces(&b.view, deep + 1) {
+            return Ok(Some(Sides { left, right: b.clone(), right_rows: true }));
+        }
+        let right = match b.dtype == dtype && lies_in_pieces(&b.view, deep) {
+            true => b.clone(),
+            false => {
+                let order = (0..deep).chain([deep + 1, deep]).collect::<Vec<_>>();
+                self.copied(b, dtype, &order)?
+            }
+        };
+        Ok(Some(Sides { left, right, right_rows: false }))
+    }
+
+    /// A tensor stored as that type, its axes in that order without gaps: a constant is uploaded so, another one is copied.
+    fn copied(&mut self, array: &Array, dtype: DType, order: &[usize]) -> Result<Array> {
+        let constant = self.held.get(array.view.storage.0).and_then(|held| held.constant.clone());
+        if let Some(constant) = constant {
+            let shape = constant.tensor.shape();
+            let plain = View::ordered(array.view.storage, shape, &constant.order, array.view.size);
+            let rank = shape.len();
+            // Each axis as it is, or the last two of them changed.
+            let same = (0..rank).collect::<Vec<_>>();
+            let mut swapped = same.clone();
+            if rank >= 2 {
+                swapped.swap(rank - 1, rank - 2);
+            }
+            if let Some(turn) = [same, swapped].into_iter().find(|turn| plain.transposed(turn) == array.view)
+            {
+                let place = |axis: &usize| turn.get(*axis).copied().unwrap_or(*axis);
+                let order = order.iter().map(place).collect::<Vec<_>>();
+                let stored = self.constant_array(constant.tensor, &order, dtype)?;
+                return Ok(Array { view: stored.view.transposed(&turn), dtype });
+            }
+        }
+        let copy = self.allocate(&array.view.shape, dtype, Some(order))?;
+        let program = Program::of(array.clone())?;
+        self.map(&program, &copy, &[])?;
+        match lies_in_pieces(&copy.view, order.last().copied().unwrap_or(0)) {
+            true => Ok(copy),
+            false => Err(ScoreError::internal("a copy that does not lie in pieces")),
+        }
+    }
+}
+
+/// Whether the elements along that axis lie together, and every row of them begins at a multiple of a piece.
+fn lies_in_pieces(view: &View, together: usize) -> bool {
+    let others = (0..view.shape.len()).filter(|axis| *axis != together && view.length(*axis) != 1);
+    (view.length(together) == 1 || view.stride(together) == view.size as isize)
+        && view.offset.is_multiple_of(PIECE_BYTES)
+        && others.into_iter().all(|axis| view.stride(axis).unsigned_abs().is_multiple_of(PIECE_BYTES))
+}
