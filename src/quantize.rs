@@ -32,7 +32,9 @@ pub use calibrate::observe;
 pub use dynamic::quantize_dynamic;
 pub use insert::Scheme;
 pub use range::Calibration;
-pub use report::{Difference, Layer, Report};
+pub use report::{Layer, Report};
+
+pub use crate::tensor::Difference;
 
 /// What is being done, how much of it is done, and how much there is.
 pub type Progress<'a> = &'a (dyn Fn(&str, usize, usize) + Sync);

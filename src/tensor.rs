@@ -17,6 +17,7 @@
 
 mod batch;
 mod buffer;
+mod difference;
 mod dtype;
 mod value;
 
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn};
 
 pub use buffer::{ALIGN_BYTES, AlignedBytes, Buffer, Memory};
+pub use difference::Difference;
 pub use dtype::{DType, Element};
 pub use value::{Map, Value};
 

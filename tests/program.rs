@@ -11,9 +11,15 @@
 mod crashes;
 #[path = "program/deploy.rs"]
 mod deploy;
+#[cfg(feature = "cuda")]
+#[path = "../hardware-tests/emulated.rs"]
+mod emulated;
 #[cfg(feature = "opencl")]
 #[path = "program/fpga.rs"]
 mod fpga;
+#[cfg(feature = "cuda")]
+#[path = "program/gpu.rs"]
+mod gpu;
 #[path = "program/home.rs"]
 mod home;
 #[path = "program/http.rs"]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use triscore::deploy::{Requirement, select};
-use triscore::scoring::Launch;
-use triscore::{BackendKind, Call, CompileOptions, Model, Result};
+use triscore::scoring::{Launch, Precision};
+use triscore::tensor::Difference;
+use triscore::{BackendKind, Call, CompileOptions, Model, Port, Result, Scored, Value as Tensors};
 
 use super::Global;
 use super::output::{Output, table, text};
@@ -44,6 +45,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<u64>,
 
+    /// In which precision to compute: model (as it says), f32, tf32, bf16, f16 or int8. A GPU takes all but int8; others compute as the model says.
+    #[arg(long, default_value = "model")]
+    precision: Precision,
+
+    /// Score in f32, too, and tell how far the answers are apart.
+    #[arg(long)]
+    compare: bool,
+
     /// Tell how long each launch on the device took.
     #[arg(long)]
     profile: bool,
@@ -71,11 +80,21 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         args.prefer && b.kind() == BackendKind::Cpu && selection.backend.kind() != BackendKind::Cpu
     });
     // One call: measuring how batches are best run would take longer than the call.
-    let options = CompileOptions { lanes: Some(1), skip_tuning: true, host, ..CompileOptions::default() };
+    let precision = args.precision;
+    let options =
+        CompileOptions { lanes: Some(1), skip_tuning: true, host, precision, ..CompileOptions::default() };
     let scorer = selection.backend.compile(&model, &selection.devices, &options)?;
     let call = args.timeout_ms.map_or(Call::new(), |ms| Call::new().with_timeout(Duration::from_millis(ms)));
     let call = if args.profile { call.with_profile() } else { call };
     let scored = scorer.score(&request.inputs, &call)?;
+    let differences = match args.compare {
+        true => {
+            let options = CompileOptions { precision: Precision::F32, ..options };
+            let exact = selection.backend.compile(&model, &selection.devices, &options)?;
+            differences(&model, &exact.score(&request.inputs, &Call::new())?, &scored)
+        }
+        false => Vec::new(),
+    };
     tensor_file::write(&args.output, model.signature(), &scored.outputs, &request.form)?;
     let device = scorer.devices().first().map(ToString::to_string).unwrap_or_default();
     let ports = model.signature().outputs();
@@ -90,6 +109,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         "output": args.output,
         "outputs": outputs,
         "launches": launches(&model, &scored.launches),
+        "againstF32": differences.iter().map(|(name, d)| json!({
+            "output": name, "sqnrDb": d.sqnr_db(), "cosine": d.cosine(), "maxAbs": d.max_abs(),
+        })).collect::<Vec<_>>(),
     });
     let mut host = String::new();
     for node in scorer.placement().on_host() {
@@ -98,8 +120,24 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     out.result(&json, || {
         let line = format!("{} scored on {device} in {compute_ms:.3} ms: ", args.output.display());
         let profile = if args.profile { profile(&model, &scored.launches) } else { String::new() };
-        format!("{line}{}{host}{profile}", outputs.join(", "))
+        let apart = differences.iter().map(|(name, d)| {
+            let (db, cosine, most) = (d.sqnr_db(), d.cosine(), d.max_abs());
+            format!("\n{name} against f32: {db:.1} dB, cosine {cosine:.6}, largest difference {most:.3e}")
+        });
+        format!("{line}{}{host}{}{profile}", outputs.join(", "), apart.collect::<String>())
     })
+}
+
+/// How far the outputs that are f32 are from what they should be.
+fn differences(model: &Model, exact: &Scored, got: &Scored) -> Vec<(String, Difference)> {
+    let ports = model.signature().outputs().iter().zip(exact.outputs.iter().zip(&got.outputs));
+    let difference = |(port, (exact, got)): (&Port, (&Tensors, &Tensors))| {
+        let floats = |value: &Tensors| Some(value.as_tensor().ok()?.as_slice::<f32>().ok()?.to_vec());
+        let mut difference = Difference::default();
+        difference.add(&floats(exact)?, &floats(got)?);
+        Some((port.name.clone(), difference))
+    };
+    ports.filter_map(difference).collect()
 }
 
 /// What was launched, and how long each took.

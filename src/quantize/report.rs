@@ -10,7 +10,7 @@ use super::insert::Plan;
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::scoring::Backend;
-use crate::tensor::Tensor;
+use crate::tensor::{Difference, Tensor};
 
 /// The report of a quantisation.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,69 +35,6 @@ pub struct Layer {
     pub operator: String,
     /// How that differs from the float model's.
     pub difference: Difference,
-}
-
-/// How far a tensor is from what it should be, summed up over samples.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Difference {
-    signal: f64,
-    noise: f64,
-    product: f64,
-    other: f64,
-    sum_abs: f64,
-    max_abs: f64,
-    count: u64,
-}
-
-impl Difference {
-    /// Takes in what it should be and what it is.
-    pub fn add(&mut self, expected: &[f32], got: &[f32]) {
-        for (e, g) in expected.iter().zip(got) {
-            let (e, g) = (f64::from(*e), f64::from(*g));
-            let error = (e - g).abs();
-            self.signal += e * e;
-            self.other += g * g;
-            self.product += e * g;
-            self.noise += error * error;
-            self.sum_abs += error;
-            self.max_abs = self.max_abs.max(error);
-            self.count += 1;
-        }
-    }
-
-    /// Takes in what another one saw.
-    pub fn merge(&mut self, other: &Self) {
-        self.signal += other.signal;
-        self.other += other.other;
-        self.product += other.product;
-        self.noise += other.noise;
-        self.sum_abs += other.sum_abs;
-        self.max_abs = self.max_abs.max(other.max_abs);
-        self.count += other.count;
-    }
-
-    /// The ratio of signal and noise in decibels, `10 log₁₀ Σe² / Σ(e - g)²`; infinite without noise.
-    pub fn sqnr_db(&self) -> f64 {
-        10.0 * (self.signal / self.noise).log10()
-    }
-
-    /// The cosine of the angle between the two.
-    pub fn cosine(&self) -> f64 {
-        match self.signal * self.other {
-            0.0 => 1.0,
-            product => self.product / product.sqrt(),
-        }
-    }
-
-    /// The mean absolute error.
-    pub fn mean_abs(&self) -> f64 {
-        self.sum_abs / self.count.max(1) as f64
-    }
-
-    /// The largest absolute error.
-    pub fn max_abs(&self) -> f64 {
-        self.max_abs
-    }
 }
 
 /// Both graphs on samples.

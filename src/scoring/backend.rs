@@ -136,6 +136,36 @@ pub enum Precision {
     Int8,
 }
 
+impl Precision {
+    const NAMES: [(Self, &'static str); 6] = [
+        (Self::Model, "model"),
+        (Self::F32, "f32"),
+        (Self::Tf32, "tf32"),
+        (Self::Bf16, "bf16"),
+        (Self::F16, "f16"),
+        (Self::Int8, "int8"),
+    ];
+}
+
+impl fmt::Display for Precision {
+    /// As deployment files write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAMES.iter().find(|(p, _)| p == self).map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for Precision {
+    type Err = ScoreError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::NAMES.iter().find(|(_, name)| *name == text).map(|(p, _)| *p).ok_or_else(|| {
+            ScoreError::bad_config(format!(
+                "unknown precision '{text}': expected model, f32, tf32, bf16, f16 or int8"
+            ))
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,8 @@ pub(crate) struct Home {
     program: PathBuf,
     /// Whether the drivers of this machine are seen.
     sees_opencl: bool,
+    /// The folder of the CUDA driver that is seen.
+    cuda: Option<PathBuf>,
 }
 
 /// How a command ended.
@@ -68,7 +70,7 @@ impl Home {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("icd")).unwrap();
-        Self { dir, program: env!("CARGO_BIN_EXE_triscore").into(), sees_opencl: false }
+        Self { dir, program: env!("CARGO_BIN_EXE_triscore").into(), sees_opencl: false, cuda: None }
     }
 
     /// A home on whose machine OpenCL drivers are seen, and two devices where the driver emulates them; `None`, with the reason printed,
@@ -83,6 +85,13 @@ impl Home {
             println!("skipped: {found} OpenCL devices, {count} are wanted: {devices:#}");
         }
         (found >= count).then_some(home)
+    }
+
+    /// The home on a machine that has the CUDA driver of that folder.
+    #[allow(dead_code, reason = "not every test that has this file asks for GPUs")]
+    pub(crate) fn with_cuda(mut self, folder: &Path) -> Self {
+        self.cuda = Some(folder.to_owned());
+        self
     }
 
     /// A home with the digits model registered.
@@ -115,15 +124,14 @@ impl Home {
         &mut self.program
     }
 
-    /// A command of the program, on a machine without accelerators, whatever this machine has, unless it is of [`Home::with_fpgas`].
+    /// A command of the program, on a machine without accelerators, whatever this machine has, unless it is of [`Home::with_fpgas`] or [`Home::with_cuda`].
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(args)
-            .env("TRISCORE_HOME", self.root())
-            .env("TRISCORE_LIBCUDA", "/nonexistent")
-            .env_remove("TRISCORE_LOG")
-            .stdin(Stdio::null());
+        command.args(args).env("TRISCORE_HOME", self.root()).env_remove("TRISCORE_LOG").stdin(Stdio::null());
+        match &self.cuda {
+            Some(folder) => command.env("LD_LIBRARY_PATH", folder).env_remove("TRISCORE_LIBCUDA"),
+            None => command.env("TRISCORE_LIBCUDA", "/nonexistent"),
+        };
         match self.sees_opencl {
             true => command.env("POCL_DEVICES", "pthread pthread").env("CL_CONFIG_CPU_EMULATE_DEVICES", "2"),
             false => command.env("OCL_ICD_VENDORS", self.path("icd")),

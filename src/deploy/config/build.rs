@@ -230,7 +230,7 @@ fn triscore(fields: &Fields<'_>, report: &mut Report) -> TriscoreOptions {
         policy,
         fallback,
         allow_emulation: fields.flag("triscore.allowEmulation").unwrap_or(false),
-        precision: fields.text("triscore.precision").map(parts::precision).unwrap_or_default(),
+        precision: fields.text("triscore.precision").and_then(|p| p.parse().ok()).unwrap_or_default(),
         batching,
         lanes: fields.size("triscore.lanes"),
         warm_up: fields.flag("triscore.warmUp").unwrap_or(true),

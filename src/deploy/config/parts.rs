@@ -235,14 +235,3 @@ pub struct Batching {
     /// `maxDelayMs`, 0: so long a call may wait for others.
     pub max_delay_ms: u32,
 }
-
-pub(super) fn precision(name: &str) -> Precision {
-    match name {
-        "f32" => Precision::F32,
-        "tf32" => Precision::Tf32,
-        "bf16" => Precision::Bf16,
-        "f16" => Precision::F16,
-        "int8" => Precision::Int8,
-        _ => Precision::Model,
-    }
-}
