@@ -117,6 +117,7 @@ fn placed(model: &Model, settings: Settings) -> Result<Placed> {
 }
 
 #[cfg(all(test, feature = "cpu", target_os = "linux"))]
+#[allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
 mod suite;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::parts::{self, COMPUTE_TYPES};
+use super::parts::COMPUTE_TYPES;
 use super::report::{Report, describe};
 use super::{
     AcceleratorRequest, Auth, Batching, ComputeType, DeploymentConfig, Fields, Keys, LivenessProbe, Policy,

@@ -4,7 +4,7 @@ use super::functions::{Types, of_one, of_two};
 use super::program::{Array, Program, Register};
 use super::sources::Source;
 use super::text::mapper;
-use super::{Argument, BLOCK, Deferred, Operator, Planner, Value, cast_to};
+use super::{Argument, BLOCK, Deferred, Operator, Planner, cast_to};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::tensor::{DType, Tensor};
@@ -322,11 +322,6 @@ impl Planner<'_> {
         };
         self.push(operator, origins);
         Ok(())
-    }
-
-    /// As a value that others may read at once.
-    pub(super) fn put_deferred(&mut self, node: &Node, output: usize, deferred: Deferred) {
-        self.put(node, output, Value::Deferred(deferred));
     }
 }
 
