@@ -47,11 +47,13 @@ test-fpga: setup ## the FPGA engine on Intel's emulator, and under Oclgrind (ins
 	OCL_ICD_VENDORS=/usr/lib/oclgrind/liboclgrind-rt-icd.so OCLGRIND_DATA_RACES=1 OCLGRIND_LOCAL_MEM_SIZE=262144 OCLGRIND_LOG=target/oclgrind.log TRISCORE_CASES=12 $(CARGO) test --locked --test fpga -- every_operator --nocapture --test-threads=1
 	@if [ -s target/oclgrind.log ]; then head -n 40 target/oclgrind.log; exit 1; fi
 
-test-gpu: ## the GPU's kernels, compiled for real ones without one (installs NVRTC into .venv)
+test-gpu: setup ## the GPU's kernels, compiled for real ones without one (installs NVRTC into .venv), and the device suites on the emulated one
 	@scripts/setup-python.sh gpu
-	.venv/bin/python scripts/check-cuda-kernels.py
+	TRISCORE_NVRTC=required $(CARGO) test --locked --lib gpu::plan::tests::every_source -- --nocapture
+	@scripts/build-cuda-emulator.sh
+	LD_LIBRARY_PATH=$(CURDIR)/target/cuda-emulator TRISCORE_DEVICES=gpu TRISCORE_ONLY=gpu $(CARGO) test --locked --test hardware -- --nocapture
 
-cuda-emulator: ## the emulated CUDA driver, with the kernels in it (wants g++)
+cuda-emulator: ## the emulated CUDA driver (wants g++)
 	@scripts/build-cuda-emulator.sh
 
 lint: ## formatting, clippy, every feature on its own

@@ -2,7 +2,7 @@
 //!
 //! A device that is not there is a skip with the backend's reason, printed; a backend that can find
 //! devices and not run models yet is the same. What fails is listed in full, not only the first case.
-//! `TRISCORE_DEVICES=cpu,gpu` says which backends must be there: one of them missing is then a failure.
+//! `TRISCORE_DEVICES=cpu,gpu` says which backends must be there: one of them missing is then a failure. `TRISCORE_ONLY=gpu` runs on those alone.
 
 #![allow(
     clippy::expect_used,
@@ -118,8 +118,12 @@ fn backends() -> Vec<Arc<dyn Backend>> {
 fn every_suite_passes_on_every_device() {
     let required = std::env::var("TRISCORE_DEVICES").unwrap_or_else(|_| "cpu".to_owned());
     let mut failures = Vec::new();
+    let only = std::env::var("TRISCORE_ONLY").unwrap_or_default();
     for backend in backends() {
         let kind = backend.kind();
+        if !only.is_empty() && !only.split(',').any(|o| o == kind.to_string()) {
+            continue;
+        }
         let is_required = required.split(',').any(|r| r == kind.to_string());
         let targets = match targets(&backend) {
             Ok(targets) => targets,

@@ -6,7 +6,7 @@
 #   scripts/setup-python.sh bench        # scripts/requirements-bench.txt: scripts/bench-server.py
 #   scripts/setup-python.sh contract     # scripts/requirements-contract.txt: tests/contract
 #   scripts/setup-python.sh conformance  # scripts/requirements-conformance.txt: scripts/conformance.py
-#   scripts/setup-python.sh gpu          # scripts/requirements-gpu.txt: scripts/check-cuda-kernels.py
+#   scripts/setup-python.sh gpu          # scripts/requirements-gpu.txt: make test-gpu
 #
 # All sets fit in one .venv. PYTHON=<interpreter> picks the Python (default: python3; 3.11 or newer).
 # A second run finds the stamp of the first, says nothing and does nothing.
