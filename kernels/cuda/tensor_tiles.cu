@@ -1,6 +1,6 @@
 // A product of tiles on tensor cores: what matrix products and convolutions have in common, whatever their left matrix is read from.
 //
-// A block computes M x N sums in steps of 64 bytes of depth: 32 elements of 16 bits, or 16 floats of which the product takes the upper 19 bits. What a
+// A block computes M x N sums in steps of 64 bytes of depth: 32 elements of 16 bits, or 16 floats, rounded to the 19 bits that the product takes. What a
 // step needs lies in one stage of shared memory, the left tile before the right one, and is copied there while earlier stages are multiplied. A
 // tile's rows are pieces of 16 bytes, which change places from row to row so that the eight that a warp reads at once lie in different banks.
 //
@@ -20,6 +20,16 @@ template <> struct TensorProduct<bf16> {
 template <> struct TensorProduct<float> {
     static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(d, a, b); }
 };
+
+// Floats to the nearest of the numbers that a product has (it would cut them off, all of them towards zero); others are taken as they are.
+template <class Element, int N> __device__ __forceinline__ void round_all(unsigned (&fragment)[N])
+{
+    if (sizeof(Element) != 4)
+        return;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        fragment[i] += (fragment[i] & 0x7f800000) == 0x7f800000 ? 0 : 0x1000;
+}
 
 // Where a piece of a tile's row lies, in bytes from the tile's start. Rows of 64 bytes: two fill all banks.
 __device__ __forceinline__ int deep_place(int row, int piece) { return row * STEP_BYTES + (piece ^ (row >> 1 & 3)) * PIECE_BYTES; }
@@ -110,11 +120,15 @@ template <class Element, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS
         for (int half = 0; half < 2; half++) {
             unsigned a[EACH_M][4], b[EACH_N / 2][4];
 #pragma unroll
-            for (int i = 0; i < EACH_M; i++)
+            for (int i = 0; i < EACH_M; i++) {
                 load_matrix_x4(a[i], stage + deep_place(own_row() + i * 16 + part % 2 * 8 + line, half * 2 + part / 2));
+                round_all<Element>(a[i]);
+            }
 #pragma unroll
-            for (int j = 0; j < EACH_N / 2; j++)
+            for (int j = 0; j < EACH_N / 2; j++) {
                 load_right(b[j], stage + M * STEP_BYTES, own_column() + j * 16, half);
+                round_all<Element>(b[j]);
+            }
 #pragma unroll
             for (int i = 0; i < EACH_M; i++)
 #pragma unroll

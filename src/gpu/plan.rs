@@ -15,6 +15,7 @@ mod product;
 mod program;
 mod rows;
 mod sources;
+mod tensor_conv;
 mod tensor_product;
 mod text;
 mod views;

@@ -266,6 +266,17 @@ const WINDOWS: &[&str] = &[
     "x: f32[2, 8, 6, 6]\nw = f32[16, 8, 1, 1] 0.1 -0.2 0.3\na = Conv(x, w)\nb = Conv(x, w)\nc = Concat<axis=1>(a, b)\ny = Relu(c)\n-> y",
 ];
 
+/// Convolutions that tensor cores take: of one, two and three axes, with padding, steps, gaps and groups, of three channels and of one pixel.
+const TENSOR_WINDOWS: &[&str] = &[
+    "x: f32[2, 3, 19, 17]\nw = f32[20, 3, 3, 3] 0.1 0.2 -0.3 0.4 0.5\nb = f32[20] 1 2\na = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[2, 16, 9, 10]\nw = f32[72, 16, 3, 2] 0.1 0.2 -0.3 0.4 0.5\nr: f32[2, 72, 9, 7]\na = Conv<dilations=[1, 3], pads=[2, 0, 0, 0]>(x, w)\nb = Add(a, r)\nv = f32[33, 72, 1, 1] 0.1 -0.2 0.3\nc = Conv(b, v)\ny = Sigmoid(c)\n-> y",
+    "x: f32[2, 32, 9, 9]\nw = f32[36, 16, 3, 3] 0.1 0.2 -0.3 0.4 0.5\nb = f32[36] 1 2 3\ny = Conv<group=2, strides=[2, 1]>(x, w, b)\n-> y",
+    "x: f32[2, 8, 40]\nw = f32[17, 8, 3] 0.1 0.2 -0.3 0.4 0.5\ny = Conv<auto_pad=SAME_UPPER, strides=[2]>(x, w)\n-> y",
+    "x: f32[1, 8, 5, 6, 7]\nw: f32[18, 8, 2, 3, 2]\ny = Conv<pads=[1, 0, 0, 0, 1, 0]>(x, w)\n-> y",
+    "x: f32[3, 16, 6, 6]\nw = f32[16, 16, 1, 1] 0.1 -0.2 0.3\na = Conv(x, w)\nb = Conv<pads=[1, 1, 1, 1]>(x, w)\nc = Conv<strides=[2, 2]>(b, w)\nd = Flatten(a)\ne = Flatten(c)\ny = Concat<axis=1>(d, e)\n-> y",
+    "x: f32[1, 8, 130, 130]\nw = f32[140, 8, 1, 3] 0.1 0.2 -0.3 0.4 0.5\na = Conv(x, w)\ny = GlobalAveragePool(a)\n-> y",
+];
+
 const ATTENTIONS: &[&str] = &[
     // Tiles that are full and that are not, heads of all widths, masks that repeat.
     "q: f32[2, 2, 64, 32]\nk: f32[2, 2, 64, 32]\nv: f32[2, 2, 64, 32]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\np = Softmax(s)\ny = MatMul(p, v)\n-> y",
@@ -317,6 +328,13 @@ fn products_on_tensor_cores_are_what_they_are_elsewhere() {
 #[test]
 fn windows_are_what_they_are_elsewhere() {
     everywhere("gpu::suite::windows_are_what_they_are_elsewhere", &SCHEDULES[..2], || run(WINDOWS, &FLOATS));
+}
+
+#[test]
+fn windows_on_tensor_cores_are_what_they_are_elsewhere() {
+    everywhere("gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere", &SCHEDULES, || {
+        run(TENSOR_WINDOWS, &[Precision::Tf32, Precision::F16, Precision::Bf16])
+    });
 }
 
 #[test]

@@ -15,6 +15,7 @@ families!(
     "common",
     "conv",
     "conv_direct",
+    "conv_tensor",
     "gemm",
     "gemm_tensor",
     "map",

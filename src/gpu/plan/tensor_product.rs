@@ -179,8 +179,13 @@ impl Planner<'_> {
     }
 }
 
+/// Elements of a piece.
+pub(super) fn piece_elements(dtype: DType) -> Result<usize> {
+    Ok(PIECE_BYTES / super::element_bytes(dtype)?.max(1))
+}
+
 /// Whether the elements along that axis lie together, and every row of them begins at a multiple of a piece.
-fn lies_in_pieces(view: &View, together: usize) -> bool {
+pub(super) fn lies_in_pieces(view: &View, together: usize) -> bool {
     let others = (0..view.shape.len()).filter(|axis| *axis != together && view.length(*axis) != 1);
     (view.length(together) == 1 || view.stride(together) == view.size as isize)
         && view.offset.is_multiple_of(PIECE_BYTES)

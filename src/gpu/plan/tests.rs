@@ -39,6 +39,7 @@ const FORMS: &[&str] = &[
     "x: f32[2000, 64]\nw = f32[1001, 64] 1\nb = f32[1001] 1\ny = Gemm<transB=1>(x, w, b)\n-> y",
     "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 1\nb = f32[20] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[2, 16, 99, 99]\nr: f32[2, 160, 97, 97]\nw = f32[160, 16, 3, 3] 1\nb = f32[160] 1\na = Conv(x, w, b)\nc = Add(a, r)\ny = HardSwish(c)\n-> y",
     "x: f32[2, 4, 9, 9]\nw = f32[4, 1, 3, 3] 1\ny = Conv<group=4>(x, w)\n-> y",
     "x: f32[2, 4, 9, 9]\nw = f32[4, 6, 3, 3] 1\ny = ConvTranspose<strides=[2, 2]>(x, w)\n-> y",
     "x: f32[2, 4, 9, 9]\ny = MaxPool<kernel_shape=[3, 3]>(x)\n-> y",
@@ -143,4 +144,8 @@ fn convolutions_keep_their_channels_last() {
          -> y";
     // Turned once at the beginning; the sum is the end of the second convolution.
     assert_eq!(kernels(text), ["map", "conv", "conv", "reduce_columns"]);
+    // Zeros beside three channels; a kernel of one pixel is a product, whose depth of 20 must be whole pieces.
+    let expected = ["map", "map", "conv_tensor", "gemm_tensor", "reduce_columns"];
+    assert_eq!(kernels_in(text, Precision::Tf32), expected);
+    assert_eq!(kernels_in(&text.replace("20", "24"), Precision::Bf16), expected);
 }

@@ -34,6 +34,18 @@ pub(super) enum Access {
     Pairs(Vec<Vec<usize>>),
 }
 
+impl Access {
+    /// The same way of counting, over other axes.
+    #[must_use]
+    pub(super) fn over(&self, groups: Vec<Vec<usize>>) -> Self {
+        match self {
+            Self::Flat(_) => Self::Flat(groups.concat()),
+            Self::Blocks(_) => Self::Blocks(groups),
+            Self::Pairs(_) => Self::Pairs(groups),
+        }
+    }
+}
+
 /// `Divide` of common.cu: dividing by that number without dividing (Granlund and Montgomery 1994).
 pub(super) fn divide(by: usize) -> [u32; 3] {
     let by = u32::try_from(by).unwrap_or(u32::MAX).max(1);

@@ -17,18 +17,18 @@ use crate::tensor::DType;
 const TILE: usize = 64;
 
 /// Groups of fewer outputs leave most of a tile empty.
-const FEW_OUTPUTS: usize = 16;
+pub(super) const FEW_OUTPUTS: usize = 16;
 
 /// Images of up to three spatial axes, as kernels take them.
-struct Images {
-    array: Array,
+pub(super) struct Images {
+    pub(super) array: Array,
     /// Lengths of three spatial axes.
-    lengths: [usize; 3],
-    channels: usize,
+    pub(super) lengths: [usize; 3],
+    pub(super) channels: usize,
 }
 
 /// Three spatial axes: the last ones, and axes of one element before them.
-fn three<T: Copy>(own: &[T], default: T) -> [T; 3] {
+pub(super) fn three<T: Copy>(own: &[T], default: T) -> [T; 3] {
     let mut all = [default; 3];
     for (slot, value) in all.iter_mut().rev().zip(own.iter().rev()) {
         *slot = *value;
@@ -75,7 +75,7 @@ impl Planner<'_> {
     }
 
     /// `Window` of conv.cu, in words.
-    fn window_words(
+    pub(super) fn window_words(
         &self,
         images: &Images,
         window: &Window,
@@ -116,21 +116,23 @@ impl Planner<'_> {
     fn conv(&mut self, node: &Node) -> Result<()> {
         let shape = self.shape_of(node, 0)?;
         let rank = shape.len();
-        let images = self.images(node)?;
+        let channels = self.input_shape(node, 0)?.get(1).copied().unwrap_or(1);
         let weights = self.input_shape(node, 1)?;
         let groups = node.op.attributes.int("group").map_or(Ok(1), |g| usize::try_from(g).map_err(|_| g));
-        let groups = groups.ok().filter(|g| *g > 0 && images.channels % g == 0);
-        let groups =
-            groups.ok_or_else(|| ScoreError::bad_model(format!("{} channels in groups", images.channels)))?;
-        let (inputs, outputs) = (images.channels / groups, shape.get(1).copied().unwrap_or(1));
+        let groups = groups.ok().filter(|g| *g > 0 && channels % g == 0);
+        let groups = groups.ok_or_else(|| ScoreError::bad_model(format!("{channels} channels in groups")))?;
+        let (inputs, outputs) = (channels / groups, shape.get(1).copied().unwrap_or(1));
         if weights.get(1) != Some(&inputs) || outputs % groups != 0 {
             return Err(ScoreError::bad_model(format!(
-                "weights of {weights:?} for {} channels in {groups} groups",
-                images.channels
+                "weights of {weights:?} for {channels} channels in {groups} groups"
             )));
         }
         let mut window = Window::of_conv(&node.op.attributes, rank.saturating_sub(2))?;
         window.kernel = weights.get(2..).unwrap_or_default().to_vec();
+        if let Some(y) = self.conv_on_tensor_cores(node, &shape, &window, groups)? {
+            return self.biased(node, y, &shape, Register::F32);
+        }
+        let images = self.images(node)?;
         // Spatial axes, inputs, outputs.
         let order = (2..rank).chain([1, 0]).collect::<Vec<_>>();
         let stored = images.array.dtype;
