@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{self, CUresult};
-use cudarc::driver::{CudaContext, DriverError};
+use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use super::images::Images;
@@ -41,6 +41,8 @@ pub(super) struct GpuMachine {
     images: Images,
     settings: Settings,
     most_bytes: usize,
+    /// What constants are uploaded on.
+    uploads: Arc<CudaStream>,
     /// Whether the driver can be asked how long something took.
     pub(super) times_events: bool,
     /// By the hash of their source.
@@ -90,8 +92,10 @@ impl GpuMachine {
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed)?;
         let images = Images::for_device(device)?;
         let settings = Settings { tensor_cores: images.has_tensor_cores(), ..settings };
+        let uploads = context.new_stream().map_err(failed)?;
         Ok(Self {
             context,
+            uploads,
             index,
             name: device.name.clone(),
             images,
@@ -171,8 +175,11 @@ impl GpuMachine {
         let ready = stored(constant)?;
         let memory = self.memory(ready.len())?;
         if !ready.is_empty() {
-            // SAFETY: as many bytes as were allocated; the copy is over when the call returns.
-            let copied = unsafe { cuda::memcpy_htod_sync(memory.address, &ready) };
+            // Waited for on a stream: a plain copy from memory that is not pinned returns before the device has all of it, and lanes' streams do not
+            // wait for it.
+            // SAFETY: as many bytes as were allocated, which live until the stream was waited for.
+            let copied = unsafe { cuda::memcpy_htod_async(memory.address, &ready, self.uploads.cu_stream()) };
+            let copied = copied.and_then(|()| self.uploads.synchronize());
             copied.map_err(|e| self.failed("uploading a constant", e))?;
         }
         let made = Arc::new(Stored { memory, _tensor: constant.tensor.clone() });
