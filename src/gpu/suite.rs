@@ -285,6 +285,8 @@ const ATTENTIONS: &[&str] = &[
      s = MatMul(a, t)\nd = Div(s, h)\ne = Add(d, m)\np = Softmax(e)\nc = MatMul(p, b)
      f = Transpose<perm=[0, 2, 1, 3]>(c)\nr = i64[3] 2 70 80\ng = Reshape(f, r)\nw = f32[80, 24] 0.1 -0.2 0.3\ny = MatMul(g, w)\n-> y",
     "q: f32[1, 2, 17, 128]\nk: f32[1, 2, 9, 128]\nv: f32[1, 2, 9, 128]\nm: f32[2, 17, 9]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\ne = Add(s, m)\np = Softmax(e)\na = MatMul(p, v)\ny = Relu(a)\n-> y",
+    "q: f32[1, 2, 65, 64]\nk: f32[1, 2, 200, 64]\nv: f32[1, 2, 200, 64]\nm: f32[65, 200]\nr: f32[1, 2, 65, 64]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\ne = Add(s, m)\np = Softmax(e)\na = MatMul(p, v)\nb = Relu(a)\ny = Add(b, r)\n-> y",
+    "q: f32[2, 130, 2, 96]\nk: f32[2, 60, 2, 96]\nh = f32[] 10\na = Transpose<perm=[0, 2, 1, 3]>(q)\nb = Transpose<perm=[0, 2, 1, 3]>(k)\nt = Transpose<perm=[0, 2, 3, 1]>(k)\ns = MatMul(a, t)\nd = Div(s, h)\np = Softmax(d)\nc = MatMul(p, b)\ny = Transpose<perm=[0, 2, 1, 3]>(c)\n-> y",
     // Few rows, and heads that are too wide.
     "q: f32[2, 3, 1, 40]\nk: f32[2, 3, 300, 40]\nv: f32[2, 3, 300, 150]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\np = Softmax(s)\ny = MatMul(p, v)\n-> y",
     "q: f32[1, 1, 20, 260]\nk: f32[1, 1, 30, 260]\nv: f32[1, 1, 30, 260]\nm: f32[20, 30]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\ne = Add(m, s)\np = Softmax(e)\ny = MatMul(p, v)\n-> y",

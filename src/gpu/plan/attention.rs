@@ -1,12 +1,13 @@
 //! Attention: each row of queries looks at all keys, and gets the values' mean weighted by the softmax of what it sees.
 //!
-//! One kernel does it all, so that the product of all with all is never in memory (kernels/cuda/attention.cu, attention_row.cu); it reads heads where they lie, so the
+//! One kernel does it all, so that the product of all with all is never in memory (kernels/cuda/attention.cu, attention_row.cu, attention_tensor.cu); it reads heads where they lie, so the
 //! transpositions around an attention cost nothing. The result lies as `[batch][row][head][column]`, because models join the heads next. Only heads
 //! that are wider than the kernel's tiles go through the two products and the softmax between them.
 
 use super::product::int;
 use super::program::{Array, Program, Register, broadcast, stored_name};
 use super::sources::Source;
+use super::tensor_product::lies_in_pieces;
 use super::text::{Access, Struct};
 use super::{Argument, Base, Deferred, Operator, Planner, Value, pointwise};
 use crate::error::{Result, ScoreError};
@@ -22,6 +23,9 @@ const TILE_COLUMNS: usize = 16;
 const MOST_TILED: usize = 256;
 /// Fewer rows leave most of a tile empty.
 const FEW_ROWS: usize = 16;
+/// Widths of heads that tensor cores take, and the threads of a block then.
+const TENSOR_WIDTHS: [usize; 4] = [32, 64, 96, 128];
+const TENSOR_THREADS: usize = 128;
 /// Threads that share a row, and the columns that they take at most.
 const ROW_THREADS: usize = 128;
 const MOST_COLUMNS: usize = 2048;
@@ -265,13 +269,21 @@ impl Planner<'_> {
     /// The kernel; `scores` is where it writes them, if it does, and which.
     fn attended(&mut self, node: &Node, mut of: Attention, scores: Option<(Array, i64)>) -> Result<Deferred> {
         let [batch, heads, rows, keys, width, columns] = of.sizes()?;
-        let dtype = of.q.dtype;
+        let tensor =
+            self.tensor_type(of.q.dtype, of.k.dtype).filter(|t| matches!(t, DType::F16 | DType::Bf16));
+        let is_for_tensors =
+            width == columns && TENSOR_WIDTHS.contains(&width) && rows >= FEW_ROWS && scores.is_none();
+        let tensor = tensor.filter(|_| is_for_tensors);
+        let dtype = tensor.unwrap_or(of.q.dtype);
         let register = Register::of(dtype)?;
         if !register.is_float() {
             return Err(ScoreError::unsupported(format!("attention over {}", dtype.name())));
         }
         for side in [&mut of.q, &mut of.k, &mut of.v] {
-            let is_together = side.view.length(3) == 1 || side.view.stride(3) == side.view.size as isize;
+            let is_together = match tensor {
+                Some(_) => lies_in_pieces(&side.view, 3),
+                None => side.view.length(3) == 1 || side.view.stride(3) == side.view.size as isize,
+            };
             if side.dtype != dtype || !is_together {
                 let copy = self.allocate(&side.view.shape, dtype, Some(&HEADS_TOGETHER))?;
                 self.map(&Program::of(side.clone())?, &copy, &node.origins)?;
@@ -280,25 +292,32 @@ impl Planner<'_> {
         }
         let is_tiled =
             register == Register::F32 && columns <= MOST_TILED && rows >= FEW_ROWS && scores.is_none();
-        let (kernel, grid, block, each) = match is_tiled {
-            true => ("attention", rows.div_ceil(TILE), TILE_THREADS, columns.div_ceil(TILE_COLUMNS)),
-            false => ("attention_row", rows, ROW_THREADS, columns.div_ceil(ROW_THREADS)),
+        let (kernel, grid, block, each) = match (tensor, is_tiled) {
+            (Some(_), _) => ("attention_tensor", rows.div_ceil(TILE), TENSOR_THREADS, 0),
+            (None, true) => ("attention", rows.div_ceil(TILE), TILE_THREADS, columns.div_ceil(TILE_COLUMNS)),
+            (None, false) => ("attention_row", rows, ROW_THREADS, columns.div_ceil(ROW_THREADS)),
         };
+        // Tiles of keys and of values.
+        let shared_bytes = tensor.map_or(0, |_| 2 * TILE * width * of.q.view.size);
         if columns > MOST_COLUMNS {
             return Err(ScoreError::unsupported(format!(
                 "heads of {columns} columns: expected no more than {MOST_COLUMNS}"
             )));
         }
         let mask_kind = of.mask.as_ref().map_or(0, |m| if m.dtype == DType::Bool { 2 } else { 1 });
-        let source = Source::new(kernel, kernel, &["block", "attention_scores"])
+        let source = match tensor {
+            Some(_) => Source::new(kernel, kernel, &["block", "attention_scores", "tensor_core"])
+                .define("WIDTH", width),
+            None => Source::new(kernel, kernel, &["block", "attention_scores"]).define("EACH", each.max(1)),
+        };
+        let source = source
             .define("ELEMENT", stored_name(dtype)?)
             .define("REGISTER", register.name())
             .define("MASK", stored_name(of.mask.as_ref().map_or(DType::F32, |m| m.dtype))?)
             .define("MASKED", mask_kind)
             .define("CAPPED", i32::from(of.cap > 0.0))
             .define("BOUNDED", i32::from(of.is_bounded()))
-            .define("SCORES", i32::from(scores.is_some()))
-            .define("EACH", each.max(1));
+            .define("SCORES", i32::from(scores.is_some()));
         let start = |of: Option<&Array>| match of {
             Some(array) => Argument::at(&array.view),
             None => Argument::Pointer(None),
@@ -335,8 +354,9 @@ impl Planner<'_> {
             arguments.extend([Argument::Pointer(None), Argument::Int(0)]);
         }
         let operator =
-            Operator { source, grid: [grid, heads, batch], block, shared_bytes: 0, arguments, writes };
-        let access = Access::Blocks((0..4).map(|axis| vec![axis]).collect());
+            Operator { source, grid: [grid, heads, batch], block, shared_bytes, arguments, writes };
+        let axes = (0..4).map(|axis| vec![axis]).collect();
+        let access = if tensor.is_some() { Access::Pairs(axes) } else { Access::Blocks(axes) };
         let base = Base { operator, access, order: HEADS_TOGETHER.to_vec() };
         let program = Program::given(register, &[batch, heads, rows, columns]);
         Ok(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() })

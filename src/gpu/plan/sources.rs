@@ -11,6 +11,7 @@ families!(
     "attention",
     "attention_row",
     "attention_scores",
+    "attention_tensor",
     "block",
     "common",
     "conv",

@@ -49,6 +49,8 @@ const FORMS: &[&str] = &[
     "q: f32[2, 3, 40, 250]\nk: f32[2, 3, 50, 250]\nv: f32[2, 3, 50, 250]\nm: f32[2, 1, 1, 50]\ny = triscore.MaskedAttention<scale=0.1>(q, k, v, m)\n-> y",
     "q: f32[2, 40, 48]\nk: f32[2, 50, 24]\nv: f32[2, 50, 24]\nm: bool[50]\ny = Attention<is_causal=1, softcap=2.0, q_num_heads=6, kv_num_heads=3>(q, k, v, m)\n-> y",
     "q: f32[2, 3, 40, 64]\nk: f32[2, 3, 50, 64]\nv: f32[2, 3, 50, 300]\nm: f32[1, 40, 50]\ny, _, _, s = Attention<qk_matmul_output_mode=3>(q, k, v, m)\n-> y, s",
+    "q: f32[2, 3, 40, 128]\nk: f32[2, 3, 50, 128]\nm: f32[50]\ny = triscore.MaskedAttention<scale=0.1>(q, k, k, m)\n-> y",
+    "q: f32[2, 40, 192]\nk: f32[2, 50, 192]\nm: bool[50]\ny = Attention<is_causal=1, softcap=2.0, q_num_heads=2, kv_num_heads=2>(q, k, k, m)\n-> y",
     "q: f64[2, 3, 4, 64]\nk: f64[2, 3, 50, 64]\nv: f64[2, 3, 50, 64]\ny = triscore.Attention<scale=0.1>(q, k, v)\n-> y",
 ];
 
@@ -106,6 +108,8 @@ fn attention_reads_and_leaves_heads_where_they_lie() {
          y = Reshape(t, s)
          -> y";
     assert_eq!(kernels(text), ["attention"]);
+    let heads = text.replace("3, 16", "3, 64").replace("48", "192").replace("f32", "f16");
+    assert_eq!(kernels(&heads), ["attention_tensor"]);
     assert_eq!(kernels(&text.replace("40", "4")), ["attention_row"]);
     // Wider than a tile takes.
     let text = text.replace("3, 16", "3, 260").replace("48", "780");
