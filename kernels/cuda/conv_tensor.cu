@@ -38,7 +38,7 @@ __device__ __forceinline__ Begin begin_of(const Window &w, int row)
     return Begin{(int)image * w.x_stride[0], (int)z * w.stride[0] - w.pad[0], (int)y * w.stride[1] - w.pad[1], (int)x * w.stride[2] - w.pad[2]};
 }
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, 2) conv_tensor(Result out, const ELEMENT *x, const ELEMENT *weights, Window w)
+extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) conv_tensor(Result out, const ELEMENT *x, const ELEMENT *weights, Window w)
 {
     DYNAMIC_SHARED(stages);
     int row0 = blockIdx.y * TILE_M, column0 = blockIdx.x * TILE_N, group = blockIdx.z;

@@ -8,7 +8,7 @@
 
 typedef Tiles<ELEMENT, TILE_M, TILE_N, WARPS_M, WARPS_N, RIGHT_ROWS> Own;
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, 2) gemm_tensor(Result out, const ELEMENT *a, const ELEMENT *b, Batches batches, int left_stride, int right_stride, int m, int n, int k)
+extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gemm_tensor(Result out, const ELEMENT *a, const ELEMENT *b, Batches batches, int left_stride, int right_stride, int m, int n, int k)
 {
     DYNAMIC_SHARED(stages);
     a += left_begin(batches, blockIdx.z);

@@ -9,6 +9,8 @@
 #define STEP_BYTES 64
 #define PIECE_BYTES 16
 #define STAGES 3
+// Of a kernel that a multiprocessor should hold: what rounds floats has no room for two.
+#define BLOCKS (sizeof(ELEMENT) == 2 ? 2 : 1)
 
 template <class Element> struct TensorProduct;
 template <> struct TensorProduct<f16> {
@@ -118,24 +120,24 @@ template <class Element, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS
         int part = lane() / 8, line = lane() % 8;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            unsigned a[EACH_M][4], b[EACH_N / 2][4];
+            unsigned a[EACH_M][4];
 #pragma unroll
             for (int i = 0; i < EACH_M; i++) {
                 load_matrix_x4(a[i], stage + deep_place(own_row() + i * 16 + part % 2 * 8 + line, half * 2 + part / 2));
                 round_all<Element>(a[i]);
             }
 #pragma unroll
-            for (int j = 0; j < EACH_N / 2; j++) {
-                load_right(b[j], stage + M * STEP_BYTES, own_column() + j * 16, half);
-                round_all<Element>(b[j]);
-            }
+            for (int j = 0; j < EACH_N; j += 2) {
+                unsigned b[4];
+                load_right(b, stage + M * STEP_BYTES, own_column() + j * 8, half);
+                round_all<Element>(b);
+                unsigned first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
 #pragma unroll
-            for (int i = 0; i < EACH_M; i++)
-#pragma unroll
-                for (int j = 0; j < EACH_N; j++) {
-                    unsigned own[2] = {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]};
-                    TensorProduct<Element>::into(sums[i][j], a[i], own);
+                for (int i = 0; i < EACH_M; i++) {
+                    TensorProduct<Element>::into(sums[i][j], a[i], first);
+                    TensorProduct<Element>::into(sums[i][j + 1], a[i], second);
                 }
+            }
         }
     }
 
