@@ -1,13 +1,16 @@
 //! The models of this repository and what they are known to answer.
 
-use std::path::{Path, PathBuf};
+#[path = "root.rs"]
+mod root;
+
+use std::path::PathBuf;
 
 use serde_json::Value as Json;
 use triscore::{DType, Dim, Model, Port, PortKind, Tensor, Value};
 
 /// A file below `models/`.
 pub(crate) fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name)
+    root::root().join("models").join(name)
 }
 
 /// A model below `models/`, read.

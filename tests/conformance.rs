@@ -12,6 +12,9 @@ mod float;
 #[path = "conformance/int8.rs"]
 mod int8;
 
+#[path = "../hardware-tests/root.rs"]
+mod root;
+
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -21,7 +24,9 @@ use triscore::model::onnx::TensorProto;
 use triscore::{Model, Tensor};
 
 /// Where the lists are.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hardware-tests/conformance");
+fn folder() -> PathBuf {
+    root::root().join("hardware-tests/conformance")
+}
 
 struct Case {
     name: String,
@@ -33,7 +38,7 @@ struct Case {
 
 /// The names in a list.
 fn names(list: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(Path::new(FOLDER).join(list)).unwrap();
+    let text = std::fs::read_to_string(folder().join(list)).unwrap();
     text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned).collect()
 }
 

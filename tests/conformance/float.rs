@@ -14,7 +14,6 @@ mod report;
 
 use std::io::{BufRead, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,10 +31,6 @@ const FLOOR: usize = 462;
 
 const FILTER: &str = "TRISCORE_CASES_FILTER";
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn names() -> Vec<String> {
     let filter = std::env::var(FILTER).unwrap_or_default();
     let names = super::names("float.txt").into_iter().filter(|n| n.contains(&filter)).collect::<Vec<_>>();
@@ -44,7 +39,7 @@ fn names() -> Vec<String> {
 }
 
 fn read(name: &str) -> Case {
-    let folder = root().join("target/conformance/float").join(name);
+    let folder = super::root::root().join("target/conformance/float").join(name);
     assert!(folder.is_dir(), "there is no {}: `make conformance` writes it", folder.display());
     Case::read(name, &folder)
 }

@@ -2,17 +2,15 @@
 //!
 //! Scales and zero points are inputs in these models. A device takes them as constants, so for it they are bound first.
 
-use std::path::Path;
-
 use triscore::fpga::FpgaBackend;
 use triscore::graph::Graph;
 use triscore::quantize::reference;
 use triscore::{Backend, Call, CompileOptions, ErrorKind, Model, Tensor};
 
-use super::{Case, FOLDER};
+use super::Case;
 
 fn cases() -> Vec<Case> {
-    let folder = Path::new(FOLDER).join("int8");
+    let folder = super::folder().join("int8");
     super::names("int8.txt").iter().map(|name| Case::read(name, &folder.join(name))).collect()
 }
 
