@@ -13,6 +13,7 @@ mod images;
 mod lane;
 mod libraries;
 mod machine;
+mod measure;
 mod names;
 mod nvrtc;
 mod plan;
@@ -29,6 +30,7 @@ use crate::model::Model;
 use crate::offload::{self, OffloadScorer, Placed};
 use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Precision, Scorer};
 use machine::GpuMachine;
+pub use measure::Measured;
 use plan::{GpuPlanner, Settings};
 
 /// The environment variable that names the driver library.

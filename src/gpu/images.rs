@@ -72,6 +72,12 @@ impl Images {
         })
     }
 
+    /// What makes images for devices that are not here: `sm_90a`.
+    pub(super) fn for_architecture(architecture: &str) -> Self {
+        let device = Kind::Real { driver: None, cache: Cache::of_process() };
+        Self { architecture: architecture.to_owned(), device }
+    }
+
     /// What kernels are compiled for: `sm_90a`, or `emulated`.
     pub(super) fn architecture(&self) -> &str {
         &self.architecture

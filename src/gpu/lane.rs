@@ -49,7 +49,7 @@ pub(super) struct GpuLane {
     /// Before the first copy, after it, after the kernels, after the last copy.
     marks: [CudaEvent; 4],
     /// What the device may still be at: an earlier call that gave up waiting.
-    running: Option<Arc<Loaded>>,
+    pub(super) running: Option<Arc<Loaded>>,
 }
 
 // SAFETY: the driver's objects may be used from any thread, one at a time, and `&mut self` makes one user at a time. A graph is not thread-safe, and
@@ -164,8 +164,15 @@ impl GpuLane {
         Ok(())
     }
 
+    /// Gets the plan ready for a run: the device may be at it until [`Self::wait`] comes back.
+    pub(super) fn ready(&mut self, loaded: &Arc<Loaded>) -> Result<()> {
+        self.make_room(loaded)?;
+        self.running = Some(loaded.clone());
+        self.prepare(loaded)
+    }
+
     /// The plan's kernels as one graph, captured when it is first wanted.
-    fn replay(&mut self, loaded: &Arc<Loaded>) -> Result<()> {
+    pub(super) fn replay(&mut self, loaded: &Arc<Loaded>) -> Result<()> {
         if loaded.plan.launches.is_empty() {
             return Ok(());
         }
@@ -191,13 +198,13 @@ impl GpuLane {
         }
     }
 
-    fn mark(&self, at: usize) -> Result<()> {
+    pub(super) fn mark(&self, at: usize) -> Result<()> {
         let Some(event) = self.marks.get(at) else { return Ok(()) };
         event.record(&self.stream).map_err(|e| self.machine.failed("recording an event", e))
     }
 
     /// Copies the inputs into staging memory, and has them copied up from there.
-    fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor]) -> Result<()> {
+    pub(super) fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor]) -> Result<()> {
         let mut at = 0;
         for (input, port) in &loaded.plan.inputs {
             let missing = || ScoreError::bad_input("an input is missing");
@@ -212,23 +219,37 @@ impl GpuLane {
                 )));
             }
             staging.copy_from_slice(bytes);
+            self.send(at, port)?;
             at += room(port);
-            if bytes.is_empty() {
-                continue;
-            }
-            let (arena, offset) = port.place;
-            let to = self.arenas.get(arena).map_or(0, |a| a.address) + offset as u64;
-            let staging =
-                self.up.as_ref().and_then(|p| p.as_slice().get(at - room(port)..)).unwrap_or_default();
-            let staging = staging.get(..port.bytes).unwrap_or_default();
-            // SAFETY: pinned memory that nobody changes before the stream was waited for; as many bytes as the tensor has in the arena, by plan.
-            let copied = unsafe { cuda::memcpy_htod_async(to, staging, self.stream.cu_stream()) };
-            copied.map_err(|e| self.machine.failed("copying an input", e))?;
         }
         Ok(())
     }
 
-    fn download(&mut self, loaded: &Loaded) -> Result<()> {
+    /// Has all inputs copied up that lie in staging memory since the last upload.
+    pub(super) fn send_again(&self, loaded: &Loaded) -> Result<()> {
+        let mut at = 0;
+        loaded.plan.inputs.iter().try_for_each(|(_, port)| {
+            let sent = self.send(at, port);
+            at += room(port);
+            sent
+        })
+    }
+
+    /// Has one input copied up, from that place in staging memory.
+    fn send(&self, at: usize, port: &Port) -> Result<()> {
+        let staged = self.up.as_ref().map_or(&[][..], Pinned::as_slice);
+        let staging = staged.get(at..at + port.bytes).unwrap_or_default();
+        if staging.is_empty() {
+            return Ok(());
+        }
+        let (arena, offset) = port.place;
+        let to = self.arenas.get(arena).map_or(0, |a| a.address) + offset as u64;
+        // SAFETY: pinned memory that nobody changes before the stream was waited for; as many bytes as the tensor has in the arena, by plan.
+        let copied = unsafe { cuda::memcpy_htod_async(to, staging, self.stream.cu_stream()) };
+        copied.map_err(|e| self.machine.failed("copying an input", e))
+    }
+
+    pub(super) fn download(&mut self, loaded: &Loaded) -> Result<()> {
         let mut at = 0;
         for port in &loaded.plan.outputs {
             let (arena, offset) = port.place;
@@ -247,7 +268,7 @@ impl GpuLane {
     }
 
     /// Waits for everything that was ordered, until the call's time is up or the device hangs.
-    fn wait(&mut self, call: &Call) -> Result<()> {
+    pub(super) fn wait(&mut self, call: &Call) -> Result<()> {
         let begin = Instant::now();
         let hang = hang();
         loop {
@@ -283,7 +304,7 @@ impl GpuLane {
         loaded.plan.outputs.iter().map(output).collect()
     }
 
-    fn between(&self, from: usize, to: usize) -> Duration {
+    pub(super) fn between(&self, from: usize, to: usize) -> Duration {
         let (Some(from), Some(to)) = (self.marks.get(from), self.marks.get(to)) else {
             return Duration::ZERO;
         };
@@ -318,9 +339,7 @@ impl PartLane for GpuLane {
         call.check()?;
         let loaded = part.plan_for(inputs)?;
         let begin = Instant::now();
-        self.make_room(&loaded)?;
-        self.running = Some(loaded.clone());
-        self.prepare(&loaded)?;
+        self.ready(&loaded)?;
         self.mark(0)?;
         self.upload(&loaded, inputs)?;
         let launches = match call.wants_profile() {
