@@ -1,4 +1,4 @@
-//! Whole networks with seeded weights, made in memory: SqueezeNet 1.1 and ResNet, as exporters write them.
+//! Whole networks with seeded weights, made in memory: SqueezeNet 1.1, ResNet and BERT, as exporters write them.
 //!
 //! The ONNX project's own test models have constant weights, so every output is one number; these have weights that keep activations in range through
 //! the depth (He et al. 2015), so that what is computed wrongly is seen.
@@ -21,11 +21,11 @@ struct Network {
 
 impl Network {
     fn new(shape: &[i64]) -> Self {
-        let graph = GraphProto {
-            name: Some("network".to_owned()),
-            input: vec![port("x", shape)],
-            ..Default::default()
-        };
+        Self::of(vec![port("x", shape)])
+    }
+
+    fn of(input: Vec<ValueInfoProto>) -> Self {
+        let graph = GraphProto { name: Some("network".to_owned()), input, ..Default::default() };
         Self { graph, state: 0x5eed_5eed_5eed_5eed }
     }
 
@@ -104,6 +104,60 @@ impl Network {
         self.node("BatchNormalization", &read, vec![])
     }
 
+    /// Whole numbers, as shapes and axes are given.
+    fn whole(&mut self, name: &str, dims: &[i64], values: &[i64]) -> String {
+        self.graph.initializer.push(TensorProto {
+            name: Some(name.to_owned()),
+            data_type: Some(INT64),
+            dims: dims.to_vec(),
+            raw_data: Some(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into()),
+            ..Default::default()
+        });
+        name.to_owned()
+    }
+
+    /// One number, with a name that no other has.
+    fn number(&mut self, value: f32) -> String {
+        let name = format!("number{}", self.graph.initializer.len());
+        self.tensor(&name, &[], |_| value)
+    }
+
+    /// A linear layer as exporters of transformers write it: a product, and its bias as an operator of its own.
+    fn linear(&mut self, x: &str, [inputs, outputs]: [i64; 2]) -> String {
+        let name = format!("w{}", self.graph.node.len());
+        let scale = (1.0 / inputs as f32).sqrt();
+        let w = self.tensor(&name, &[inputs, outputs], |n| n.normal() * scale);
+        let b = self.tensor(&format!("{name}_bias"), &[outputs], |n| n.normal() * 0.1);
+        let product = self.node("MatMul", &[x, &w], vec![]);
+        self.node("Add", &[&b, &product], vec![])
+    }
+
+    /// A linear layer of vectors, as one operator.
+    fn head(&mut self, x: &str, [inputs, outputs]: [i64; 2]) -> String {
+        let name = format!("head{}", self.graph.node.len());
+        let scale = (1.0 / inputs as f32).sqrt();
+        let w = self.tensor(&name, &[outputs, inputs], |n| n.normal() * scale);
+        let b = self.tensor(&format!("{name}_bias"), &[outputs], |n| n.normal() * 0.1);
+        self.node("Gemm", &[x, &w, &b], vec![int("transB", 1)])
+    }
+
+    /// Gelu by the error function, in the five operators of exporters.
+    fn gelu(&mut self, x: &str) -> String {
+        let [root, one, half] = [2f32.sqrt(), 1.0, 0.5].map(|v| self.number(v));
+        let scaled = self.node("Div", &[x, &root], vec![]);
+        let error = self.node("Erf", &[&scaled], vec![]);
+        let raised = self.node("Add", &[&error, &one], vec![]);
+        let product = self.node("Mul", &[x, &raised], vec![]);
+        self.node("Mul", &[&product, &half], vec![])
+    }
+
+    fn layer_norm(&mut self, x: &str, width: i64) -> String {
+        let name = format!("ln{}", self.graph.node.len());
+        let scale = self.tensor(&format!("{name}_scale"), &[width], |n| 1.0 + 0.1 * n.normal());
+        let shift = self.tensor(&format!("{name}_shift"), &[width], |n| 0.1 * n.normal());
+        self.node("LayerNormalization", &[x, &scale, &shift], vec![int("axis", -1)])
+    }
+
     fn relu(&mut self, x: &str) -> String {
         self.node("Relu", &[x], vec![])
     }
@@ -163,11 +217,61 @@ pub(crate) fn resnet(depths: &[usize], width: i64, image: i64, classes: i64) -> 
     }
     let pooled = n.node("GlobalAveragePool", &[&x], vec![]);
     let flat = n.node("Flatten", &[&pooled], vec![]);
-    let scale = (1.0 / channels as f32).sqrt();
-    let w = n.tensor("fc", &[classes, channels], |n| n.normal() * scale);
-    let b = n.tensor("fc_bias", &[classes], |n| n.normal() * 0.1);
-    let out = n.node("Gemm", &[&flat, &w, &b], vec![int("transB", 1)]);
+    let out = n.head(&flat, [channels, classes]);
     n.finish(&out, classes)
+}
+
+/// BERT (Devlin et al. 2019) with a classifier of two classes: 12 layers, 768 wide, 12 heads is BERT-base; 24, 1024 and 16 is BERT-large. It
+/// takes token ids, a mask and token types, of `length` tokens each.
+pub(crate) fn bert(layers: usize, width: i64, heads: i64, length: i64, words: i64) -> Vec<u8> {
+    let ids = ["input_ids", "attention_mask", "token_type_ids"];
+    let mut n = Network::of(ids.iter().map(|name| typed(name, INT64, &[-1, length])).collect());
+    let table = |n: &mut Network, name: &str, rows| n.tensor(name, &[rows, width], |n| n.normal() * 0.5);
+    let (word, kind) = (table(&mut n, "words", words), table(&mut n, "kinds", 2));
+    let word = n.node("Gather", &[&word, ids[0]], vec![]);
+    let kind = n.node("Gather", &[&kind, ids[2]], vec![]);
+    let sum = n.node("Add", &[&word, &kind], vec![]);
+    let place = n.tensor("places", &[1, length, width], |n| n.normal() * 0.5);
+    let sum = n.node("Add", &[&sum, &place], vec![]);
+    let mut x = n.layer_norm(&sum, width);
+    // What is masked is as good as minus infinity.
+    let axes = n.whole("mask_axes", &[2], &[1, 2]);
+    let mask = n.node("Unsqueeze", &[ids[1], &axes], vec![]);
+    let mask = n.node("Cast", &[&mask], vec![int("to", 1)]);
+    let (one, lowest) = (n.number(1.0), n.number(-10_000.0));
+    let mask = n.node("Sub", &[&one, &mask], vec![]);
+    let mask = n.node("Mul", &[&mask, &lowest], vec![]);
+    let split = n.whole("split", &[4], &[-1, length, heads, width / heads]);
+    let joined = n.whole("joined", &[3], &[-1, length, width]);
+    for _ in 0..layers {
+        let [q, k, v] = [[0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]].map(|order| {
+            let made = n.linear(&x, [width, width]);
+            let made = n.node("Reshape", &[&made, &split], vec![]);
+            n.node("Transpose", &[&made], vec![ints("perm", &order)])
+        });
+        let scores = n.node("MatMul", &[&q, &k], vec![]);
+        let root = n.number(((width / heads) as f32).sqrt());
+        let scores = n.node("Div", &[&scores, &root], vec![]);
+        let scores = n.node("Add", &[&scores, &mask], vec![]);
+        let weights = n.node("Softmax", &[&scores], vec![int("axis", -1)]);
+        let mixed = n.node("MatMul", &[&weights, &v], vec![]);
+        let mixed = n.node("Transpose", &[&mixed], vec![ints("perm", &[0, 2, 1, 3])]);
+        let mixed = n.node("Reshape", &[&mixed, &joined], vec![]);
+        let mixed = n.linear(&mixed, [width, width]);
+        let sum = n.node("Add", &[&mixed, &x], vec![]);
+        x = n.layer_norm(&sum, width);
+        let inner = n.linear(&x, [width, 4 * width]);
+        let inner = n.gelu(&inner);
+        let outer = n.linear(&inner, [4 * width, width]);
+        let sum = n.node("Add", &[&outer, &x], vec![]);
+        x = n.layer_norm(&sum, width);
+    }
+    let first = n.whole("first", &[], &[0]);
+    let first = n.node("Gather", &[&x, &first], vec![int("axis", 1)]);
+    let pooled = n.head(&first, [width, width]);
+    let pooled = n.node("Tanh", &[&pooled], vec![]);
+    let out = n.head(&pooled, [width, 2]);
+    n.finish(&out, 2)
 }
 
 /// One that takes long for its size: a few wide convolutions of a large image.
@@ -229,7 +333,14 @@ pub(crate) fn squeezenet(image: i64, classes: i64) -> Vec<u8> {
     n.finish(&out, classes)
 }
 
+/// ONNX's number for integers of 64 bits.
+const INT64: i32 = 7;
+
 fn port(name: &str, shape: &[i64]) -> ValueInfoProto {
+    typed(name, 1, shape)
+}
+
+fn typed(name: &str, elem_type: i32, shape: &[i64]) -> ValueInfoProto {
     let dim = |n: &i64| Dimension {
         value: Some(match n {
             -1 => dimension::Value::DimParam("N".to_owned()),
@@ -238,7 +349,7 @@ fn port(name: &str, shape: &[i64]) -> ValueInfoProto {
         ..Default::default()
     };
     let shape = TensorShapeProto { dim: shape.iter().map(dim).collect() };
-    let tensor = type_proto::Tensor { elem_type: Some(1), shape: Some(shape) };
+    let tensor = type_proto::Tensor { elem_type: Some(elem_type), shape: Some(shape) };
     ValueInfoProto {
         name: Some(name.to_owned()),
         r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),
