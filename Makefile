@@ -9,7 +9,7 @@ CASES := target/conformance/float
 export POCL_CACHE_DIR ?= $(CURDIR)/target/pocl-cache
 export POCL_AFFINITY ?= 1
 
-.PHONY: help setup build demo test conformance test-fpga test-gpu cuda-emulator lint docs bench bench-engine bench-server bench-scripts fuzz clean
+.PHONY: help setup build demo test conformance test-fpga test-gpu cuda-emulator lint docs bench bench-engine bench-gpu gpu-bundle bench-server bench-scripts fuzz clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,12 @@ bench: setup ## ratios against bare ONNX Runtime, side by side in one run
 bench-engine: setup ## the FPGA engine beside ONNX Runtime, on the first OpenCL device
 	@scripts/install-opencl.sh
 	$(CARGO) bench --locked --bench engine
+
+bench-gpu: ## the GPU backend on ResNet-50 and BERT, on the first GPU (emulated ones get small networks)
+	$(CARGO) bench --locked --bench gpu
+
+gpu-bundle: setup conformance ## what a machine with a GPU needs to test and measure, and no Rust: target/gpu-bundle.tar.gz
+	@scripts/gpu-bundle.sh
 
 bench-server: build ## the server against the Azure ML inference server (installs it into .venv; wants wrk)
 	$(CARGO) build --release --locked --example bare_axum

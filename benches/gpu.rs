@@ -68,7 +68,7 @@ fn main() {
     }
     println!("{device}; times in ms of one replay, inputs resident; whole: from and to pinned memory");
     println!("{}", heading());
-    let (mut cases, mut failed) = (Vec::new(), Vec::new());
+    let (mut report, mut failed) = (about(&device, options.quick), 0);
     for network in options.networks() {
         let model = network.model().expect("a network is a model");
         for (precision_name, precision) in options.precisions() {
@@ -76,32 +76,36 @@ fn main() {
                 match case(&options, network, &model, &device, (precision_name, precision), rows) {
                     Ok(case) => {
                         println!("{}", case.line());
-                        cases.push(case.json());
+                        add(&mut report, "cases", case.json());
                     }
                     Err(e) => {
                         println!("{:<16} {precision_name:>5} {rows:>5} not measured: {e}", network.name);
-                        failed.push(json!({
+                        let why = json!({
                             "contestant": "triscore", "network": network.name, "precision": precision_name,
                             "batch": rows, "reason": e.to_string(),
-                        }));
+                        });
+                        add(&mut report, "failed", why);
+                        failed += 1;
                     }
+                }
+                // Whoever is stopped half way leaves what was measured.
+                if let Some(path) = &options.json {
+                    std::fs::write(path, serde_json::to_string_pretty(&report).unwrap()).unwrap();
                 }
             }
         }
     }
-    if let Some(path) = &options.json {
-        let mut report = about(&device, options.quick);
-        report["cases"] = Value::Array(cases);
-        report["failed"] = Value::Array(failed.clone());
-        std::fs::write(path, serde_json::to_string_pretty(&report).unwrap()).unwrap();
-    }
     if device.emulated {
         println!("emulated: these are figures of an emulation, and tell nothing of a GPU");
     }
-    if !failed.is_empty() {
-        println!("{} cases were not measured", failed.len());
+    if failed > 0 {
+        println!("{failed} cases were not measured");
         std::process::exit(1);
     }
+}
+
+fn add(report: &mut Value, list: &str, what: Value) {
+    report[list].as_array_mut().expect("it is a list").push(what);
 }
 
 fn case(

@@ -181,3 +181,29 @@ fn shapes_that_were_not_seen_before_are_planned_and_wrong_ones_refused() {
         assert_eq!(scored.tensor(0).unwrap().shape()[0], rows);
     }
 }
+
+#[test]
+fn a_model_is_measured_part_by_part_and_one_that_is_not_wholly_there_is_not() {
+    if !is_inside() {
+        let test = "a_model_is_measured_part_by_part_and_one_that_is_not_wholly_there_is_not";
+        leaves_nothing(test, &[("CUDA_EMULATOR_VERSION", "12000")]);
+        return leaves_nothing(test, &[]);
+    }
+    let (gpu, options) = (GpuBackend::new(), CompileOptions::default());
+    let device = gpu.probe().unwrap().remove(0);
+    let measured = gpu.measure(&layers(64, 3), &device, &options, 1, 4).unwrap();
+    assert!(measured.kernels >= 1 && measured.placement == "gpu 3/3", "{measured:?}");
+    assert_eq!((measured.upload_bytes, measured.download_bytes), (256, 256));
+    assert_eq!(measured.by_events, std::env::var_os("CUDA_EMULATOR_VERSION").is_none());
+    for times in [&measured.compute, &measured.upload, &measured.download, &measured.whole] {
+        assert!(times.len() == 4 && times.iter().all(|t| t.is_finite() && *t >= 0.0), "{measured:?}");
+    }
+    assert!(measured.compute.iter().any(|t| *t > 0.0), "{measured:?}");
+    let mut builder = Builder::default();
+    let x = builder.input("x", DType::F32, &[4, 4]);
+    let y = builder.node("Det", &[&x], "y", vec![]);
+    builder.output(&y, DType::F32);
+    let error = gpu.measure(&builder.build(), &device, &options, 1, 4).expect_err("no kernel for Det");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("Det"), "{error}");
+}

@@ -135,6 +135,8 @@ pub(crate) fn about(device: &Device, quick: bool) -> Value {
         "program": format!("triscore {}", env!("CARGO_PKG_VERSION")),
         "unix_time": now.as_secs(),
         "quick": quick,
+        "cases": [],
+        "failed": [],
         "device": {
             "name": device.name,
             "shown": device.to_string(),
