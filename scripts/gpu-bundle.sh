@@ -75,4 +75,4 @@ else
 fi
 
 tar -C "$(dirname "$to")" -czf "$to.tar.gz" "$(basename "$to")"
-du -sh "$to" "$to"/* "$to.tar.gz"
+du -sch "$to"/* && du -sh "$to.tar.gz"
