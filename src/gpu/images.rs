@@ -73,9 +73,21 @@ impl Images {
     }
 
     /// What makes images for devices that are not here: `sm_90a`.
-    pub(super) fn for_architecture(architecture: &str) -> Self {
-        let device = Kind::Real { driver: None, cache: Cache::of_process() };
-        Self { architecture: architecture.to_owned(), device }
+    ///
+    /// # Errors
+    /// `BadConfig` for what is no architecture.
+    pub(super) fn for_architecture(architecture: &str) -> Result<Self> {
+        let number = architecture.strip_prefix("sm_").map(|n| n.trim_end_matches(['a', 'f']));
+        let Some(number) = number.and_then(|n| n.parse::<u32>().ok()) else {
+            return Err(ScoreError::bad_config(format!(
+                "expected an architecture like sm_90a, got '{architecture}'"
+            )));
+        };
+        Ok(Self {
+            architecture: architecture.to_owned(),
+            device: Kind::Real { driver: None, cache: Cache::of_process() },
+            has_tensor_cores: (number / 10, number % 10) >= TENSOR_CORES,
+        })
     }
 
     /// What kernels are compiled for: `sm_90a`, or `emulated`.

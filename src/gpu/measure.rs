@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::images::Images;
 use super::lane::GpuLane;
 use super::machine::{GpuMachine, Loaded};
-use super::plan::plan;
+use super::plan::{Settings, plan};
 use super::{ADVICE, COMPILE, GpuBackend, placed};
 use crate::error::{Result, ScoreError};
 use crate::graph::fold;
@@ -130,7 +130,7 @@ impl GpuBackend {
     /// the kernel cache (`TRISCORE_KERNEL_CACHE`): how many kernels it looked at. For those who carry a cache to a machine without NVRTC.
     ///
     /// # Errors
-    /// `Unsupported` as [`measure`](Self::measure); `Unavailable` where NVRTC is missing; `Internal` for a kernel that does not compile.
+    /// `Unsupported` as [`measure`](Self::measure); `BadConfig` for what is no architecture; `Unavailable` where NVRTC is missing; `Internal` for a kernel that does not compile.
     #[doc(hidden)]
     pub fn compile_ahead(
         &self,
@@ -139,14 +139,16 @@ impl GpuBackend {
         options: &CompileOptions,
         rows: usize,
     ) -> Result<usize> {
-        let settings = self.settings(options.precision);
+        let images = Images::for_architecture(architecture)?;
+        let settings =
+            Settings { tensor_cores: images.has_tensor_cores(), ..self.settings(options.precision) };
         let placed = placed(model, settings)?;
         require_whole(&placed)?;
         let sample = inputs(&placed, rows)?;
         let shapes = sample.iter().map(Tensor::shape).collect::<Vec<_>>();
         let mut bound = whole(&placed)?.graph.bind(&shapes)?;
         fold::fold(&mut bound, None)?;
-        let (plan, images) = (plan(&bound, settings)?, Images::for_architecture(architecture));
+        let plan = plan(&bound, settings)?;
         let name = |at: usize| {
             let mut all = plan.preparations.iter().chain(&plan.launches);
             all.find(|launch| launch.source == at).map_or("", |launch| launch.kernel)
