@@ -49,6 +49,8 @@ use prost::Message;
 
 pub use external::ExternalFile;
 pub use limits::ReadLimits;
+#[cfg(feature = "cuda")]
+pub(crate) use weights::attribute_tensor;
 
 use crate::error::{Result, ScoreError};
 use crate::signature::Signature;

@@ -8,12 +8,22 @@
 //! The supported operators are those that the planner takes ([`Planner::node`]); there is no second list.
 
 mod attention;
+mod composed;
+mod einsum;
 mod finish;
 mod functions;
+mod gather;
+mod integers;
+mod order;
+mod pad;
+mod pieces;
 mod pointwise;
+mod positions;
 mod product;
 mod program;
+mod resize;
 mod rows;
+mod scatter;
 mod sources;
 mod tensor_conv;
 mod tensor_product;
@@ -249,6 +259,15 @@ impl<'g> Planner<'g> {
             || self.product(node)?
             || self.windows(node)?
             || self.attention(node)?
+            || self.gathers(node)?
+            || self.scatters(node)?
+            || self.positional(node)?
+            || self.pads(node)?
+            || self.resizes(node)?
+            || self.ordered_rows(node)?
+            || self.einsum(node)?
+            || self.whole_products(node)?
+            || self.composed(node)?
         {
             return Ok(());
         }
@@ -376,16 +395,7 @@ impl<'g> Planner<'g> {
             }
         }
         if let Some(number) = self.graph.constant(id).filter(|t| t.len() == 1) {
-            let register = Register::of(number.dtype())?;
-            let text = match (register, whole(number)) {
-                // To the last digit.
-                (Register::I64, Ok(value)) => {
-                    format!("(i64)({}ll - 1)", value.first().map_or(0, |v| v.saturating_add(1)))
-                }
-                _ => register.literal(floats(number)?.first().copied().unwrap_or(0.0)),
-            };
-            let program = Program::literal(register, text, number.shape());
-            return Ok(Deferred { program, base: None, origins: Vec::new() });
+            return one_number(number, number.shape());
         }
         Ok(Deferred { program: Program::of(self.memory_of(id)?)?, base: None, origins: Vec::new() })
     }
@@ -439,6 +449,11 @@ impl<'g> Planner<'g> {
             self.values.insert(id, Value::Memory(array));
         }
         let array = self.memory_of(id)?;
+        self.ordered(array, order, dtype, &node.origins)
+    }
+
+    /// A tensor in memory, its axes in exactly that order and without gaps, stored as that type: where it lies, or a copy.
+    fn ordered(&mut self, array: Array, order: &[usize], dtype: DType, origins: &[usize]) -> Result<Array> {
         let dense = View::ordered(array.view.storage, &array.view.shape, order, array.view.size);
         let same =
             |axis: usize| array.view.length(axis) == 1 || array.view.stride(axis) == dense.stride(axis);
@@ -446,7 +461,7 @@ impl<'g> Planner<'g> {
             return Ok(Array { view: View { offset: array.view.offset, ..dense }, dtype });
         }
         let copy = self.allocate(&array.view.shape, dtype, Some(order))?;
-        self.map(&cast_to(Program::of(array)?, dtype)?, &copy, &node.origins)?;
+        self.map(&cast_to(Program::of(array)?, dtype)?, &copy, origins)?;
         Ok(copy)
     }
 
@@ -501,16 +516,7 @@ impl<'g> Planner<'g> {
                 program::Leaf::Memory(_) => None,
             });
             let register = given.unwrap_or(Register::F32);
-            let dtype = match register {
-                Register::F64 => DType::F64,
-                Register::F32 => DType::F32,
-                Register::I64 => DType::I64,
-                Register::U64 => DType::U64,
-                Register::U32 => DType::U32,
-                Register::I32 => DType::I32,
-                Register::Bool => DType::Bool,
-            };
-            let plain = self.allocate(&program.shape, dtype, Some(&order))?;
+            let plain = self.allocate(&program.shape, register.dtype(), Some(&order))?;
             let alone = Program::given(register, &program.shape);
             let refused = || ScoreError::internal("a kernel's own order cannot be written");
             let generated = writer(&alone, &plain, &access)?.ok_or_else(refused)?;
@@ -560,6 +566,20 @@ fn natural_order(program: &Program) -> Vec<usize> {
 
 fn element_bytes(dtype: DType) -> Result<usize> {
     dtype.size_bytes().ok_or_else(|| ScoreError::unsupported("text is not on a device"))
+}
+
+/// The first element of a constant, everywhere in that shape.
+fn one_number(number: &Tensor, shape: &[usize]) -> Result<Deferred> {
+    let register = Register::of(number.dtype())?;
+    let text = match (register, whole(number)) {
+        // To the last digit.
+        (Register::I64, Ok(value)) => {
+            format!("(i64)({}ll - 1)", value.first().map_or(0, |v| v.saturating_add(1)))
+        }
+        _ => register.literal(floats(number)?.first().copied().unwrap_or(0.0)),
+    };
+    let program = Program::literal(register, text, shape);
+    Ok(Deferred { program, base: None, origins: Vec::new() })
 }
 
 /// A constant's elements as integers.

@@ -308,6 +308,37 @@ mod tests {
     }
 
     #[test]
+    fn shapes_of_operators_with_parameters_follow() {
+        let image = "x: f32[N, 3, 5, 8]\nw = f32[3, 4, 3, 3] 1\nsizes = i64[2] 10 8\nscales = f32[2] 2 0.5\nr = f32[0]";
+        let rows = [
+            (image, "Resize<axes=[2, 3]>(x, _, scales)", "[N, 3, 10, 4]"),
+            (image, "Resize<axes=[3, -2]>(x, _, _, sizes)", "[N, 3, 8, 10]"),
+            (
+                image,
+                "Resize<axes=[2, 3], keep_aspect_ratio_policy=not_larger>(x, _, _, sizes)",
+                "[N, 3, 5, 8]",
+            ),
+            (
+                image,
+                "Resize<axes=[2, 3], keep_aspect_ratio_policy=not_smaller>(x, _, _, sizes)",
+                "[N, 3, 10, 16]",
+            ),
+            (image, "ConvTranspose<output_shape=[11, 17], strides=[2, 2]>(x, w)", "[N, 4, 11, 17]"),
+            ("x: f32[N, 3, 9, 8, 7]", "MaxPool<kernel_shape=[2, 2, 2]>(x)", "[N, 3, 8, 7, 6]"),
+            ("x: i64[N, 3]\nd = i64[] 7\nv = f32[2] 0 1", "OneHot<axis=1>(x, d, v)", "[N, 7, 3]"),
+            ("x: f32[N, 3]\na = i64[] 1", "CumSum(x, a)", "[N, 3]"),
+            ("x: f32[N, 4, 8]\nc = f32[9, 4] 1", "RotaryEmbedding<num_heads=1>(x, c, c)", "[N, 4, 8]"),
+            ("x: f32[N, 3]", "Hardmax(x)", "[N, 3]"),
+            ("x: f32[4, 3]", "EyeLike(x)", "[4, 3]"),
+            ("x: f32[N, 3, 2, 2]", "MeanVarianceNormalization(x)", "[N, 3, 2, 2]"),
+            ("a = f32[] 1\nb = f32[] 2.2\nc = f32[] 0.5", "Range(a, b, c)", "[3]"),
+        ];
+        for (inputs, op, expected) in rows {
+            assert_eq!(shape(inputs, op), expected, "{op}");
+        }
+    }
+
+    #[test]
     fn shapes_that_a_model_computes_are_followed() {
         let graph = graph_of(
             "x: f32[N, T, 8]

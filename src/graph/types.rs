@@ -51,6 +51,7 @@ fn outputs(graph: &Graph, node: &Node) -> Vec<Option<DType>> {
         "Dropout" => vec![input(0), Some(DType::Bool)],
         "DynamicQuantizeLinear" => vec![Some(DType::U8), Some(DType::F32), Some(DType::U8)],
         "EyeLike" | "RandomNormalLike" | "RandomUniformLike" => vec![code("dtype").or(input(0))],
+        "OneHot" => vec![input(2)],
         "LayerNormalization" => vec![input(0), Some(DType::F32), Some(DType::F32)],
         "MaxPool" | "TopK" => vec![input(0), Some(DType::I64)],
         // For QGemm the zero point of y is the ninth input; without one its result is f32.
@@ -72,11 +73,22 @@ fn outputs(graph: &Graph, node: &Node) -> Vec<Option<DType>> {
 /// Operators that make what they read.
 const KNOWN: &[&str] = &[
     "Abs",
+    "Acos",
+    "Acosh",
     "Add",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
     "Attention",
     "AveragePool",
     "BatchNormalization",
     "BiasGelu",
+    "BitShift",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
     "Ceil",
     "Celu",
     "Clip",
@@ -84,6 +96,7 @@ const KNOWN: &[&str] = &[
     "Conv",
     "ConvTranspose",
     "Cos",
+    "Cosh",
     "CumSum",
     "DepthToSpace",
     "Div",
@@ -104,10 +117,12 @@ const KNOWN: &[&str] = &[
     "Gelu",
     "Gemm",
     "GlobalAveragePool",
+    "GlobalLpPool",
     "GlobalMaxPool",
     "GroupNormalization",
     "HardSigmoid",
     "HardSwish",
+    "Hardmax",
     "Identity",
     "InstanceNormalization",
     "LRN",
@@ -115,10 +130,12 @@ const KNOWN: &[&str] = &[
     "Log",
     "LogSoftmax",
     "LpNormalization",
+    "LpPool",
     "MaskedAttention",
     "MatMul",
     "Max",
     "Mean",
+    "MeanVarianceNormalization",
     "Min",
     "Mish",
     "Mod",
@@ -160,6 +177,8 @@ const KNOWN: &[&str] = &[
     "Sigmoid",
     "Sign",
     "Sin",
+    "Sinh",
+    "SkipLayerNormalization",
     "Slice",
     "Softmax",
     "Softplus",
@@ -178,7 +197,6 @@ const KNOWN: &[&str] = &[
     "Transpose",
     "Trilu",
     "Unsqueeze",
-    "SkipLayerNormalization",
 ];
 
 #[cfg(test)]
@@ -196,9 +214,15 @@ mod tests {
             ("QuantizeLinear(x, s)", DType::U8),
             ("QuantizeLinear(x, s, z)", DType::I8),
             ("ArgMax(x)", DType::I64),
+            ("OneHot(i, d, z)", DType::I8),
+            ("EyeLike<dtype=11>(x)", DType::F64),
+            ("Hardmax(x)", DType::F32),
+            ("BitwiseNot(i)", DType::I64),
         ];
         for (op, dtype) in rows {
-            let graph = graph_of(&format!("x: f32[2, 3]\ns = f32[] 0.5\nz = i8[] 0\ny = {op}\n-> y"));
+            let graph = graph_of(&format!(
+                "x: f32[2, 3]\ns = f32[] 0.5\nz = i8[] 0\ni: i64[2]\nd = i64[] 3\ny = {op}\n-> y"
+            ));
             assert_eq!(graph.value(graph.outputs()[0]).dtype, Some(dtype), "{op}");
         }
     }

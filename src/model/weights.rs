@@ -19,6 +19,16 @@ impl Memory for Shared {
     }
 }
 
+/// The tensor of an attribute, for those who have no model at hand: it holds its data itself.
+///
+/// # Errors
+/// As [`Model::tensor`]; `Unsupported` where its data lies in another file.
+#[cfg(feature = "cuda")]
+pub(crate) fn attribute_tensor(proto: &TensorProto) -> Result<Tensor> {
+    let elsewhere = |_: &Reference<'_>, _: u64| Err(ScoreError::unsupported("its data lies in another file"));
+    tensor_of(proto, elsewhere)
+}
+
 impl Model {
     /// A tensor of this model (an initialiser, an attribute's value) with its data, wherever that lies.
     ///
@@ -27,26 +37,7 @@ impl Model {
     /// this model's and does not hold what it says; `OutOfMemory`.
     pub fn tensor(&self, proto: &TensorProto) -> Result<Tensor> {
         let place = |e: ScoreError| e.with_at(format!("tensor '{}'", super::shown::shown(proto.name())));
-        self.tensor_of(proto).map_err(place)
-    }
-
-    fn tensor_of(&self, proto: &TensorProto) -> Result<Tensor> {
-        let checked = tensors::check(proto, &ReadLimits::default())?;
-        let dtype = DType::from_onnx(proto.data_type()).ok_or_else(|| {
-            ScoreError::unsupported(format!("element type {} has no tensor", proto.data_type()))
-        })?;
-        let shape = proto.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
-        let shape = shape.map_err(|e| ScoreError::bad_model(format!("shape {:?}: {e}", proto.dims)))?;
-        if dtype == DType::String {
-            let texts = proto.string_data.iter().map(|s| String::from_utf8_lossy(s).into_owned());
-            return Tensor::strings(&shape, texts.collect::<Vec<_>>());
-        }
-        let bytes = match (&proto.raw_data, external::is_external(proto)?) {
-            (_, true) => self.external_bytes(&Reference::of(proto)?, checked.bytes)?,
-            (Some(raw), false) => raw.clone(),
-            (None, false) => return Tensor::new(dtype, &shape, typed(proto, dtype)?),
-        };
-        Tensor::new(dtype, &shape, Buffer::from_memory(Shared(bytes))?)
+        tensor_of(proto, |reference, length| self.external_bytes(reference, length)).map_err(place)
     }
 
     fn external_bytes(&self, reference: &Reference<'_>, length: u64) -> Result<Bytes> {
@@ -54,6 +45,28 @@ impl Model {
         let file = file.ok_or_else(|| ScoreError::bad_model("its external data is not this model's"))?;
         reference.slice(&file.bytes, length)
     }
+}
+
+fn tensor_of(
+    proto: &TensorProto,
+    external_bytes: impl Fn(&Reference<'_>, u64) -> Result<Bytes>,
+) -> Result<Tensor> {
+    let checked = tensors::check(proto, &ReadLimits::default())?;
+    let dtype = DType::from_onnx(proto.data_type()).ok_or_else(|| {
+        ScoreError::unsupported(format!("element type {} has no tensor", proto.data_type()))
+    })?;
+    let shape = proto.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>();
+    let shape = shape.map_err(|e| ScoreError::bad_model(format!("shape {:?}: {e}", proto.dims)))?;
+    if dtype == DType::String {
+        let texts = proto.string_data.iter().map(|s| String::from_utf8_lossy(s).into_owned());
+        return Tensor::strings(&shape, texts.collect::<Vec<_>>());
+    }
+    let bytes = match (&proto.raw_data, external::is_external(proto)?) {
+        (_, true) => external_bytes(&Reference::of(proto)?, checked.bytes)?,
+        (Some(raw), false) => raw.clone(),
+        (None, false) => return Tensor::new(dtype, &shape, typed(proto, dtype)?),
+    };
+    Tensor::new(dtype, &shape, Buffer::from_memory(Shared(bytes))?)
 }
 
 /// The elements of typed fields as raw bytes; values were checked to fit, so narrowing loses nothing.

@@ -10,7 +10,7 @@ use crate::graph::Node;
 use crate::tensor::{DType, Tensor};
 
 /// Blocks that keep any GPU busy; threads of more elements go on with the next one.
-const MOST_BLOCKS: usize = 65_536;
+pub(super) const MOST_BLOCKS: usize = 65_536;
 
 impl Planner<'_> {
     /// Takes a pointwise operator; `false` for another one.
@@ -134,12 +134,7 @@ impl Planner<'_> {
     pub(super) fn settled(&mut self, deferred: Deferred) -> Result<Deferred> {
         let dtype = match deferred.program.register() {
             Register::F32 => self.stored(DType::F32),
-            Register::F64 => DType::F64,
-            Register::I32 => DType::I32,
-            Register::U32 => DType::U32,
-            Register::I64 => DType::I64,
-            Register::U64 => DType::U64,
-            Register::Bool => DType::Bool,
+            register => register.dtype(),
         };
         let array = self.launch(deferred, dtype, None, None)?;
         Ok(Deferred { program: Program::of(array)?, base: None, origins: Vec::new() })

@@ -49,6 +49,19 @@ impl Register {
         }
     }
 
+    /// What its numbers are stored as where nothing is lost.
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F64 => DType::F64,
+            Self::I32 => DType::I32,
+            Self::U32 => DType::U32,
+            Self::I64 => DType::I64,
+            Self::U64 => DType::U64,
+            Self::Bool => DType::Bool,
+        }
+    }
+
     pub(super) fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F64)
     }

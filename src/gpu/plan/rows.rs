@@ -9,17 +9,26 @@ use crate::graph::Node;
 use crate::tensor::DType;
 
 /// What is read, as rows: the axes that are kept come before those of a row.
-struct Rows {
-    input: Program,
+pub(super) struct Rows {
+    pub(super) input: Program,
     /// All axes, the kept ones first.
-    order: Vec<usize>,
-    rows: usize,
-    columns: usize,
-    origins: Vec<usize>,
+    pub(super) order: Vec<usize>,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) origins: Vec<usize>,
+}
+
+impl Rows {
+    /// Whether rows along these axes lie beside each other: neighbouring threads then had better read one each.
+    pub(super) fn are_beside(&self, axes: &[usize]) -> bool {
+        let first = self.input.arrays().next();
+        let innermost = first.and_then(|a| a.view.order().into_iter().find_last_moving(&a.view));
+        innermost.is_some_and(|axis| !axes.contains(&axis)) || self.columns == 1
+    }
 }
 
 /// A reduction as reduce.cu wants it.
-struct Reduction {
+pub(super) struct Reduction {
     /// What is done to each element first.
     before: Option<&'static str>,
     /// The type of block.cu or reduce.cu.
@@ -87,7 +96,7 @@ impl Planner<'_> {
     }
 
     /// An input as rows over these axes.
-    fn as_rows(&mut self, deferred: Deferred, axes: &[usize]) -> Result<Rows> {
+    pub(super) fn as_rows(&mut self, deferred: Deferred, axes: &[usize]) -> Result<Rows> {
         let deferred = match deferred.base {
             Some(_) => self.settled(deferred)?,
             None => deferred,
@@ -117,17 +126,20 @@ impl Planner<'_> {
     }
 
     /// A reduction, its axes one long.
-    fn reduced(&mut self, x: Deferred, axes: &[usize], how: &Reduction, dtype: DType) -> Result<Deferred> {
+    pub(super) fn reduced(
+        &mut self,
+        x: Deferred,
+        axes: &[usize],
+        how: &Reduction,
+        dtype: DType,
+    ) -> Result<Deferred> {
         let rows = self.as_rows(x, axes)?;
         let register = rows.input.register();
         let shape = rows.input.shape.iter().enumerate();
         let shape = shape.map(|(a, n)| if axes.contains(&a) { 1 } else { *n }).collect::<Vec<_>>();
         let (least, most) = bounds(register, dtype);
         let generated = reader(&rows.input, &rows.order, "input", "Input")?;
-        // Rows that lie beside each other are read by neighbouring threads.
-        let innermost =
-            rows.input.arrays().next().and_then(|a| a.view.order().into_iter().find_last_moving(&a.view));
-        let is_beside = innermost.is_some_and(|axis| !axes.contains(&axis)) || rows.columns == 1;
+        let is_beside = rows.are_beside(axes);
         let kernel = if is_beside { "reduce_columns" } else { "reduce_rows" };
         let mut source = Source::new("reduce", kernel, &["block"])
             .define("REGISTER", register.name())
@@ -157,7 +169,7 @@ impl Planner<'_> {
     }
 
     /// The result of a reduction under the shape that the model wants: its axes are there or gone.
-    fn shaped(&mut self, node: &Node, output: usize, deferred: Deferred) -> Result<()> {
+    pub(super) fn shaped(&mut self, node: &Node, output: usize, deferred: Deferred) -> Result<()> {
         let shape = self.shape_of(node, output)?;
         self.defer(node, output, reshaped_base(deferred, &shape))
     }
@@ -203,7 +215,12 @@ impl Planner<'_> {
     }
 
     /// A kernel of normalise.cu over rows; the input is its first argument.
-    fn normalised(&mut self, rows: Rows, kernel: &'static str, arguments: Vec<Argument>) -> Result<Deferred> {
+    pub(super) fn normalised(
+        &mut self,
+        rows: Rows,
+        kernel: &'static str,
+        arguments: Vec<Argument>,
+    ) -> Result<Deferred> {
         let register = rows.input.register();
         if !register.is_float() {
             return Err(ScoreError::unsupported(format!("no kernel does this to {}", register.name())));
@@ -269,6 +286,9 @@ impl Planner<'_> {
             }
             None => self.call("multiply", register, vec![y, as_register(scale, register)], &shape)?,
         };
+        // What else the kernel tells is there when it has run: that may not wait for who reads the result.
+        let tells = node.output(1).is_some() || node.output(2).is_some();
+        let y = if tells { self.settled(y)? } else { y };
         self.defer(node, 0, y)
     }
 
@@ -388,11 +408,11 @@ pub(super) fn unsigned(value: usize) -> Argument {
 }
 
 /// Threads for rows of so many columns: whole warps, not many more than there is to do.
-fn block_for(columns: usize) -> usize {
+pub(super) fn block_for(columns: usize) -> usize {
     columns.div_ceil(4).next_power_of_two().clamp(32, BLOCK)
 }
 
-fn reduction(name: &str) -> Option<Reduction> {
+pub(super) fn reduction(name: &str) -> Option<Reduction> {
     let how = |before, joins, after| Some(Reduction { before, joins, after });
     match name {
         "ReduceSum" => how(None, "Sum<REGISTER>", "value"),

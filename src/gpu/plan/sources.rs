@@ -8,6 +8,8 @@ macro_rules! families {
 }
 
 families!(
+    "ahead",
+    "arg",
     "attention",
     "attention_row",
     "attention_scores",
@@ -17,15 +19,22 @@ families!(
     "conv",
     "conv_direct",
     "conv_tensor",
+    "cumulate",
+    "gather",
     "gemm",
     "gemm_tensor",
     "map",
     "normalise",
+    "picked",
     "pointwise",
     "pool",
     "reduce",
+    "resize",
+    "scatter",
+    "scatter_joined",
     "tensor_core",
-    "tensor_tiles"
+    "tensor_tiles",
+    "top"
 );
 
 /// The environment variable that names another folder of kernels.

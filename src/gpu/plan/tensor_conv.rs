@@ -38,7 +38,7 @@ impl Planner<'_> {
         let is_taken = (3..=5).contains(&rank)
             && inputs > 0
             && per_group >= FEW_OUTPUTS
-            && (groups == 1 || (!is_padded && per_group % 2 == 0))
+            && (groups == 1 || (!is_padded && per_group.is_multiple_of(2)))
             && (!is_padded || is_constant);
         if !is_taken {
             return Ok(None);

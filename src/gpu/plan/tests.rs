@@ -52,6 +52,35 @@ const FORMS: &[&str] = &[
     "q: f32[2, 3, 40, 128]\nk: f32[2, 3, 50, 128]\nm: f32[50]\ny = triscore.MaskedAttention<scale=0.1>(q, k, k, m)\n-> y",
     "q: f32[2, 40, 192]\nk: f32[2, 50, 192]\nm: bool[50]\ny = Attention<is_causal=1, softcap=2.0, q_num_heads=2, kv_num_heads=2>(q, k, k, m)\n-> y",
     "q: f64[2, 3, 4, 64]\nk: f64[2, 3, 50, 64]\nv: f64[2, 3, 50, 64]\ny = triscore.Attention<scale=0.1>(q, k, v)\n-> y",
+    "x: f32[50, 64]\ni: i64[2, 7]\ny = Gather(x, i)\n-> y",
+    "x: f32[50, 63]\ni: i32[2, 7]\ny = Gather(x, i)\n-> y",
+    "x: u8[50, 6, 7]\ni: i64[2, 7]\na = Gather<axis=2>(x, i)\ny = Cast<to=1>(a)\n-> y",
+    "x: i64[50, 6]\ni: i64[50, 7]\na = GatherElements<axis=1>(x, i)\ny = Cast<to=1>(a)\n-> y",
+    "x: f32[9, 8, 7, 6]\ni: i64[5, 3]\ny = GatherND(x, i)\n-> y",
+    "x: f32[9, 8]\ni: i64[9, 3]\nu: f32[9, 3]\ny = ScatterElements<axis=1>(x, i, u)\n-> y",
+    "x: f32[9, 8]\ni: i64[9, 3]\nu: f32[9, 3]\ny = ScatterElements<axis=1, reduction=add>(x, i, u)\n-> y",
+    "x: i8[9, 8]\ni: i64[9, 2]\nu: i8[9]\na = ScatterND<reduction=max>(x, i, u)\ny = Cast<to=1>(a)\n-> y",
+    "x: f64[9, 8]\ni: i64[9, 1]\nu: f64[9, 8]\na = ScatterND<reduction=mul>(x, i, u)\ny = Cast<to=1>(a)\n-> y",
+    "i: i64[2, 3]\nd = i64[] 5\nv = f32[2] 0 1\ny = OneHot(i, d, v)\n-> y",
+    "x: f32[2, 5, 6]\ny = Trilu(x)\n-> y",
+    "x: f32[2, 5, 6]\np = i64[6] 0 1 2 0 1 2\ny = Pad(x, p)\n-> y",
+    "x: f32[2, 5, 6]\np = i64[6] 0 1 2 0 1 2\ny = Pad<mode=reflect>(x, p)\n-> y",
+    "x: f32[1, 2, 5, 6]\ns = i64[4] 1 2 9 11\ny = Resize(x, _, _, s)\n-> y",
+    "x: f32[1, 2, 5, 6]\ns = i64[4] 1 2 9 11\ny = Resize<mode=linear>(x, _, _, s)\n-> y",
+    "x: f32[1, 2, 5]\ns = i64[3] 1 2 9\na = Resize<mode=cubic>(x, _, _, s)\ny = Relu(a)\n-> y",
+    "x: f32[2, 300]\na = ArgMax<axis=1>(x)\ny = Cast<to=1>(a)\n-> y",
+    "x: f32[2, 300, 4]\na = ArgMin<axis=1>(x)\ny = Cast<to=1>(a)\n-> y",
+    "x: f32[2, 300]\nk = i64[1] 100\ny, i = TopK(x, k)\n-> y, i",
+    "x: f32[2, 30000]\nk = i64[1] 3\ny, _ = TopK<largest=0>(x, k)\n-> y",
+    "x: f32[2, 300]\na = i64[] 1\ny = CumSum(x, a)\n-> y",
+    "x: i32[2, 300]\na = i64[] 1\nb = CumSum<exclusive=1, reverse=1>(x, a)\ny = Cast<to=1>(b)\n-> y",
+    "x: f32[2, 6, 5]\ny = Hardmax<axis=1>(x)\n-> y",
+    "x: f32[2, 6, 5, 4]\ny = LRN<size=3>(x)\n-> y",
+    "x: f32[2, 6, 5, 4]\ny = MeanVarianceNormalization(x)\n-> y",
+    "x: f32[2, 3, 4, 8]\nc: f32[50, 4]\np: i64[2, 4]\ny = RotaryEmbedding(x, c, c, p)\n-> y",
+    "x: u8[3, 70]\nw: i8[70, 5]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[3, 70]\nw: i8[70, 5]\nz: u8[]\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[1, 3, 6, 6]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[20, 3, 3, 3] 1\nv = i8[] 0\na = QLinearConv(x, s, z, w, s, v, s, z)\ny = DequantizeLinear(a, s, z)\n-> y",
 ];
 
 #[test]
@@ -152,4 +181,43 @@ fn convolutions_keep_their_channels_last() {
     let expected = ["map", "map", "conv_tensor", "gemm_tensor", "reduce_columns"];
     assert_eq!(kernels_in(text, Precision::Tf32), expected);
     assert_eq!(kernels_in(&text.replace("20", "24"), Precision::Bf16), expected);
+}
+
+#[test]
+fn moves_are_views_where_strides_can_say_them() {
+    let maps = |text: &str| assert_eq!(kernels(text), ["map"], "{text}");
+    maps("x: f32[5, 4, 3]\ni = i64[] -1\na = Gather<axis=1>(x, i)\ny = Exp(a)\n-> y");
+    maps("x: f32[9, 6]\ni = i64[3] 1 3 5\na = Gather(x, i)\ny = Exp(a)\n-> y");
+    maps("x: f32[5, 6]\np = i64[4] -1 0 -1 -3\na = Pad(x, p)\ny = Exp(a)\n-> y");
+    maps("x: f32[4, 4]\na = Einsum<equation=ii->i>(x)\ny = Exp(a)\n-> y");
+    maps("x: f32[2, 5, 6]\na = Trilu(x)\ny = Exp(a)\n-> y");
+    // A product of matrices is found however an equation writes it, and its end still grows.
+    let text =
+        "x: f32[2, 3, 8]\nw: f32[8, 2, 4]\na = Einsum<equation=bsd,dhk->bshk>(x, w)\ny = Relu(a)\n-> y";
+    assert_eq!(kernels(text), ["gemm", "map"]);
+    assert_eq!(kernels("x: f32[2, 5, 6]\na = Hardmax(x)\ny = Neg(a)\n-> y"), ["arg_rows", "map"]);
+}
+
+#[test]
+fn rows_are_gathered_in_the_widest_units_that_fit() {
+    let unit = |text: &str| {
+        let plan = planned(text, Precision::F32).unwrap();
+        let source = plan.sources.iter().find(|s| s.contains("#define UNIT")).unwrap();
+        source.lines().find_map(|l| l.strip_prefix("#define UNIT ")).unwrap().to_owned()
+    };
+    assert_eq!(unit("x: f32[50, 64]\ni: i64[7]\ny = Gather(x, i)\n-> y"), "Vector<unsigned, 4>");
+    assert_eq!(unit("x: f32[50, 6]\ni: i64[7]\ny = Gather(x, i)\n-> y"), "u64");
+    assert_eq!(unit("x: f32[50, 7]\ni: i64[7]\ny = Gather(x, i)\n-> y"), "unsigned");
+    assert_eq!(unit("x: f32[50, 64]\ni: i64[7]\ny = Gather<axis=1>(x, i)\n-> y"), "unsigned");
+}
+
+#[test]
+fn what_no_plan_can_say_is_refused_in_words() {
+    let refused = |text: &str| planned(text, Precision::F32).unwrap_err().to_string();
+    let why = refused("x: f32[5]\na = NonZero(x)\ny = Cast<to=1>(a)\n-> y");
+    assert!(why.contains("how much NonZero makes depends on what it reads"), "{why}");
+    let why = refused("x: f32[5]\nk: i64[1]\ny, _ = TopK(x, k)\n-> y");
+    assert!(why.contains("'k' must be constant for the GPU, and is computed"), "{why}");
+    let why = refused("x: f32[4, 3]\np = i64[4] 1 1 1 1\ny = Pad<mode=odd>(x, p)\n-> y");
+    assert!(why.contains("mode is 'odd'"), "{why}");
 }

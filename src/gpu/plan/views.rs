@@ -6,7 +6,6 @@ use super::{Deferred, Planner, Value};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::layout::view::View;
-use crate::tensor::DType;
 
 impl Planner<'_> {
     /// Takes an operator that moves elements; `false` for another one.
@@ -37,7 +36,12 @@ impl Planner<'_> {
     }
 
     /// An input looked at otherwise: every tensor of its program is, or the result of it in memory.
-    fn look(&mut self, node: &Node, output: usize, look: impl Fn(&View) -> Option<View>) -> Result<()> {
+    pub(super) fn look(
+        &mut self,
+        node: &Node,
+        output: usize,
+        look: impl Fn(&View) -> Option<View>,
+    ) -> Result<()> {
         let shape = self.shape_of(node, output)?;
         let x = self.deferred(node, 0)?;
         let x = match x.base {
@@ -268,16 +272,5 @@ fn must_be_an_order(order: &[usize], rank: usize) -> Result<()> {
     match sorted.into_iter().eq(0..rank) {
         true => Ok(()),
         false => Err(ScoreError::bad_model(format!("{order:?} is no order of {rank} axes"))),
-    }
-}
-
-/// A type that elements are moved as, when only their size matters.
-#[allow(dead_code, reason = "for gathers")]
-fn bits(size: usize) -> DType {
-    match size {
-        1 => DType::U8,
-        2 => DType::U16,
-        4 => DType::U32,
-        _ => DType::U64,
     }
 }

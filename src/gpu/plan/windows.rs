@@ -27,6 +27,12 @@ pub(super) struct Images {
     pub(super) channels: usize,
 }
 
+/// What a convolution is of: an input of its node, or what became of one.
+pub(super) enum Operand {
+    Input(usize),
+    Memory(Array),
+}
+
 /// Three spatial axes: the last ones, and axes of one element before them.
 pub(super) fn three<T: Copy>(own: &[T], default: T) -> [T; 3] {
     let mut all = [default; 3];
@@ -59,17 +65,20 @@ impl Planner<'_> {
 
     /// An input as images: where it lies, if its channels are closest together, else a copy that has them so.
     fn images(&mut self, node: &Node) -> Result<Images> {
-        let shape = self.input_shape(node, 0)?;
+        let array = self.memory(node, 0)?;
+        self.images_of(array, &node.origins)
+    }
+
+    /// A tensor as images.
+    pub(super) fn images_of(&mut self, array: Array, origins: &[usize]) -> Result<Images> {
+        let shape = array.view.shape.clone();
         let Some(axes @ 1..=3) = shape.len().checked_sub(2) else {
             return Err(ScoreError::unsupported(format!("images of {} axes: expected 3 to 5", shape.len())));
         };
-        let array = self.memory(node, 0)?;
         let channels = shape.get(1).copied().unwrap_or(1);
         let is_together = channels == 1 || array.view.stride(1) == array.view.size as isize;
-        let array = match is_together {
-            true => array,
-            false => self.dense(node, 0, &channels_last(shape.len()), array.dtype)?,
-        };
+        let (order, dtype) = (channels_last(shape.len()), array.dtype);
+        let array = if is_together { array } else { self.ordered(array, &order, dtype, origins)? };
         let lengths = three(shape.get(2..2 + axes).unwrap_or_default(), 1);
         Ok(Images { array, lengths, channels })
     }
@@ -114,10 +123,22 @@ impl Planner<'_> {
     }
 
     fn conv(&mut self, node: &Node) -> Result<()> {
+        let y = self.conv_of(node, &Operand::Input(0), &Operand::Input(1))?;
+        let (shape, register) = (self.shape_of(node, 0)?, y.register());
+        let y = self.biased(node, 2, y, &shape, register)?;
+        self.defer(node, 0, y)
+    }
+
+    /// A convolution with the attributes of a node, without its bias.
+    pub(super) fn conv_of(&mut self, node: &Node, of: &Operand, by: &Operand) -> Result<Deferred> {
         let shape = self.shape_of(node, 0)?;
         let rank = shape.len();
-        let channels = self.input_shape(node, 0)?.get(1).copied().unwrap_or(1);
-        let weights = self.input_shape(node, 1)?;
+        let lengths = |operand: &Operand| match operand {
+            Operand::Input(input) => self.input_shape(node, *input),
+            Operand::Memory(array) => Ok(array.view.shape.clone()),
+        };
+        let channels = lengths(of)?.get(1).copied().unwrap_or(1);
+        let weights = lengths(by)?;
         let groups = node.op.attributes.int("group").map_or(Ok(1), |g| usize::try_from(g).map_err(|_| g));
         let groups = groups.ok().filter(|g| *g > 0 && channels % g == 0);
         let groups = groups.ok_or_else(|| ScoreError::bad_model(format!("{channels} channels in groups")))?;
@@ -129,15 +150,29 @@ impl Planner<'_> {
         }
         let mut window = Window::of_conv(&node.op.attributes, rank.saturating_sub(2))?;
         window.kernel = weights.get(2..).unwrap_or_default().to_vec();
-        if let Some(y) = self.conv_on_tensor_cores(node, &shape, &window, groups)? {
-            return self.biased(node, y, &shape, Register::F32);
-        }
-        let images = self.images(node)?;
+        let images = match of {
+            Operand::Input(_) => {
+                if let Some(y) = self.conv_on_tensor_cores(node, &shape, &window, groups)? {
+                    return Ok(y);
+                }
+                self.images(node)?
+            }
+            Operand::Memory(array) => self.images_of(array.clone(), &node.origins)?,
+        };
         // Spatial axes, inputs, outputs.
         let order = (2..rank).chain([1, 0]).collect::<Vec<_>>();
-        let stored = images.array.dtype;
-        let weights = self.dense(node, 1, &order, stored)?;
-        let sum = Register::of(stored)?;
+        let sum = Register::of(images.array.dtype)?;
+        // Floats are stored as the images are, integers as they are themselves.
+        let wanted = |own: DType| if sum.is_float() { images.array.dtype } else { own };
+        let weights = match by {
+            Operand::Input(input) => {
+                let own = self.input_dtype(node, *input)?;
+                self.dense(node, *input, &order, wanted(own))?
+            }
+            Operand::Memory(array) => {
+                self.ordered(array.clone(), &order, wanted(array.dtype), &node.origins)?
+            }
+        };
         let per_group = outputs / groups;
         let kernel = three(&window.kernel, 1);
         let [depth, height, width] = three(shape.get(2..).unwrap_or_default(), 1);
@@ -162,14 +197,20 @@ impl Planner<'_> {
             }
             false => [per_group.div_ceil(TILE), rows.div_ceil(TILE), groups],
         };
-        let y = self.window_base(family, name, &images.array, weights.dtype, sum, grid, arguments, &shape)?;
-        self.biased(node, y, &shape, sum)
+        self.window_base(family, name, &images.array, weights.dtype, sum, grid, arguments, &shape)
     }
 
     /// With a bias for each channel, where there is one.
-    fn biased(&mut self, node: &Node, mut y: Deferred, shape: &[usize], register: Register) -> Result<()> {
-        if node.input(2).is_some() {
-            let bias = self.deferred(node, 2)?;
+    pub(super) fn biased(
+        &mut self,
+        node: &Node,
+        input: usize,
+        mut y: Deferred,
+        shape: &[usize],
+        register: Register,
+    ) -> Result<Deferred> {
+        if node.input(input).is_some() {
+            let bias = self.deferred(node, input)?;
             let bias = if bias.base.is_some() { self.settled(bias)? } else { bias };
             let along = std::iter::once(bias.program.shape.iter().product::<usize>());
             let along =
@@ -178,12 +219,12 @@ impl Planner<'_> {
             let program = program.ok_or_else(|| ScoreError::bad_model("a bias with gaps"))?.cast(register);
             y = self.call("add", register, vec![y, Deferred { program, ..bias }], shape)?;
         }
-        self.defer(node, 0, y)
+        Ok(y)
     }
 
     /// A kernel over windows, which writes by place and channel.
     #[allow(clippy::too_many_arguments, reason = "each is a part of the launch")]
-    fn window_base(
+    pub(super) fn window_base(
         &self,
         family: &'static str,
         kernel: &'static str,
@@ -275,11 +316,12 @@ impl Planner<'_> {
             arguments,
             &shape,
         )?;
-        self.biased(node, y, &shape, sum)
+        let y = self.biased(node, 2, y, &shape, sum)?;
+        self.defer(node, 0, y)
     }
 
     /// The words of a pooling's window, which ends with the padding behind.
-    fn pool_words(&self, images: &Images, window: &Window, shape: &[usize]) -> Vec<u32> {
+    pub(super) fn pool_words(&self, images: &Images, window: &Window, shape: &[usize]) -> Vec<u32> {
         let mut words = self.window_words(images, window, shape, (1, 1), [images.channels, 1, 1]);
         let axes = shape.len().saturating_sub(2);
         let ends = (0..axes).map(|a| {
@@ -323,6 +365,8 @@ impl Planner<'_> {
         if let Some(base) = y.base.as_mut() {
             base.operator.writes = writes;
         }
+        // Places are there when values are: nobody may wait for who reads these.
+        let y = if node.output(1).is_some() { self.settled(y)? } else { y };
         self.defer(node, 0, y)
     }
 

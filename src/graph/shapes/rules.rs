@@ -1,14 +1,19 @@
 //! Which rule of `rten-shape-inference` an operator follows. Nodes are in the form of [`OPSET`](crate::graph::OPSET), so there is
 //! one form of each.
 
-use rten_shape_inference::ops::{self as rule, Padding};
+mod floats;
+mod windows;
+
+use rten_shape_inference::ops as rule;
 use rten_shape_inference::{
     BinaryOp, InferShapes, InferShapesContext, ReductionOp, SymExpr, SymTensor, SymbolGen, UnaryOp,
     VariadicOp,
 };
 
+use floats::{range, resize};
+use windows::{conv, conv_transpose, pool};
+
 use crate::error::ScoreError;
-use crate::graph::window::{AutoPad, Window};
 use crate::graph::{Epilogue, Graph, Node, functions};
 
 /// Why there are no shapes.
@@ -50,22 +55,32 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
     }
     match node.op.name.as_str() {
         "Abs"
+        | "Acos"
+        | "Acosh"
+        | "Asin"
+        | "Asinh"
+        | "Atan"
+        | "Atanh"
         | "BatchNormalization"
+        | "BitwiseNot"
         | "CastLike"
         | "Ceil"
         | "Celu"
         | "Clip"
         | "Cos"
+        | "Cosh"
         | "CumSum"
         | "DequantizeLinear"
         | "Elu"
         | "Erf"
         | "Exp"
+        | "EyeLike"
         | "Floor"
         | "Gelu"
         | "GroupNormalization"
         | "HardSigmoid"
         | "HardSwish"
+        | "Hardmax"
         | "InstanceNormalization"
         | "IsInf"
         | "IsNaN"
@@ -75,18 +90,21 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
         | "Log"
         | "LogSoftmax"
         | "LpNormalization"
+        | "MeanVarianceNormalization"
         | "Mish"
         | "Not"
         | "QuantizeLinear"
         | "RMSNormalization"
         | "Reciprocal"
         | "Relu"
+        | "RotaryEmbedding"
         | "Round"
         | "Selu"
         | "Shrink"
         | "Sigmoid"
         | "Sign"
         | "Sin"
+        | "Sinh"
         | "Softmax"
         | "Softplus"
         | "Softsign"
@@ -105,8 +123,8 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
         "Mul" => run(&rule::Mul, inputs),
         "Div" => run(&rule::Div, inputs),
         "Equal" => run(&rule::Equal, inputs),
-        "And" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Mod" | "Or" | "PRelu" | "Pow"
-        | "Xor" => run(&BinaryOp, inputs),
+        "And" | "BitShift" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "Greater" | "GreaterOrEqual"
+        | "Less" | "LessOrEqual" | "Mod" | "Or" | "PRelu" | "Pow" | "Xor" => run(&BinaryOp, inputs),
         "Max" | "Mean" | "Min" | "Sum" => run(&VariadicOp, inputs),
         "Where" => run(&rule::Where, inputs),
         "Conv" => conv(node, inputs, &mut run),
@@ -150,7 +168,8 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
             run(&rule::Shape { start: bound("start")?, end: bound("end")? }, inputs)
         }
         "Size" => run(&rule::Size, inputs),
-        "Range" => run(&rule::Range, inputs),
+        "Range" => range(graph, node, inputs, &mut run),
+        "OneHot" => run(&rule::OneHot { axis: int("axis", -1)? }, inputs),
         "ConstantOfShape" => constant_of_shape(node, inputs, &mut run),
         "ReduceL1" | "ReduceL2" | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceMax" | "ReduceMean"
         | "ReduceMin" | "ReduceProd" | "ReduceSum" | "ReduceSumSquare" => reduce(node, inputs, &mut run),
@@ -303,20 +322,6 @@ fn narrow(value: i64) -> Result<i32, Missing> {
     i32::try_from(value).map_err(|_| Missing::Shape(format!("{value} is out of range")))
 }
 
-/// Axes beside batch and channels, of an input or of the kernel.
-fn spatial_rank(input: Option<&Option<SymTensor>>) -> Result<usize, Missing> {
-    let rank = input.and_then(Option::as_ref).and_then(SymTensor::ndim);
-    let rank = rank.ok_or_else(|| Missing::Shape("the rank of its input is not known".to_owned()))?;
-    rank.checked_sub(2).ok_or_else(|| Missing::Shape(format!("its input has {rank} axes")))
-}
-
-fn padding(window: &Window) -> Padding<'_> {
-    match window.auto_pad {
-        AutoPad::SameUpper | AutoPad::SameLower => Padding::Same,
-        AutoPad::None => Padding::Fixed(&window.pads),
-    }
-}
-
 /// The rule knows matrices; a vector is one of a single row or column, which the result has not.
 fn matmul(mut inputs: Inputs, run: Run<'_>) -> Found {
     let lengths = |input: Option<&Option<SymTensor>>| {
@@ -346,78 +351,6 @@ fn matmul(mut inputs: Inputs, run: Run<'_>) -> Found {
         shape.remove(shape.len() + usize::from(is_column) - 2);
     }
     Ok(vec![SymTensor::from_shape(shape)])
-}
-
-/// The rules know images of two axes; those of volumes are computed here, where their lengths are numbers.
-const MOST_SPATIAL: usize = 2;
-
-/// Batch, channels, and as many places as the window has along each axis.
-fn volumes(data: Option<&SymTensor>, channels: Option<SymExpr>, window: &Window, ceil: bool) -> Found {
-    let unknown = || Missing::Shape("the lengths of its input are not known".to_owned());
-    let lengths = data.and_then(SymTensor::shape).ok_or_else(unknown)?.collect::<Vec<_>>();
-    let mut made = lengths.iter().take(1).cloned().collect::<Vec<_>>();
-    made.push(channels.or_else(|| lengths.get(1).cloned()).ok_or_else(unknown)?);
-    for (axis, length) in lengths.iter().skip(2).enumerate() {
-        let length = number(length).and_then(|n| usize::try_from(n).ok()).ok_or_else(unknown)?;
-        let kernel = window.kernel.get(axis).copied().unwrap_or(1);
-        made.push(SymExpr::Value(narrow(window.outputs(axis, length, kernel, ceil) as i64)?));
-    }
-    Ok(vec![SymTensor::from_shape(made)])
-}
-
-fn conv(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
-    let mut window = Window::of_conv(&node.op.attributes, spatial_rank(inputs.first())?)?;
-    if window.strides.len() > MOST_SPATIAL {
-        let weights = inputs.get(1).and_then(Option::as_ref).and_then(SymTensor::shape);
-        let weights = weights.map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-        let kernel = weights.iter().skip(2).map(|e| number(e).and_then(|n| usize::try_from(n).ok()));
-        window.kernel = kernel.collect::<Option<Vec<_>>>().unwrap_or_default();
-        let data = inputs.first().and_then(Option::as_ref);
-        return volumes(data, weights.first().cloned(), &window, false);
-    }
-    run(
-        &rule::Conv { dilations: &window.dilations, padding: padding(&window), strides: &window.strides },
-        inputs,
-    )
-}
-
-fn conv_transpose(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
-    let attributes = &node.op.attributes;
-    if attributes.has("output_shape") {
-        return Err(Missing::Rule);
-    }
-    let window = Window::of_conv(attributes, spatial_rank(inputs.first())?)?;
-    let output_padding = attributes.lengths("output_padding")?;
-    let rule = rule::ConvTranspose {
-        groups: attributes.int("group").and_then(|g| usize::try_from(g).ok()).unwrap_or(1),
-        padding: padding(&window),
-        strides: &window.strides,
-        dilations: &window.dilations,
-        output_padding: output_padding.as_deref(),
-    };
-    run(&rule, inputs)
-}
-
-fn pool(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
-    let attributes = &node.op.attributes;
-    let window = Window::of_pool(attributes, spatial_rank(inputs.first())?)?;
-    if window.strides.len() > MOST_SPATIAL {
-        let data = inputs.first().and_then(Option::as_ref);
-        let mut found = volumes(data, None, &window, attributes.flag("ceil_mode"))?;
-        found.extend(found.first().cloned());
-        return Ok(found);
-    }
-    let rule = rule::Pool {
-        dilations: &window.dilations,
-        kernel_size: &window.kernel,
-        padding: padding(&window),
-        strides: &window.strides,
-        ceil_mode: attributes.flag("ceil_mode"),
-    };
-    let mut found = run(&rule, inputs)?;
-    // `MaxPool`'s second output has the places of the maxima.
-    found.extend(found.first().cloned());
-    Ok(found)
 }
 
 fn reduce(node: &Node, mut inputs: Inputs, run: Run<'_>) -> Found {
@@ -477,26 +410,6 @@ fn constant_of_shape(node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
         _ => None,
     });
     run(&rule::ConstantOfShape { value }, inputs)
-}
-
-/// Sizes given as scales are floats, which are not followed by value; where they are constant, the lengths are computed here.
-fn resize(graph: &Graph, node: &Node, inputs: Inputs, run: Run<'_>) -> Found {
-    let scales = node.input(2).and_then(|id| graph.constant(id)).and_then(|t| t.as_slice::<f32>().ok());
-    let data = inputs.first().and_then(Option::as_ref).and_then(SymTensor::shape);
-    let (Some(scales), Some(data), None) = (scales.filter(|s| !s.is_empty()), data, node.input(3)) else {
-        return run(&rule::Resize, inputs);
-    };
-    if node.op.attributes.has("axes") || scales.len() != data.len() {
-        return Err(Missing::Rule);
-    }
-    let scaled = |(length, scale): (SymExpr, &f32)| match (number(&length), *scale) {
-        (_, 1.0) => Some(length),
-        (Some(n), scale) => Some(SymExpr::Value((n as f32 * scale).floor() as i32)),
-        (None, scale) if scale.fract() == 0.0 => Some(SymExpr::Value(scale as i32) * length),
-        _ => None,
-    };
-    let lengths = data.zip(scales).map(scaled).collect::<Option<Vec<_>>>().ok_or(Missing::Rule)?;
-    Ok(vec![SymTensor::from_shape(lengths)])
 }
 
 /// The rule multiplies in 32 bits, and how often a tensor is repeated is a stranger's word.
