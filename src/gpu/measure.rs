@@ -38,7 +38,7 @@ pub struct Measured {
     pub placement: String,
     /// Kernels that are launched for a run.
     pub kernels: usize,
-    /// Bytes of device memory for what is computed, and for the constants.
+    /// Bytes of device memory for a run: inputs, outputs, and what is between them.
     pub arena_bytes: usize,
     /// Bytes of constants in the device's memory.
     pub constant_bytes: usize,
