@@ -91,7 +91,8 @@ impl Images {
     }
 
     /// What kernels are compiled for: `sm_90a`, or `emulated`.
-    pub(super) fn architecture(&self) -> &str {
+    #[cfg(test)]
+    fn architecture(&self) -> &str {
         &self.architecture
     }
 
@@ -111,6 +112,12 @@ impl Images {
                 let key = Key::new(source, &self.architecture);
                 obtain(name, &key, cache.as_ref(), *driver, Nvrtc::ready(*driver), |nvrtc| {
                     let cubin = nvrtc.compile(name, source, &self.architecture)?;
+                    if cubin.is_ptx {
+                        tracing::info!(
+                            "kernel {name}: {} is newer than NVRTC, the driver compiles it",
+                            self.architecture
+                        );
+                    }
                     for usage in &cubin.usage {
                         tracing::debug!("kernel {name} for {}: {usage:?}", self.architecture);
                     }

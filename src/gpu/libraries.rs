@@ -123,7 +123,8 @@ impl Loaded {
 ///
 /// # Errors
 /// `Unavailable`: what it costs that it is missing, and what to do.
-pub(super) fn find(library: Library, driver: Option<i32>) -> Result<Found> {
+#[cfg(test)]
+fn find(library: Library, driver: Option<i32>) -> Result<Found> {
     Search::new(library, driver, &places::here()).first()
 }
 

@@ -45,6 +45,7 @@ pub(super) struct Cubin {
 ///
 /// # Errors
 /// `Unavailable` when NVRTC is missing, and as [`Nvrtc::compile`].
+#[cfg(test)]
 pub(super) fn compile(name: &str, source: &str, architecture: &str) -> Result<Cubin> {
     Nvrtc::ready(None)?.compile(name, source, architecture)
 }
@@ -53,6 +54,7 @@ pub(super) fn compile(name: &str, source: &str, architecture: &str) -> Result<Cu
 ///
 /// # Errors
 /// `Unavailable` when it is missing.
+#[cfg(test)]
 pub(super) fn version() -> Result<(i32, i32)> {
     Ok(Nvrtc::ready(None)?.version)
 }
