@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(crate) use placement::{Placed, place, require_device};
 pub(crate) use scorer::OffloadScorer;
-pub(crate) use shapes::{ByShape, Shapes};
+pub(crate) use shapes::ByShape;
 
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Node};

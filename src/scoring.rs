@@ -36,9 +36,9 @@ mod fault;
 mod lanes;
 mod limits;
 mod placement;
-#[cfg(any(feature = "cpu", feature = "opencl"))]
+#[cfg(any(feature = "cpu", feature = "cuda", feature = "opencl"))]
 mod rows;
-#[cfg(any(feature = "cpu", feature = "opencl"))]
+#[cfg(any(feature = "cpu", feature = "cuda", feature = "opencl"))]
 mod sample;
 
 pub use backend::{Backend, BackendKind, CompileOptions, Device, Precision};
@@ -47,7 +47,7 @@ pub use fault::{Fault, FaultBackend, FaultScorer};
 pub use lanes::{Lane, LaneGuard, Lanes};
 pub use limits::{BatchPlan, Limits, Strategy};
 pub use placement::{NodePlacement, Placement, Site};
-#[cfg(any(feature = "cpu", feature = "opencl"))]
+#[cfg(any(feature = "cpu", feature = "cuda", feature = "opencl"))]
 pub(crate) use {
     rows::checked_rows,
     sample::{Sample, sample},

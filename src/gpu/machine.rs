@@ -20,7 +20,7 @@ use super::plan::{Constant, Plan, Settings, plan};
 use super::weights::stored;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, fold};
-use crate::offload::{ByShape, Machine, Shapes};
+use crate::offload::{ByShape, Machine};
 use crate::scoring::Device;
 use crate::tensor::Tensor;
 
@@ -240,7 +240,7 @@ pub(super) struct GpuPart {
 impl GpuPart {
     /// The plan for these inputs, made when they first come.
     pub(super) fn plan_for(&self, inputs: &[Tensor]) -> Result<Arc<Loaded>> {
-        self.plans.of(inputs, |shapes: &Shapes, _| self.machine.load(&self.graph, shapes))
+        self.plans.of(inputs, |shapes, _| self.machine.load(&self.graph, shapes))
     }
 }
 

@@ -147,6 +147,7 @@ impl Loops {
     }
 
     /// The same loops as exactly so many, with axes of one element in front; `None` where there are more.
+    #[cfg(any(test, feature = "opencl"))]
     pub(crate) fn padded(mut self, count: usize) -> Option<Self> {
         let missing = count.checked_sub(self.lengths.len())?;
         self.lengths.splice(0..0, std::iter::repeat_n(1, missing));
@@ -158,6 +159,7 @@ impl Loops {
 
     /// Splits a long innermost loop in two where nothing else could be shared out among compute units: the outer one gets its largest divisor
     /// that leaves rows of about that length.
+    #[cfg(any(test, feature = "opencl"))]
     pub(crate) fn split_innermost(mut self, row: usize) -> Self {
         let Some(last) = self.lengths.last().copied() else { return self };
         if self.lengths.len() > 1 || last < 2 * row {
