@@ -43,4 +43,9 @@ for job in "${jobs[@]}"; do wait "$job"; done
 if is_old "$to/libcuda.so.1" "${objects[@]}"; then
     $compiler -shared -Wl,-soname,libcuda.so.1 "${objects[@]}" -ldl -o "$to/libcuda.so.1.$$" && mv "$to/libcuda.so.1.$$" "$to/libcuda.so.1"
 fi
+# Libraries that compute over the driver, each one file: found where the driver is.
+library=$to/libcublasLt.so.13
+if is_old "$library" "$emulator"/libraries/* "$to/libcuda.so.1"; then
+    $compiler "${flags[@]}" -shared -Wl,-soname,libcublasLt.so.13 "$emulator/libraries/cublaslt.cpp" "$to/libcuda.so.1" -o "$library.$$" && mv "$library.$$" "$library"
+fi
 echo "$to/libcuda.so.1"
