@@ -72,7 +72,7 @@ impl GpuBackend {
     }
 
     fn settings(&self, precision: Precision) -> Settings {
-        Settings { precision, guarded: self.guarded, tensor_cores: true }
+        Settings { precision, guarded: self.guarded, tensor_cores: true, has_library: false }
     }
 }
 

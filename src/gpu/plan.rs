@@ -14,6 +14,7 @@ mod finish;
 mod functions;
 mod gather;
 mod integers;
+mod library;
 mod order;
 mod pad;
 mod pieces;
@@ -41,6 +42,7 @@ use crate::scoring::{BackendKind, Precision};
 use crate::tensor::{DType, Tensor};
 
 pub(super) use finish::{Launch, Plan, Port, Value as PlannedArgument};
+pub(super) use library::{LibraryProduct, Matrix, Shape};
 use program::{Array, Program, Register};
 use sources::Source;
 pub(super) use text::Struct;
@@ -55,6 +57,8 @@ pub(super) struct Settings {
     pub(super) guarded: bool,
     /// Whether the device multiplies tiles: GPUs of compute capability 8.0 or later do.
     pub(super) tensor_cores: bool,
+    /// Whether there is a library of matrix products, so that a plan says what it could compute.
+    pub(super) has_library: bool,
 }
 
 /// What the GPU takes.
@@ -133,6 +137,8 @@ struct Base {
     access: Access,
     /// The order of axes in which its result lies best.
     order: Vec<usize>,
+    /// The product that it computes, where a library may compute it instead.
+    library: Option<Box<library::Form>>,
 }
 
 /// A launch whose memory has no place yet. An argument that is `Result` is filled in when it is known where the result goes.
@@ -190,6 +196,8 @@ struct Planner<'g> {
     values: HashMap<ValueId, Value>,
     held: Vec<Held>,
     operators: Vec<(Operator, Vec<usize>)>,
+    /// What a library can do instead of an operator, by the operator's place.
+    alternatives: HashMap<usize, LibraryProduct<library::Place>>,
     inputs: Vec<(usize, Array)>,
     outputs: Vec<Array>,
 }
@@ -209,6 +217,7 @@ impl<'g> Planner<'g> {
             values: HashMap::new(),
             held: Vec::new(),
             operators: Vec::new(),
+            alternatives: HashMap::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
         }
@@ -507,7 +516,7 @@ impl<'g> Planner<'g> {
 
     /// Launches a kernel whose end is known now.
     fn launch_base(&mut self, base: Base, program: &Program, array: &Array, origins: &[usize]) -> Result<()> {
-        let Base { mut operator, access, order } = base;
+        let Base { mut operator, access, order, library } = base;
         let generated = writer(program, array, &access)?;
         let Some(generated) = generated else {
             // It cannot be written so, or read what its end reads: what the kernel computes is written as it likes best, and the rest is done from there.
@@ -521,12 +530,29 @@ impl<'g> Planner<'g> {
             let refused = || ScoreError::internal("a kernel's own order cannot be written");
             let generated = writer(&alone, &plain, &access)?.ok_or_else(refused)?;
             complete(&mut operator, generated, &plain);
+            self.offer(library.as_deref(), &alone, &plain, &access)?;
             self.push(operator, origins);
             let rest = program.with_given(&plain);
             return self.map(&rest, array, origins);
         };
         complete(&mut operator, generated, array);
+        self.offer(library.as_deref(), program, array, &access)?;
         self.push(operator, origins);
+        Ok(())
+    }
+
+    /// Notes what a library can do instead of the operator that is pushed next.
+    fn offer(
+        &mut self,
+        form: Option<&library::Form>,
+        program: &Program,
+        array: &Array,
+        access: &Access,
+    ) -> Result<()> {
+        let Some(form) = form else { return Ok(()) };
+        if let Some(product) = self.in_library(form, program, array, access)? {
+            self.alternatives.insert(self.operators.len(), product);
+        }
         Ok(())
     }
 

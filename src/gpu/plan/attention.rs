@@ -357,7 +357,7 @@ impl Planner<'_> {
             Operator { source, grid: [grid, heads, batch], block, shared_bytes, arguments, writes };
         let axes = (0..4).map(|axis| vec![axis]).collect();
         let access = if tensor.is_some() { Access::Pairs(axes) } else { Access::Blocks(axes) };
-        let base = Base { operator, access, order: HEADS_TOGETHER.to_vec() };
+        let base = Base { operator, access, order: HEADS_TOGETHER.to_vec(), library: None };
         let program = Program::given(register, &[batch, heads, rows, columns]);
         Ok(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() })
     }

@@ -201,6 +201,6 @@ fn by_one_number(
     order: Vec<usize>,
     origins: Vec<usize>,
 ) -> Deferred {
-    let base = Base { operator, access: Access::Flat(order.clone()), order };
+    let base = Base { operator, access: Access::Flat(order.clone()), order, library: None };
     Deferred { program: Program::given(register, shape), base: Some(Box::new(base)), origins }
 }

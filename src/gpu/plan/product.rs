@@ -3,6 +3,7 @@
 //! Matrices are read where they lie, transposed or not, by strides; only a matrix with gaps in both directions is copied first. What is done to the
 //! result (a bias, a residual, an activation) is the end of the kernel.
 
+use super::library::Form;
 use super::program::{Array, Program, Register};
 use super::sources::Source;
 use super::text::{Access, Generated, Struct, offsets};
@@ -79,7 +80,7 @@ impl Planner<'_> {
         };
         let joined = if is_shared { rows.reshaped(&[batch.iter().product::<usize>() * m]) } else { None };
         let outer = (0..batch.len()).collect::<Vec<_>>();
-        let (matrices, left_rows, m, access) = match joined {
+        let (matrices, left_rows, m, access): (usize, _, _, _) = match joined {
             Some(rows) => {
                 let all = outer.iter().copied().chain([batch.len()]).collect();
                 (1, rows.stride(0), rows.count(), Access::Blocks(vec![vec![], all, vec![batch.len() + 1]]))
@@ -98,6 +99,16 @@ impl Planner<'_> {
         };
         let order = (0..full.len()).collect::<Vec<_>>();
         let program = Program::given(sum, &full);
+        let library = match self.settings.has_library {
+            true => Form::of(
+                [matrices, m, n, k],
+                (&left_begin, [left_rows, strides(&left).1]),
+                (&right_begin, [strides(&right).0, strides(&right).1]),
+                self.settings.precision,
+            ),
+            false => None,
+        };
+        let library = library.map(Box::new);
         if let Some(sides) = &sides {
             let row_stride = (left_rows / left.size.max(1) as isize) as usize;
             let operator = sides.operator(batches, row_stride, [matrices, m, n, k])?;
@@ -105,7 +116,7 @@ impl Planner<'_> {
                 Access::Blocks(groups) => Access::Pairs(groups),
                 other => other,
             };
-            let base = Base { operator, access, order };
+            let base = Base { operator, access, order, library };
             return Ok(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() });
         }
         let mut source = Source::new("gemm", "gemm", &[])
@@ -135,7 +146,7 @@ impl Planner<'_> {
             ],
             writes: Vec::new(),
         };
-        let base = Base { operator, access, order };
+        let base = Base { operator, access, order, library };
         let deferred = Deferred { program, base: Some(Box::new(base)), origins: Vec::new() };
         match dropped {
             0 => Ok(deferred),

@@ -144,6 +144,13 @@ pub(super) struct Program {
     steps: Vec<Step>,
 }
 
+/// What a program does to the value that it is given, where that is adding tensors to it, and cutting off what is negative, and no more.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct End<'p> {
+    pub(super) addends: Vec<&'p Array>,
+    pub(super) has_relu: bool,
+}
+
 /// Kernels take so many operands at most: their places are arguments.
 const MOST_LEAVES: usize = 16;
 /// Longer chains are cut.
@@ -196,6 +203,31 @@ impl Program {
             Leaf::Memory(array) => Some(array),
             Leaf::Given(_) => None,
         })
+    }
+
+    /// What it does to a float that it is given; `None` where it does anything else, or does it to another number.
+    pub(super) fn end(&self) -> Option<End<'_>> {
+        if self.steps.iter().any(|step| step.register != Register::F32) {
+            return None;
+        }
+        let last = self.steps.len().checked_sub(1)?;
+        let (sum, has_relu) = match &self.steps.get(last)?.kind {
+            Kind::Call("relu", of) => (*of.first()?, true),
+            _ => (last, false),
+        };
+        let (mut addends, mut given) = (Vec::new(), 0);
+        let mut open = vec![sum];
+        while let Some(at) = open.pop() {
+            match &self.steps.get(at)?.kind {
+                Kind::Call("add", of) => open.extend(of),
+                Kind::Leaf(leaf) => match self.leaves.get(*leaf)? {
+                    Leaf::Memory(array) => addends.push(array),
+                    Leaf::Given(_) => given += 1,
+                },
+                _ => return None,
+            }
+        }
+        (given == 1).then_some(End { addends, has_relu })
     }
 
     /// The program that reads from memory what it was to be given.
@@ -347,6 +379,21 @@ mod tests {
         assert!(text.contains("i64 v5 = (i64)v4"), "{text}");
         assert_eq!(array(0, &[2]).broadcast(&[3]), None);
         assert_eq!(y.arrays().count(), 2);
+    }
+
+    #[test]
+    fn an_end_of_sums_and_a_relu_is_told_from_others() {
+        let (given, x) = (Program::given(Register::F32, &[2, 3]), array(0, &[2, 3]));
+        let call = |name, of: &[Program]| Program::call(name, Register::F32, of).unwrap();
+        let sum = call("add", &[x.clone(), call("add", &[given.clone(), array(1, &[2, 3])])]);
+        let relu = call("relu", std::slice::from_ref(&sum));
+        let of = |p: &Program| p.end().map(|end| (end.addends.len(), end.has_relu));
+        assert_eq!((of(&given), of(&sum), of(&relu)), (Some((0, false)), Some((2, false)), Some((2, true))));
+        assert_eq!(of(&call("add", &[given.clone(), given.clone()])), None);
+        assert_eq!(of(&call("add", &[relu, x.clone()])), None);
+        assert_eq!(of(&call("multiply", &[given.clone(), x.clone()])), None);
+        assert_eq!(of(&given.cast(Register::I32)), None);
+        assert_eq!(of(&x), None);
     }
 
     #[test]

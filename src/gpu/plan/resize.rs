@@ -178,7 +178,7 @@ impl Planner<'_> {
         let grid = [count.div_ceil(BLOCK).min(MOST_BLOCKS), 1, 1];
         let operator =
             Operator { source, grid, block: BLOCK, shared_bytes: 0, arguments, writes: Vec::new() };
-        let base = Base { operator, access: Access::Flat(order.clone()), order };
+        let base = Base { operator, access: Access::Flat(order.clone()), order, library: None };
         let program = Program::given(register, &shape);
         Ok(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() })
     }

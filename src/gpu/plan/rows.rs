@@ -163,7 +163,7 @@ impl Planner<'_> {
             writes: Vec::new(),
         };
         let order = (0..shape.len()).collect::<Vec<_>>();
-        let base = Base { operator, access: Access::Flat(order.clone()), order };
+        let base = Base { operator, access: Access::Flat(order.clone()), order, library: None };
         let program = Program::given(register, &shape);
         Ok(Deferred { program, base: Some(Box::new(base)), origins: rows.origins })
     }
@@ -242,7 +242,8 @@ impl Planner<'_> {
         };
         // Of no columns there is nothing to write.
         let operator = Operator { grid: if rows.columns == 0 { [0; 3] } else { operator.grid }, ..operator };
-        let base = Base { operator, access: Access::Flat(rows.order.clone()), order: rows.order };
+        let base =
+            Base { operator, access: Access::Flat(rows.order.clone()), order: rows.order, library: None };
         let program = Program::given(register, &rows.input.shape);
         Ok(Deferred { program, base: Some(Box::new(base)), origins: rows.origins })
     }

@@ -78,7 +78,7 @@ impl Planner<'_> {
         };
         let places = std::iter::once(0).chain(2..rank).collect();
         let access = Access::Pairs(vec![places, vec![1]]);
-        let base = Base { operator, access, order: channels_last(rank) };
+        let base = Base { operator, access, order: channels_last(rank), library: None };
         let program = Program::given(Register::F32, shape);
         Ok(Some(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() }))
     }

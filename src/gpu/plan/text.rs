@@ -317,7 +317,7 @@ pub(super) fn block_strides(view: &View, groups: &[Vec<usize>]) -> Option<Vec<is
     groups.iter().map(|axes| block_stride(view, axes)).collect()
 }
 
-fn block_stride(view: &View, axes: &[usize]) -> Option<isize> {
+pub(super) fn block_stride(view: &View, axes: &[usize]) -> Option<isize> {
     let mut found: Option<(isize, usize)> = None;
     for axis in axes.iter().rev().filter(|a| view.length(**a) != 1) {
         let stride = view.stride(*axis);

@@ -246,7 +246,7 @@ impl Planner<'_> {
             Operator { source, grid, block: BLOCK, shared_bytes: 0, arguments, writes: Vec::new() };
         let places = std::iter::once(0).chain(2..shape.len()).collect();
         let access = Access::Blocks(vec![places, vec![1]]);
-        let base = Base { operator, access, order: channels_last(shape.len()) };
+        let base = Base { operator, access, order: channels_last(shape.len()), library: None };
         let program = Program::given(sum, shape);
         Ok(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() })
     }

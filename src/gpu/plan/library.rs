@@ -1,0 +1,292 @@
+//! What a library of matrix products can do instead of a kernel: said beside the kernel's launch, and chosen or not by who loads the plan.
+//!
+//! A library multiplies matrices of floats that have one dense axis, adds a vector along the columns and a matrix that lies like the result, and
+//! cuts what is negative. A product whose end is that and nothing more has an alternative; whatever else a program does is the kernel's alone.
+//! Nothing here depends on a device.
+
+use super::program::{Array, End, Program};
+use super::text::{Access, block_stride, block_strides};
+use super::{Held, Planner};
+use crate::error::Result;
+use crate::layout::view::{Storage, View};
+use crate::scoring::Precision;
+use crate::tensor::DType;
+
+/// How a matrix lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in super::super) struct Matrix {
+    pub(in super::super) dtype: DType,
+    /// Whether the elements of a column lie together, else those of a row.
+    pub(in super::super) is_transposed: bool,
+    /// Elements from one row to the next; from one column to the next where it is transposed.
+    pub(in super::super) stride: usize,
+    /// Elements from one matrix to the next.
+    pub(in super::super) batch_stride: usize,
+    /// What its address is a multiple of, in bytes.
+    pub(in super::super) align: usize,
+}
+
+/// Everything that decides how fast a product is: two products that have the same shape are one to a library.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in super::super) struct Shape {
+    /// Rows of the result, its columns, and how many numbers each element sums.
+    pub(in super::super) m: usize,
+    pub(in super::super) n: usize,
+    pub(in super::super) k: usize,
+    /// How many such products.
+    pub(in super::super) batch: usize,
+    pub(in super::super) left: Matrix,
+    pub(in super::super) right: Matrix,
+    pub(in super::super) result: Matrix,
+    /// Floats of 32 bits may be multiplied as TF32.
+    pub(in super::super) is_tf32: bool,
+    pub(in super::super) has_bias: bool,
+    /// A matrix that lies like the result is added; what its address is a multiple of.
+    pub(in super::super) residual_align: Option<usize>,
+    pub(in super::super) has_relu: bool,
+}
+
+/// A product that a library can compute, and where its matrices are.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct LibraryProduct<Place> {
+    pub(in super::super) shape: Shape,
+    pub(in super::super) left: Place,
+    pub(in super::super) right: Place,
+    /// Of the result's type, one for each column.
+    pub(in super::super) bias: Option<Place>,
+    pub(in super::super) residual: Option<Place>,
+    pub(in super::super) result: Place,
+}
+
+/// Storage, and bytes from its start.
+pub(super) type Place = (Storage, usize);
+
+/// A product whose end is not known yet.
+#[derive(Debug, Clone)]
+pub(super) struct Form {
+    shape: [usize; 4],
+    left: (Matrix, Place),
+    right: (Matrix, Place),
+    is_tf32: bool,
+}
+
+/// Addresses are said to be multiples of so much at most: it is what storage begins at.
+const MOST_ALIGN: usize = 256;
+/// Vectors are read in pieces of so many bytes.
+const BIAS_ALIGN: usize = 16;
+
+impl<P> LibraryProduct<P> {
+    /// With its places said otherwise.
+    pub(super) fn map<Q>(&self, place: impl Fn(&P) -> Q) -> LibraryProduct<Q> {
+        LibraryProduct {
+            shape: self.shape.clone(),
+            left: place(&self.left),
+            right: place(&self.right),
+            bias: self.bias.as_ref().map(&place),
+            residual: self.residual.as_ref().map(&place),
+            result: place(&self.result),
+        }
+    }
+}
+
+impl Form {
+    /// For so many products of `[m, k]` with `[k, n]`, in this order; the strides are bytes between rows and columns, the views those of the first
+    /// elements of the batch's matrices. `None` where no library takes them.
+    pub(super) fn of(
+        shape: [usize; 4],
+        left: (&Array, [isize; 2]),
+        right: (&Array, [isize; 2]),
+        precision: Precision,
+    ) -> Option<Self> {
+        let [batch, m, n, k] = shape;
+        let is_float = matches!(left.0.dtype, DType::F32 | DType::F16 | DType::Bf16);
+        let fits = shape.iter().all(|length| *length > 0 && i32::try_from(*length).is_ok());
+        if !is_float || left.0.dtype != right.0.dtype || !fits {
+            return None;
+        }
+        Some(Self {
+            shape,
+            left: (matrix(left.0, left.1, [m, k], batch)?, place(&left.0.view)),
+            right: (matrix(right.0, right.1, [k, n], batch)?, place(&right.0.view)),
+            is_tf32: precision == Precision::Tf32 && left.0.dtype == DType::F32,
+        })
+    }
+}
+
+fn place(view: &View) -> Place {
+    (view.storage, view.offset)
+}
+
+fn align_of(offset: usize) -> usize {
+    match offset {
+        0 => MOST_ALIGN,
+        _ => MOST_ALIGN.min(1 << offset.trailing_zeros()),
+    }
+}
+
+/// How a side of a product lies; `None` where neither its rows nor its columns are dense.
+fn matrix(first: &Array, strides: [isize; 2], [rows, columns]: [usize; 2], batch: usize) -> Option<Matrix> {
+    let size = first.view.size.max(1);
+    let elements = |bytes: isize| usize::try_from(bytes).ok().map(|b| b / size);
+    let [row, column] = [elements(strides[0])?, elements(strides[1])?];
+    let (is_transposed, stride) = match (columns == 1 || column == 1, rows == 1 || row == 1) {
+        (true, _) => (false, if rows == 1 { columns } else { row }),
+        (false, true) => (true, if columns == 1 { rows } else { column }),
+        (false, false) => return None,
+    };
+    let dense = if is_transposed { rows } else { columns };
+    let outer = (0..first.view.shape.len()).collect::<Vec<_>>();
+    let batch_stride = match batch {
+        1 => 0,
+        _ => elements(block_stride(&first.view, &outer)?)?,
+    };
+    let align = align_of(first.view.offset);
+    (stride >= dense).then_some(Matrix { dtype: first.dtype, is_transposed, stride, batch_stride, align })
+}
+
+impl Planner<'_> {
+    /// The product with that end, where a library can compute it.
+    pub(super) fn in_library(
+        &mut self,
+        form: &Form,
+        program: &Program,
+        array: &Array,
+        access: &Access,
+    ) -> Result<Option<LibraryProduct<Place>>> {
+        let (Access::Blocks(groups) | Access::Pairs(groups)) = access else { return Ok(None) };
+        let (Some(End { addends, has_relu }), Some(strides)) =
+            (program.end(), block_strides(&array.view, groups))
+        else {
+            return Ok(None);
+        };
+        let [batch, m, n, k] = form.shape;
+        let Some(result) = result(array, &strides, [batch, m, n]) else { return Ok(None) };
+        let is_taken = result.dtype == form.left.0.dtype
+            || (result.dtype == DType::F32 && form.left.0.dtype != DType::F32);
+        if !is_taken {
+            return Ok(None);
+        }
+        let (mut bias, mut residual) = (None, None);
+        for addend in addends {
+            let Some(own) = block_strides(&addend.view, groups) else { return Ok(None) };
+            let along = if n == 1 { 0 } else { addend.view.size as isize };
+            let is_vector = own
+                .split_last()
+                .is_some_and(|(last, others)| *last == along && others.iter().all(|stride| *stride == 0));
+            if is_vector
+                && bias.is_none()
+                && let Some(vector) = self.vector_as(addend, result.dtype)?
+            {
+                bias = Some(vector);
+            } else if residual.is_none() && own == strides && addend.dtype == result.dtype {
+                residual = Some(place(&addend.view));
+            } else {
+                return Ok(None);
+            }
+        }
+        let shape = Shape {
+            m,
+            n,
+            k,
+            batch,
+            left: form.left.0,
+            right: form.right.0,
+            result,
+            is_tf32: form.is_tf32,
+            has_bias: bias.is_some(),
+            residual_align: residual.map(|(_, offset)| align_of(offset)),
+            has_relu,
+        };
+        let (left, right) = (form.left.1, form.right.1);
+        Ok(Some(LibraryProduct { shape, left, right, bias, residual, result: place(&array.view) }))
+    }
+
+    /// A vector as that type: a library wants a bias to be of the result's. A constant is uploaded so, nothing is copied for it.
+    fn vector_as(&mut self, vector: &Array, dtype: DType) -> Result<Option<Place>> {
+        let (storage, mut offset) = place(&vector.view);
+        let mut at = storage;
+        if vector.dtype != dtype {
+            let held = self.held.get(storage.0).cloned();
+            let Some(Held { constant: Some(constant), .. }) = held else { return Ok(None) };
+            at = self.constant_array(constant.tensor, &constant.order, dtype)?.view.storage;
+            offset = offset / vector.view.size.max(1) * super::element_bytes(dtype)?;
+        }
+        Ok(offset.is_multiple_of(BIAS_ALIGN).then_some((at, offset)))
+    }
+}
+
+/// How the result lies; `None` where its rows have gaps.
+fn result(array: &Array, strides: &[isize], [batch, m, n]: [usize; 3]) -> Option<Matrix> {
+    let size = array.view.size.max(1);
+    let elements = |bytes: &isize| usize::try_from(*bytes).ok().map(|b| b / size);
+    let [of_batch, row, column] = strides else { return None };
+    let is_dense = n == 1 || *column == size as isize;
+    let stride = if m == 1 { n } else { elements(row)? };
+    let batch_stride = if batch == 1 { 0 } else { elements(of_batch)? };
+    let align = align_of(array.view.offset);
+    let matrix = Matrix { dtype: array.dtype, is_transposed: false, stride, batch_stride, align };
+    (is_dense && stride >= n && (batch == 1 || batch_stride > 0)).then_some(matrix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Settings, plan};
+    use super::*;
+    use crate::gpu::plan::{Plan, PlannedArgument};
+    use crate::graph::fold;
+    use crate::graph::testing::graph_of;
+
+    fn planned(text: &str, precision: Precision, has_library: bool) -> Plan {
+        let mut graph = graph_of(text);
+        fold::fold(&mut graph, None).unwrap();
+        plan(&graph, Settings { precision, guarded: false, tensor_cores: true, has_library }).unwrap()
+    }
+
+    fn products(text: &str, precision: Precision) -> Vec<LibraryProduct<PlannedArgument>> {
+        planned(text, precision, true).launches.into_iter().filter_map(|l| l.library).collect()
+    }
+
+    const DENSE: &str = "x: f32[2, 70, 40]\nw = f32[40, 72] 0.1 0.2\nb = f32[72] 1 2\nr: f32[2, 70, 72]\na = MatMul(x, w)\nc = Add(a, b)\nd = Add(r, c)\ny = Relu(d)\n-> y";
+
+    #[test]
+    fn a_product_with_bias_residual_and_relu_is_one_of_a_library() {
+        let all = products(DENSE, Precision::F32);
+        let [product] = all.as_slice() else { panic!("{all:?}") };
+        let LibraryProduct { shape, bias, residual, .. } = product;
+        assert_eq!((shape.batch, shape.m, shape.n, shape.k), (1, 140, 72, 40));
+        assert!(shape.has_bias && shape.has_relu && shape.residual_align == Some(256) && !shape.is_tf32);
+        assert!(bias.is_some() && residual.is_some());
+        assert_eq!((shape.left.stride, shape.left.is_transposed), (40, false));
+        // In 16 bits the bias is, too; what the model gives is 32 bits wide.
+        let all = products(DENSE, Precision::Bf16);
+        let shapes = all.iter().map(|p| (p.shape.left.dtype, p.shape.result.dtype, p.shape.has_bias));
+        assert!(shapes.eq([(DType::Bf16, DType::F32, true)]), "{all:?}");
+        assert!(products(DENSE, Precision::Tf32).iter().all(|p| p.shape.is_tf32));
+        assert!(planned(DENSE, Precision::F32, false).launches.iter().all(|l| l.library.is_none()));
+    }
+
+    #[test]
+    fn matrices_are_read_where_they_lie_and_batches_by_a_stride() {
+        let text = "x: f32[2, 3, 7, 9]\nw: f32[5, 9]\nt = Transpose<perm=[1, 0]>(w)\nv: f32[2, 3, 5, 4]\na = MatMul(x, t)\ny = MatMul(a, v)\n-> y";
+        let all = products(text, Precision::F32);
+        let [one, two] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!((one.shape.batch, one.shape.m, one.shape.right.is_transposed), (1, 42, true));
+        assert_eq!((two.shape.batch, two.shape.m, two.shape.right.batch_stride), (6, 7, 20));
+        assert_eq!((two.shape.left.batch_stride, two.shape.result.batch_stride), (35, 28));
+    }
+
+    #[test]
+    fn what_is_more_than_that_is_the_kernels() {
+        for text in [
+            "x: f32[7, 9]\nw: f32[9, 5]\na = MatMul(x, w)\ny = Gelu(a)\n-> y",
+            "x: f32[7, 9]\nw: f32[9, 5]\nb: f32[7, 1]\na = MatMul(x, w)\ny = Add(a, b)\n-> y",
+            "x: f32[7, 9]\nw: f32[9, 5]\nr: f32[7, 5]\na = MatMul(x, w)\nb = Relu(a)\ny = Add(b, r)\n-> y",
+            "x: f64[7, 9]\nw: f64[9, 5]\ny = MatMul(x, w)\n-> y",
+            "x: i32[7, 9]\nw: i32[9, 5]\ny = MatMul(x, w)\n-> y",
+            "x: f32[2, 1, 7, 9]\nw: f32[3, 9, 5]\ny = MatMul(x, w)\n-> y",
+            "x: f32[7, 9]\nw: f32[9, 5]\ny = Gemm<alpha=0.5>(x, w)\n-> y",
+        ] {
+            assert_eq!(products(text, Precision::F32), [], "{text}");
+        }
+    }
+}
