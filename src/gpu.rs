@@ -8,6 +8,8 @@
 //! anew, so that a driver that appears later is found without a restart. `TRISCORE_LIBCUDA` names another
 //! library than the system's.
 
+mod choice;
+mod cublaslt;
 mod driver;
 mod images;
 mod lane;

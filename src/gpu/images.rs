@@ -128,6 +128,11 @@ impl Images {
     }
 }
 
+/// The folder in which what is worth keeping is kept, where there is one.
+pub(super) fn cache_folder() -> Option<std::path::PathBuf> {
+    Cache::of_process().map(|cache| cache.folder().to_owned())
+}
+
 /// What versions have, and tests fake.
 trait Compiler {
     fn version(&self) -> (i32, i32);

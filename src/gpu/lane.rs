@@ -4,6 +4,8 @@
 //! lane's stream: the host waits once, at the end, and two lanes overlap one's transfers with the other's kernels. Nothing is
 //! allocated on the device for a run whose shapes came before.
 
+mod library;
+
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -40,6 +42,8 @@ pub(super) struct GpuLane {
     stream: Arc<CudaStream>,
     /// One arena; or one for each tensor of the plan that ran last, where they are kept apart.
     arenas: Vec<Memory>,
+    /// What a library's products use besides, one after the other.
+    workspace: Option<Memory>,
     /// Captured graphs and the plans that they are of, by the plan's number; the arena's address is in them.
     graphs: HashMap<u64, (Arc<Loaded>, CudaGraph)>,
     /// Whose preparations are in the arena, by the plan's number.
@@ -69,6 +73,7 @@ impl GpuLane {
             machine,
             stream,
             arenas,
+            workspace: None,
             graphs,
             prepared: None,
             up: None,
@@ -92,6 +97,7 @@ impl GpuLane {
                 self.arenas.push(self.machine.memory(*bytes)?);
             }
         }
+        self.make_workspace(loaded.chosen.workspace_bytes())?;
         let up = loaded.plan.inputs.iter().map(|(_, p)| room(p)).sum::<usize>();
         let down = loaded.plan.outputs.iter().map(room).sum::<usize>();
         for (pinned, bytes) in [(&mut self.up, up), (&mut self.down, down)] {
@@ -103,9 +109,9 @@ impl GpuLane {
         Ok(())
     }
 
-    fn address(&self, loaded: &Loaded, argument: &PlannedArgument) -> Result<[u8; 8]> {
+    fn address(&self, loaded: &Loaded, argument: &PlannedArgument) -> Result<u64> {
         let missing = || ScoreError::internal("an address in memory that is not there");
-        let address = match argument {
+        Ok(match argument {
             PlannedArgument::Arena(arena, offset) => {
                 self.arenas.get(*arena).ok_or_else(missing)?.address + *offset as u64
             }
@@ -114,15 +120,14 @@ impl GpuLane {
             }
             PlannedArgument::Null => 0,
             PlannedArgument::Word(word) => u64::from(*word),
-        };
-        Ok(address.to_ne_bytes())
+        })
     }
 
     /// An argument's bytes, as C lays them out: pointers come before words in every struct.
     fn bytes(&self, loaded: &Loaded, argument: &[PlannedArgument]) -> Result<Vec<u64>> {
         let mut bytes = Vec::new();
         for part in argument {
-            let address = self.address(loaded, part)?;
+            let address = self.address(loaded, part)?.to_ne_bytes();
             let length = if matches!(part, PlannedArgument::Word(_)) { 4 } else { 8 };
             bytes.extend(address.into_iter().take(length));
         }
@@ -130,8 +135,15 @@ impl GpuLane {
         Ok(bytes.as_chunks::<8>().0.iter().map(|b| u64::from_ne_bytes(*b)).collect())
     }
 
-    /// Orders one launch.
+    /// Orders one launch: the kernel, or what was chosen instead.
     fn launch(&self, loaded: &Loaded, at: usize, launch: &Launch) -> Result<()> {
+        match loaded.chosen.at(at) {
+            Some(chosen) => self.multiply(loaded, launch, chosen),
+            None => self.launch_kernel(loaded, at, launch),
+        }
+    }
+
+    fn launch_kernel(&self, loaded: &Loaded, at: usize, launch: &Launch) -> Result<()> {
         let function =
             loaded.functions.get(at).ok_or_else(|| ScoreError::internal("a launch without a kernel"))?;
         let arguments = launch.arguments.iter().map(|a| self.bytes(loaded, a)).collect::<Result<Vec<_>>>()?;
@@ -161,7 +173,20 @@ impl GpuLane {
             loaded.plan.preparations.iter().enumerate().try_for_each(|(at, l)| self.launch(loaded, at, l))?;
             self.prepared = key;
         }
-        Ok(())
+        self.warm_up(loaded)
+    }
+
+    /// What is ordered, as a graph.
+    fn capture(&self, order: impl FnOnce() -> Result<()>) -> Result<Option<CudaGraph>> {
+        let failed = |e| self.machine.failed("capturing a graph", e);
+        self.stream
+            .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(failed)?;
+        let ordered = order();
+        // Ended whatever happened: a stream must not stay in a capture.
+        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
+        ordered?;
+        graph.map_err(failed)
     }
 
     /// Gets the plan ready for a run: the device may be at it until [`Self::wait`] comes back.
@@ -178,15 +203,8 @@ impl GpuLane {
         }
         let key = loaded.number;
         if !self.graphs.contains_key(&key) {
-            let failed = |e| self.machine.failed("capturing a graph", e);
-            self.stream
-                .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-                .map_err(failed)?;
-            let launched = loaded.launches().try_for_each(|(at, l)| self.launch(loaded, at, l));
-            // Ended whatever happened: a stream must not stay in a capture.
-            let graph = self.stream.end_capture(CUgraphInstantiate_flags(0));
-            launched?;
-            let Some(graph) = graph.map_err(failed)? else { return Ok(()) };
+            let launch = || loaded.launches().try_for_each(|(at, l)| self.launch(loaded, at, l));
+            let Some(graph) = self.capture(launch)? else { return Ok(()) };
             if self.graphs.len() >= MOST_GRAPHS {
                 self.graphs.clear();
             }
@@ -322,7 +340,8 @@ impl GpuLane {
             self.mark(3)?;
             self.wait(call)?;
             let time = if self.machine.times_events { self.between(1, 3) } else { begin.elapsed() };
-            launches.push(scoring::Launch { kernel: launch.kernel, nodes: launch.origins.clone(), time });
+            let kernel = if loaded.chosen.at(at).is_some() { library::NAME } else { launch.kernel };
+            launches.push(scoring::Launch { kernel, nodes: launch.origins.clone(), time });
         }
         Ok(launches)
     }
@@ -372,7 +391,7 @@ impl PartLane for GpuLane {
     }
 
     fn arena_bytes(&self) -> usize {
-        self.arenas.iter().map(|a| a.bytes).sum()
+        self.arenas.iter().chain(&self.workspace).map(|a| a.bytes).sum()
     }
 }
 

@@ -14,6 +14,7 @@ use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
+use super::choice::{Choices, Selection};
 use super::images::Images;
 use super::lane::GpuLane;
 use super::plan::{Constant, Plan, Settings, plan};
@@ -40,6 +41,8 @@ pub(super) struct GpuMachine {
     name: String,
     images: Images,
     settings: Settings,
+    /// Between kernels and a library, where there is one.
+    choices: Option<Choices>,
     most_bytes: usize,
     /// What constants are uploaded on.
     uploads: Arc<CudaStream>,
@@ -91,7 +94,9 @@ impl GpuMachine {
         // SAFETY: writes one int.
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed)?;
         let images = Images::for_device(device)?;
-        let settings = Settings { tensor_cores: images.has_tensor_cores(), ..settings };
+        let choices = Choices::open(&context, device, version)?;
+        let (tensor_cores, has_library) = (images.has_tensor_cores(), choices.is_some());
+        let settings = Settings { tensor_cores, has_library, ..settings };
         let uploads = context.new_stream().map_err(failed)?;
         Ok(Self {
             context,
@@ -100,6 +105,7 @@ impl GpuMachine {
             name: device.name.clone(),
             images,
             settings,
+            choices,
             most_bytes: free,
             times_events: version >= TIMES_EVENTS,
             modules: Mutex::default(),
@@ -187,7 +193,7 @@ impl GpuMachine {
         Ok(made)
     }
 
-    fn load(&self, graph: &Graph, shapes: &[Vec<usize>]) -> Result<Loaded> {
+    fn load(self: &Arc<Self>, graph: &Graph, shapes: &[Vec<usize>]) -> Result<Loaded> {
         refuse_lost(self.index)?;
         let shapes = shapes.iter().map(Vec::as_slice).collect::<Vec<_>>();
         let mut bound = graph.bind(&shapes)?;
@@ -209,7 +215,12 @@ impl GpuMachine {
         self.enter()?;
         let functions = all().map(function).collect::<Result<Vec<_>>>()?;
         let constants = plan.constants.iter().map(|c| self.constant(c)).collect::<Result<Vec<_>>>()?;
-        Ok(Loaded { number: NUMBER.fetch_add(1, Ordering::Relaxed), plan, functions, constants })
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut loaded = Loaded { number, plan, functions, constants, chosen: Selection::default() };
+        if let Some(choices) = &self.choices {
+            loaded.chosen = choices.choose(self, &loaded)?;
+        }
+        Ok(loaded)
     }
 }
 
@@ -252,6 +263,8 @@ pub(super) struct Loaded {
     /// Of each preparation, then of each launch.
     pub(super) functions: Vec<Function>,
     pub(super) constants: Vec<Arc<Stored>>,
+    /// What is run instead of a function, in the functions' order.
+    pub(super) chosen: Selection,
 }
 
 impl Loaded {

@@ -5,6 +5,7 @@
 
 #[path = "../../hardware-tests/emulated.rs"]
 mod emulated;
+mod library;
 mod moves;
 
 use emulated::{SCHEDULES, again, driver, in_schedules, is_inside};

@@ -1,0 +1,116 @@
+//! A library's product on a lane: ordered instead of the kernel that was planned, and measured against it.
+//!
+//! The library may load its code when a product is first ordered, which a capture forbids; so what was chosen runs once before it is captured, when
+//! nothing lies in the lane's memory yet but what lasts.
+//!
+//! A launch is measured as it will run. Alone it would be measured with what it costs the host to order it, which differs between a kernel and a
+//! library and does not matter in a graph; so a captured graph of the same launch, some times over, is measured between two events, several times, and
+//! the median is taken, as another lane may be at work. What lies in memory then is the same in every byte: small floats in every type.
+
+use std::time::{Duration, Instant};
+
+use cudarc::driver::result as cuda;
+
+use super::GpuLane;
+use crate::error::{Result, ScoreError};
+use crate::gpu::choice::Chosen;
+use crate::gpu::cublaslt::Places;
+use crate::gpu::machine::Loaded;
+use crate::gpu::plan::{Launch, PlannedArgument};
+use crate::scoring::Call;
+
+/// What a profile calls a product that the library computes.
+pub(super) const NAME: &str = "cublaslt";
+
+/// Launches of a graph, and how often it is measured after the first time, which warms up.
+const REPEATS: u32 = 10;
+const ROUNDS: usize = 5;
+
+/// 0.01 as a float of 32 bits or a bfloat16, 1.06 as one of 16 bits.
+const FILLING: u8 = 0x3c;
+
+impl GpuLane {
+    /// Memory for what products use besides their matrices, one after the other.
+    pub(super) fn make_workspace(&mut self, bytes: usize) -> Result<()> {
+        if bytes > self.workspace.as_ref().map_or(0, |w| w.bytes) {
+            // Its address is in the graphs.
+            self.graphs.clear();
+            self.workspace = None;
+            self.workspace = Some(self.machine.memory(bytes)?);
+        }
+        Ok(())
+    }
+
+    /// Orders a product instead of the kernel.
+    pub(super) fn multiply(&self, loaded: &Loaded, launch: &Launch, chosen: &Chosen) -> Result<()> {
+        let missing = || ScoreError::internal("a product that no library takes");
+        let product = launch.library.as_ref().ok_or_else(missing)?;
+        let place = |argument: &PlannedArgument| self.address(loaded, argument);
+        let optional = |argument: &Option<PlannedArgument>| argument.as_ref().map_or(Ok(0), place);
+        let places = Places {
+            left: place(&product.left)?,
+            right: place(&product.right)?,
+            bias: optional(&product.bias)?,
+            residual: optional(&product.residual)?,
+            result: place(&product.result)?,
+        };
+        let workspace = self.workspace.as_ref().map_or(0, |w| w.address);
+        // SAFETY: the plan has the shape's matrices at these places; the workspace was made for what was chosen; the lane holds all of it until the
+        // stream has been waited for, and the plan, with the product, as long as the graph. Who orders has entered the context.
+        unsafe { chosen.product.run(&chosen.algorithm, &places, workspace, self.stream.cu_stream()) }
+    }
+
+    /// Runs what was chosen once, unless it is captured already. Its results are of no use, and lie where nothing lasting does.
+    pub(super) fn warm_up(&self, loaded: &Loaded) -> Result<()> {
+        if self.graphs.contains_key(&loaded.number) {
+            return Ok(());
+        }
+        loaded.launches().try_for_each(|(at, launch)| match loaded.chosen.at(at) {
+            Some(chosen) => self.multiply(loaded, launch, chosen),
+            None => Ok(()),
+        })
+    }
+
+    /// Makes room for a plan's launches and for so much workspace.
+    pub(in crate::gpu) fn prepare_trials(&mut self, loaded: &Loaded, workspace: usize) -> Result<()> {
+        self.make_room(loaded)?;
+        self.make_workspace(workspace)?;
+        for arena in self.arenas.iter().filter(|arena| arena.bytes > 0) {
+            // SAFETY: so many bytes were allocated, and nothing uses them.
+            let filled = unsafe {
+                cuda::memset_d8_async(arena.address, FILLING, arena.bytes, self.stream.cu_stream())
+            };
+            filled.map_err(|e| self.machine.failed("filling memory", e))?;
+        }
+        Ok(())
+    }
+
+    /// The time of one launch: of its kernel, or of what may be chosen instead.
+    pub(in crate::gpu) fn trial(
+        &mut self,
+        loaded: &Loaded,
+        (at, launch): (usize, &Launch),
+        chosen: Option<&Chosen>,
+    ) -> Result<Duration> {
+        let order = || match chosen {
+            Some(chosen) => self.multiply(loaded, launch, chosen),
+            None => self.launch_kernel(loaded, at, launch),
+        };
+        order()?;
+        let Some(graph) = self.capture(|| (0..REPEATS).try_for_each(|_| order()))? else {
+            return Ok(Duration::ZERO);
+        };
+        let mut times = Vec::new();
+        for _ in 0..=ROUNDS {
+            let begin = Instant::now();
+            self.mark(1)?;
+            graph.launch().map_err(|e| self.machine.failed("launching a graph", e))?;
+            self.mark(3)?;
+            self.wait(&Call::new())?;
+            times.push(if self.machine.times_events { self.between(1, 3) } else { begin.elapsed() });
+        }
+        let mut times = times.into_iter().skip(1).collect::<Vec<_>>();
+        times.sort_unstable();
+        Ok(times.get(ROUNDS / 2).copied().unwrap_or_default() / REPEATS)
+    }
+}
