@@ -12,6 +12,8 @@ mod devices;
 mod emulated;
 #[path = "cuda_emulator/inside.rs"]
 mod inside;
+#[path = "cuda_emulator/library.rs"]
+mod library;
 #[path = "cuda_emulator/mutants.rs"]
 mod mutants;
 #[path = "cuda_emulator/products.rs"]
@@ -75,6 +77,18 @@ fn what_a_driver_refuses_is_refused() {
     match is_inside() {
         true => strictness::refusals(),
         false => drop(in_every_schedule("what_a_driver_refuses_is_refused", &[])),
+    }
+}
+
+#[test]
+fn what_the_library_of_products_documents_as_wrong_is_refused() {
+    match is_inside() {
+        true => library::refusals(),
+        false => {
+            let said = in_every_schedule("what_the_library_of_products_documents_as_wrong_is_refused", &[]);
+            let is_said = |what| said.is_empty() || said.contains(what);
+            assert!(is_said("d does not lie in device memory any more"), "{said}");
+        }
     }
 }
 

@@ -236,19 +236,21 @@ impl Trial<'_> {
 
 /// All that a choice depends on, as one line of text.
 fn key(shape: &Shape, kernel: &str) -> String {
-    let Shape { m, n, k, batch, left, right, result, is_tf32, has_bias, residual_align, has_relu } = shape;
+    let Shape { m, n, k, batch, left, right, result, is_tf32, bias_align, residual_align, has_relu } = shape;
     let side = |matrix: &Matrix| {
         let Matrix { dtype, is_transposed, stride, batch_stride, align } = matrix;
         let lies = if *is_transposed { "columns" } else { "rows" };
         format!("{}:{lies}:{stride}:{batch_stride}:{align}", dtype.name())
     };
     let mut text = format!("{kernel} {m}x{n}x{k}x{batch} {} {} {}", side(left), side(right), side(result));
-    for (name, has) in [("tf32", *is_tf32), ("bias", *has_bias), ("relu", *has_relu)] {
-        text.push_str(if has { " " } else { "" });
+    for (name, has) in [(" tf32", *is_tf32), (" relu", *has_relu)] {
         text.push_str(if has { name } else { "" });
     }
-    if let Some(align) = residual_align {
-        let _ = write!(text, " residual:{align}");
+    for (name, align) in [("bias", bias_align), ("residual", residual_align)] {
+        if let Some(align) = align {
+            // Writing to a text does not fail.
+            let _ = write!(text, " {name}:{align}");
+        }
     }
     text
 }
@@ -289,7 +291,7 @@ mod tests {
             right: side,
             result: side,
             is_tf32: false,
-            has_bias: false,
+            bias_align: None,
             residual_align: None,
             has_relu: false,
         };
@@ -302,7 +304,7 @@ mod tests {
             Shape { right: transposed, ..shape.clone() },
             Shape { result: Matrix { dtype: DType::F32, ..side }, ..shape.clone() },
             Shape { right: Matrix { align: 2, ..side }, ..shape.clone() },
-            Shape { has_bias: true, ..shape.clone() },
+            Shape { bias_align: Some(16), ..shape.clone() },
             Shape { has_relu: true, ..shape.clone() },
             Shape { is_tf32: true, ..shape.clone() },
             Shape { residual_align: Some(16), ..shape.clone() },

@@ -162,15 +162,16 @@ impl CublasLt {
             }
         }
         let mut epilogue = 0;
-        for (bit, is_wanted) in [(EPILOGUE_RELU, shape.has_relu), (EPILOGUE_BIAS, shape.has_bias)] {
+        for (bit, is_wanted) in [(EPILOGUE_RELU, shape.has_relu), (EPILOGUE_BIAS, shape.bias_align.is_some())]
+        {
             epilogue |= if is_wanted { bit } else { 0 };
         }
         if epilogue != 0 {
             desc.set(set, DESC_EPILOGUE, &epilogue)?;
         }
-        if shape.has_bias {
-            // Of which the heuristics look at the alignment.
-            desc.set(set, DESC_BIAS_POINTER, &256u64)?;
+        if let Some(align) = shape.bias_align {
+            // The heuristics take from this address how aligned it may be thought to be, and nothing else.
+            desc.set(set, DESC_BIAS_POINTER, &(align as u64))?;
         }
         Ok(desc)
     }
@@ -271,7 +272,7 @@ impl Product {
         if algorithms.is_empty() {
             return Err(ScoreError::unavailable("cuBLASLt has no algorithm for a product"));
         }
-        let (has_bias, has_residual) = (shape.has_bias, shape.residual_align.is_some());
+        let (has_bias, has_residual) = (shape.bias_align.is_some(), shape.residual_align.is_some());
         let (library, desc) = (library.clone(), Mutex::new(desc));
         Ok(Self { library, desc, left, right, result, has_bias, has_residual, algorithms })
     }

@@ -65,7 +65,9 @@ struct Preference {
     uint32_t align[4] = {256, 256, 256, 256};
 };
 struct Algorithm {
-    uint64_t magic, number, problem, workspace, align[4];
+    uint64_t magic;
+    uint32_t number, bias_align;
+    uint64_t problem, workspace, align[4];
 };
 struct Advice {
     Algorithm algorithm;
@@ -326,7 +328,9 @@ API int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *
     bool is_split = parts <= preference->workspace && (preference->reduction & REDUCTION_COMPUTE_TYPE);
     *count = most < 2 ? most : 2;
     for (int i = 0; i < *count; i++) {
-        Algorithm algorithm{MAGIC, uint64_t(i), problem.number(), i == 0 && is_split ? parts : 0, {}};
+        // The address that is said is how aligned the bias will be.
+        uint64_t bias = problem.desc.epilogue & BIAS ? problem.desc.bias & -problem.desc.bias : 1;
+        Algorithm algorithm{MAGIC, uint32_t(i), uint32_t(bias < 256 ? bias : 256), problem.number(), i == 0 && is_split ? parts : 0, {}};
         for (int k = 0; k < 4; k++)
             algorithm.align[k] = preference->align[k];
         advice[i] = Advice{algorithm, algorithm.workspace, SUCCESS, 1, {}};
@@ -359,8 +363,10 @@ API int cublasLtMatmul(void *handle_at, void *desc_at, const float *alpha, const
     for (int i = 0; i < 4; i++)
         if ((i != 2 || *beta != 0) && places[i] % algorithm->align[i])
             return refuse(INVALID_VALUE, std::string("matrix ") + "abcd"[i] + " is not aligned to the " + std::to_string(algorithm->align[i]) + " bytes that were promised");
-    if (places[3] == places[0] || places[3] == places[1] || desc->bias % size_of(problem.d.type))
-        return refuse(INVALID_VALUE, "the result is written over what is multiplied, or the bias is not aligned");
+    if ((problem.desc.epilogue & BIAS) && problem.desc.bias % algorithm->bias_align)
+        return refuse(INVALID_VALUE, "the bias is not aligned to the " + std::to_string(algorithm->bias_align) + " bytes that were promised");
+    if (places[3] == places[0] || places[3] == places[1])
+        return refuse(INVALID_VALUE, "the result is written over what is multiplied");
     auto job = std::make_unique<Job>(Job{problem, places[0], places[1], places[2], places[3], address(workspace), algorithm->workspace, *alpha, *beta, device, true});
     if (std::string why = job->missing(); !why.empty())
         return refuse(INVALID_VALUE, why);

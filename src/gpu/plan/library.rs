@@ -40,7 +40,8 @@ pub(in super::super) struct Shape {
     pub(in super::super) result: Matrix,
     /// Floats of 32 bits may be multiplied as TF32.
     pub(in super::super) is_tf32: bool,
-    pub(in super::super) has_bias: bool,
+    /// A vector along the columns is added; what its address is a multiple of.
+    pub(in super::super) bias_align: Option<usize>,
     /// A matrix that lies like the result is added; what its address is a multiple of.
     pub(in super::super) residual_align: Option<usize>,
     pub(in super::super) has_relu: bool,
@@ -193,7 +194,7 @@ impl Planner<'_> {
             right: form.right.0,
             result,
             is_tf32: form.is_tf32,
-            has_bias: bias.is_some(),
+            bias_align: bias.map(|(_, offset)| align_of(offset)),
             residual_align: residual.map(|(_, offset)| align_of(offset)),
             has_relu,
         };
@@ -254,13 +255,18 @@ mod tests {
         let [product] = all.as_slice() else { panic!("{all:?}") };
         let LibraryProduct { shape, bias, residual, .. } = product;
         assert_eq!((shape.batch, shape.m, shape.n, shape.k), (1, 140, 72, 40));
-        assert!(shape.has_bias && shape.has_relu && shape.residual_align == Some(256) && !shape.is_tf32);
+        assert!(
+            shape.bias_align == Some(256)
+                && shape.has_relu
+                && shape.residual_align == Some(256)
+                && !shape.is_tf32
+        );
         assert!(bias.is_some() && residual.is_some());
         assert_eq!((shape.left.stride, shape.left.is_transposed), (40, false));
         // In 16 bits the bias is, too; what the model gives is 32 bits wide.
         let all = products(DENSE, Precision::Bf16);
-        let shapes = all.iter().map(|p| (p.shape.left.dtype, p.shape.result.dtype, p.shape.has_bias));
-        assert!(shapes.eq([(DType::Bf16, DType::F32, true)]), "{all:?}");
+        let shapes = all.iter().map(|p| (p.shape.left.dtype, p.shape.result.dtype, p.shape.bias_align));
+        assert!(shapes.eq([(DType::Bf16, DType::F32, Some(256))]), "{all:?}");
         assert!(products(DENSE, Precision::Tf32).iter().all(|p| p.shape.is_tf32));
         assert!(planned(DENSE, Precision::F32, false).launches.iter().all(|l| l.library.is_none()));
     }

@@ -39,6 +39,10 @@ const TAKEN: &[(&str, &[Precision])] = &[
         "x: f32[8, 33]\ns = i64[1] 1\ne = i64[1] 33\nd = i64[1] 1\na = Slice(x, s, e, d)\nw: f32[32, 5]\ny = MatMul(a, w)\n-> y",
         &[Precision::F32],
     ),
+    (
+        "x: f32[9, 16]\nw: f32[16, 8]\nb: f32[16]\ns = i64[1] 4\ne = i64[1] 12\nc = Slice(b, s, e)\na = MatMul(x, w)\ny = Add(a, c)\n-> y",
+        &[Precision::F32],
+    ),
     ("x: f32[1, 16]\nw: f32[16, 1]\nb: f32[1, 1]\na = MatMul(x, w)\ny = Relu(a)\n-> y", &ALL),
     ("x: f32[2, 5, 9]\nw: f32[9]\ny = MatMul(x, w)\n-> y", &[Precision::F32]),
     (
