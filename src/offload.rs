@@ -9,6 +9,7 @@ mod scorer;
 mod shapes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use placement::{Placed, place, require_device};
 pub(crate) use scorer::OffloadScorer;
@@ -68,6 +69,12 @@ pub(crate) trait PartLane: Send {
 
     /// How large its arena has become.
     fn arena_bytes(&self) -> usize;
+}
+
+/// For how long a device may be at something before it counts as hanging: so many seconds as the variable says, or the default.
+pub(crate) fn hang_limit(variable: &str, default: Duration) -> Duration {
+    let named = std::env::var(variable).ok().and_then(|s| s.parse::<f64>().ok());
+    named.and_then(|s| Duration::try_from_secs_f64(s).ok()).filter(|d| !d.is_zero()).unwrap_or(default)
 }
 
 /// A node as messages name it.

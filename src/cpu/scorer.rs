@@ -293,11 +293,7 @@ impl Scorer for CpuScorer {
     fn score(&self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         self.signature.check(inputs)?;
         let rows = self.signature.rows(inputs);
-        if let Some(most) = self.limits.max_batch.filter(|most| rows > *most) {
-            let text =
-                format!("the batch holds {rows} rows, at most {most} are taken (maxBatch of the deployment)");
-            return Err(ScoreError::new(ErrorKind::TooLarge, text));
-        }
+        self.limits.check_rows(rows)?;
         let planned = self.limits.plan(rows).map_or(Strategy::Serial, |p| p.strategy);
         if planned == Strategy::Serial {
             return self.lanes.score(inputs, call);

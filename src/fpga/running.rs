@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits without an end. The last command tells when it is done (a callback, so that a caller is woken at once), and meanwhile the
 //! caller looks now and then: whether its own time is up, and whether the device still gets on. A device on which nothing has ended for
-//! [`hang`] hangs.
+//! [`HANG`] hangs.
 
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -13,6 +13,7 @@ use opencl3::types::{cl_event, cl_int};
 
 use super::engine::failed;
 use crate::error::{Result, ScoreError};
+use crate::offload::hang_limit;
 use crate::scoring::Call;
 
 /// The environment variable that says for how many seconds a device may get on with nothing before it counts as hanging.
@@ -25,11 +26,6 @@ const HANG: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(200);
 /// How often one looks that may be cancelled.
 const LOOK_FOR_CANCEL: Duration = Duration::from_millis(5);
-
-fn hang() -> Duration {
-    let named = std::env::var(HANG_VARIABLE).ok().and_then(|s| s.parse::<f64>().ok());
-    named.and_then(|s| Duration::try_from_secs_f64(s).ok()).filter(|d| !d.is_zero()).unwrap_or(HANG)
-}
 
 /// Commands in the order in which they were given; none of them waits for one that came later.
 #[derive(Default)]
@@ -115,7 +111,7 @@ impl Running {
             return ended_with(code);
         }
         let Some(done) = self.arm()? else { return Ok(()) };
-        let hang = hang();
+        let hang = hang_limit(HANG_VARIABLE, HANG);
         let (mut ended, mut since) = (0, Instant::now());
         let mut status = done.status.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

@@ -18,7 +18,7 @@ use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
 use super::machine::{GpuMachine, GpuPart, Loaded, Memory, Pinned};
 use super::plan::{Launch, PlannedArgument, Port};
 use crate::error::{Result, ScoreError};
-use crate::offload::PartLane;
+use crate::offload::{PartLane, hang_limit};
 use crate::scoring::{self, Call, Scored, Timing};
 use crate::tensor::{AlignedBytes, Tensor, Value};
 
@@ -288,7 +288,7 @@ impl GpuLane {
     /// Waits for everything that was ordered, until the call's time is up or the device hangs.
     pub(super) fn wait(&mut self, call: &Call) -> Result<()> {
         let begin = Instant::now();
-        let hang = hang();
+        let hang = hang_limit(HANG_VARIABLE, HANG);
         loop {
             let Some(last) = self.marks.last() else { return Ok(()) };
             if last.try_is_complete().map_err(|e| self.machine.failed("computing", e))? {
@@ -407,9 +407,4 @@ impl Drop for GpuLane {
 /// Bytes that a port takes in staging memory.
 fn room(port: &Port) -> usize {
     port.bytes.next_multiple_of(64)
-}
-
-fn hang() -> Duration {
-    let named = std::env::var(HANG_VARIABLE).ok().and_then(|s| s.parse::<f64>().ok());
-    named.and_then(|s| Duration::try_from_secs_f64(s).ok()).filter(|d| !d.is_zero()).unwrap_or(HANG)
 }

@@ -244,9 +244,9 @@ impl<'g> Planner<'g> {
             let named = |e: ScoreError| e.with_at(format!("output '{}'", value.name));
             let dtype = value.dtype.ok_or_else(|| named(ScoreError::unsupported("its type is not known")))?;
             let array = self.memory_of(id).map_err(named)?;
-            let view = &array.view;
+            let (view, row_major) = (&array.view, (0..array.view.shape.len()).collect::<Vec<_>>());
             let is_ready = array.dtype == dtype
-                && view.strides == View::row_major(view.storage, &view.shape, view.size).strides
+                && view.is_dense(&row_major)
                 && self.held.get(view.storage.0).is_some_and(|h| h.constant.is_none());
             let array = match is_ready {
                 true => array,
@@ -362,7 +362,7 @@ impl<'g> Planner<'g> {
         self.constant(node, input)?.map(floats).transpose()
     }
 
-    /// What a node makes is there, or will be computed by who reads it; at once where several read it, or callers get it.
+    /// What a node makes is this.
     fn put(&mut self, node: &Node, output: usize, value: Value) {
         if let Some(id) = node.output(output) {
             self.values.insert(id, value);
@@ -463,10 +463,8 @@ impl<'g> Planner<'g> {
 
     /// A tensor in memory, its axes in exactly that order and without gaps, stored as that type: where it lies, or a copy.
     fn ordered(&mut self, array: Array, order: &[usize], dtype: DType, origins: &[usize]) -> Result<Array> {
-        let dense = View::ordered(array.view.storage, &array.view.shape, order, array.view.size);
-        let same =
-            |axis: usize| array.view.length(axis) == 1 || array.view.stride(axis) == dense.stride(axis);
-        if array.dtype == dtype && (0..array.view.shape.len()).all(same) {
+        if array.dtype == dtype && array.view.is_dense(order) {
+            let dense = View::ordered(array.view.storage, &array.view.shape, order, array.view.size);
             return Ok(Array { view: View { offset: array.view.offset, ..dense }, dtype });
         }
         let copy = self.allocate(&array.view.shape, dtype, Some(order))?;
@@ -484,19 +482,14 @@ impl<'g> Planner<'g> {
     ) -> Result<Array> {
         let Deferred { program, base, origins } = deferred;
         // A tensor that is only looked at otherwise is there already.
-        if let (None, true, None, Some(Some(array))) = (
-            &base,
-            program.is_copy(),
-            into,
-            program.arrays().next().map(|a| (a.dtype == dtype).then(|| a.clone())),
-        ) && order.is_none_or(|order| {
-            array.view
-                == View {
-                    offset: array.view.offset,
-                    ..View::ordered(array.view.storage, &array.view.shape, order, array.view.size)
-                }
-        }) {
-            return Ok(array);
+        if base.is_none()
+            && into.is_none()
+            && program.is_copy()
+            && let Some(array) = program.arrays().next()
+            && array.dtype == dtype
+            && order.is_none_or(|order| array.view.is_dense(order))
+        {
+            return Ok(array.clone());
         }
         let program = cast_to(program, dtype)?;
         let order = order.map(<[usize]>::to_vec);

@@ -69,6 +69,40 @@ impl View {
         }
     }
 
+    /// Whether its elements lie without gaps, the axes in that order; of an axis of one element the stride says nothing.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_dense(&self, order: &[usize]) -> bool {
+        let dense = Self::ordered(self.storage, &self.shape, order, self.size);
+        (0..self.shape.len()).all(|a| self.length(a) == 1 || self.stride(a) == dense.stride(a))
+    }
+
+    /// So many elements along an axis, from that one on.
+    pub(crate) fn part(&self, axis: usize, first: usize, length: usize) -> Self {
+        let mut part = self.clone();
+        part.offset = part.offset.saturating_add_signed(first as isize * self.stride(axis));
+        if let Some(slot) = part.shape.get_mut(axis) {
+            *slot = length;
+        }
+        part
+    }
+
+    /// Cut to a shape as ONNX's `Slice` cuts: along each of these axes from a start on, which may be counted from behind, by a step, which may be
+    /// negative. `None` where that would begin before the storage.
+    pub(crate) fn sliced(&self, shape: &[usize], cuts: &[(usize, i64, i64)]) -> Option<Self> {
+        let mut cut = Self { shape: shape.to_vec(), ..self.clone() };
+        for (axis, start, step) in cuts {
+            let length = i64::try_from(self.length(*axis)).unwrap_or(i64::MAX);
+            let start = if *start < 0 { start.saturating_add(length) } else { *start };
+            let last = if *step < 0 { length - 1 } else { length };
+            let start = isize::try_from(start.clamp(0, last.max(0))).unwrap_or(0);
+            cut.offset = cut.offset.checked_add_signed(self.stride(*axis) * start)?;
+            if let Some(stride) = cut.strides.get_mut(*axis) {
+                *stride *= isize::try_from(*step).unwrap_or(1);
+            }
+        }
+        Some(cut)
+    }
+
     /// The same bytes in another shape, if strides can say it: as NumPy reshapes without a copy.
     pub(crate) fn reshaped(&self, shape: &[usize]) -> Option<Self> {
         if self.count() != shape.iter().product::<usize>() {
@@ -108,6 +142,14 @@ impl View {
         }
         // What is left are axes of one element.
         Some(Self { shape: shape.to_vec(), strides, ..self.clone() })
+    }
+}
+
+/// The order of axes that has the channels, the second axis, closest together.
+pub(crate) fn channels_last(rank: usize) -> Vec<usize> {
+    match rank {
+        0 | 1 => (0..rank).collect(),
+        _ => std::iter::once(0).chain(2..rank).chain(std::iter::once(1)).collect(),
     }
 }
 
@@ -191,6 +233,17 @@ mod tests {
         assert_eq!(channels_last.strides, [60, 1, 15, 3]);
         assert_eq!(channels_last.order(), [0, 2, 3, 1]);
         assert_eq!(channels_last.transposed(&[0, 2, 3, 1]), View::row_major(Storage(0), &[2, 4, 5, 3], 1));
+    }
+
+    #[test]
+    fn slices_and_parts_are_other_beginnings_and_steps() {
+        let x = view(&[5, 6], &[0, 1]);
+        let cut = x.sliced(&[4, 3], &[(0, 4, -1), (1, 1, 2)]).unwrap();
+        assert_eq!((cut.offset, cut.strides, cut.shape), (25, vec![-6, 2], vec![4, 3]));
+        assert_eq!(x.sliced(&[1, 6], &[(0, -1, 1)]).unwrap().offset, 24);
+        assert_eq!(x.sliced(&[0, 6], &[(0, 9, 1)]).unwrap().offset, 30);
+        let part = x.part(1, 2, 3);
+        assert_eq!((part.offset, part.shape), (2, vec![5, 3]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Machine;
 use super::parts::{HostParts, Parts, PartsLane};
 use super::placement::Placed;
-use crate::error::{ErrorKind, Result, ScoreError};
+use crate::error::Result;
 use crate::scoring::{
     Call, CompileOptions, Device, Health, Lanes, Limits, Placement, Scored, Scorer, Timing, checked_rows,
 };
@@ -113,11 +113,7 @@ impl<M: Machine> Scorer for OffloadScorer<M> {
     fn score(&self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         self.signature.check(inputs)?;
         let rows = self.signature.rows(inputs);
-        if let Some(most) = self.limits.max_batch.filter(|most| rows > *most) {
-            let text =
-                format!("the batch holds {rows} rows, at most {most} are taken (maxBatch of the deployment)");
-            return Err(ScoreError::new(ErrorKind::TooLarge, text));
-        }
+        self.limits.check_rows(rows)?;
         let begin = std::time::Instant::now();
         let mut guard = match self.lanes.try_acquire() {
             Some(guard) => guard,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::error::{ErrorKind, Result, ScoreError};
+
 /// How many calls a scorer takes at once, and which batch sizes suit it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -31,6 +33,20 @@ impl Limits {
             rows_at_once: None,
             plans: Vec::new(),
             resident_bytes: None,
+        }
+    }
+
+    /// Refuses a batch of more rows than are taken.
+    ///
+    /// # Errors
+    /// `TooLarge`, with both numbers.
+    pub(crate) fn check_rows(&self, rows: usize) -> Result<()> {
+        match self.max_batch.filter(|most| rows > *most) {
+            Some(most) => Err(ScoreError::new(
+                ErrorKind::TooLarge,
+                format!("the batch holds {rows} rows, at most {most} are taken (maxBatch of the deployment)"),
+            )),
+            None => Ok(()),
         }
     }
 

@@ -3,12 +3,12 @@
 use super::Planner;
 use super::matrix::{Job, size_of_sums};
 use super::pack::{LANES, Packed, Weights, lanes_of, pack};
-use super::ports::channels_last;
 use super::words::{Descriptor, Kernel, bounds, lack, plane_lack, planes, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::{AutoPad, Node, Window};
 use crate::int8::{Ints, QParams, QType, Rescale};
 use crate::layout::view::View;
+use crate::layout::view::channels_last;
 
 impl Planner<'_> {
     pub(super) fn conv(&mut self, node: &Node) -> Result<()> {

@@ -50,12 +50,7 @@ impl Planner<'_> {
                         Some(_) => self.output_shape(node, output)?.get(axis).copied().unwrap_or(0),
                         None => return Err(ScoreError::unsupported("a part that nobody reads")),
                     };
-                    let mut part = x.clone();
-                    part.offset = part.offset.saturating_add_signed(first as isize * x.stride(axis));
-                    if let Some(slot) = part.shape.get_mut(axis) {
-                        *slot = length;
-                    }
-                    self.define(node, output, part);
+                    self.define(node, output, x.part(axis, first, length));
                     first += length;
                 }
             }
@@ -99,23 +94,10 @@ impl Planner<'_> {
         let starts = self.integers(node, 1)?.unwrap_or_default();
         let axes = self.integers(node, 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
         let steps = self.integers(node, 4)?.unwrap_or_else(|| vec![1; starts.len()]);
-        let mut view = View { shape, ..x.clone() };
-        for ((start, at), step) in starts.iter().zip(&axes).zip(&steps) {
-            let at = axis(*at, x.shape.len())?;
-            let length = i64::try_from(x.length(at)).unwrap_or(i64::MAX);
-            let start = if *start < 0 { start.saturating_add(length) } else { *start };
-            let last = if *step < 0 { length - 1 } else { length };
-            let start = start.clamp(0, last.max(0));
-            let moved = x.stride(at) * isize::try_from(start).unwrap_or(0);
-            view.offset = view
-                .offset
-                .checked_add_signed(moved)
-                .ok_or_else(|| ScoreError::bad_model("a slice before its tensor"))?;
-            if let Some(stride) = view.strides.get_mut(at) {
-                *stride *= isize::try_from(*step).unwrap_or(1);
-            }
-        }
-        Ok(view)
+        let cuts = starts.iter().zip(&axes).zip(&steps);
+        let cuts = cuts.map(|((start, at), step)| Ok((axis(*at, x.shape.len())?, *start, *step)));
+        let cuts = cuts.collect::<Result<Vec<_>>>()?;
+        x.sliced(&shape, &cuts).ok_or_else(|| ScoreError::bad_model("a slice before its tensor"))
     }
 
     /// Of one constant index it is a view; of several, rows that are looked up.
@@ -149,16 +131,7 @@ impl Planner<'_> {
         }
         let y = self.allocate(&flat, &(0..flat.len()).collect::<Vec<_>>(), x.size)?;
         for (to, from) in indices.iter().enumerate() {
-            let part = |v: &View, index: usize| {
-                let mut part = v.clone();
-                part.offset =
-                    part.offset.checked_add_signed(v.stride(at) * index as isize).unwrap_or(part.offset);
-                if let Some(slot) = part.shape.get_mut(at) {
-                    *slot = 1;
-                }
-                part
-            };
-            self.copy(node, &part(x, *from), &part(&y, to), None)?;
+            self.copy(node, &x.part(at, *from, 1), &y.part(at, to, 1), None)?;
         }
         let view = y.reshaped(&shape).ok_or_else(|| ScoreError::internal("a new tensor has gaps"))?;
         self.define(node, 0, view);

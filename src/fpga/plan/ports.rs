@@ -7,7 +7,7 @@ use super::Planner;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Node, ValueId};
 use crate::int8::{QParams, QType};
-use crate::layout::view::{Storage, View};
+use crate::layout::view::{Storage, View, channels_last};
 use crate::tensor::DType;
 
 /// What staging does to each element.
@@ -211,13 +211,5 @@ impl Planner<'_> {
             true => self.copied(node, &view, &(0..view.shape.len()).collect::<Vec<_>>()),
             false => Ok(view),
         }
-    }
-}
-
-/// Batch, then the spatial axes, then the channels.
-pub(super) fn channels_last(rank: usize) -> Vec<usize> {
-    match rank {
-        0 | 1 => (0..rank).collect(),
-        _ => std::iter::once(0).chain(2..rank).chain(std::iter::once(1)).collect(),
     }
 }

@@ -1,12 +1,12 @@
 //! Pools.
 
 use super::Planner;
-use super::ports::channels_last;
 use super::words::{Descriptor, Kernel, type_code};
 use crate::error::{Result, ScoreError};
 use crate::graph::{Node, Window};
 use crate::int8::{QParams, QType};
 use crate::layout::view::View;
+use crate::layout::view::channels_last;
 
 /// What the pool kernel does: its `L_KIND`.
 enum Kind {

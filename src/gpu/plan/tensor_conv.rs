@@ -9,11 +9,12 @@ use super::program::{Array, Program, Register, stored_name};
 use super::sources::Source;
 use super::tensor_product::{Tile, lies_in_pieces, piece_elements};
 use super::text::{Access, Struct};
-use super::windows::{FEW_OUTPUTS, Images, channels_last, three};
+use super::windows::{FEW_OUTPUTS, Images, three};
 use super::{Argument, Base, Deferred, Operator, Planner, floats};
 use crate::error::{Result, ScoreError};
 use crate::graph::{Node, Window};
 use crate::layout::view::View;
+use crate::layout::view::channels_last;
 use crate::tensor::{DType, Tensor};
 
 impl Planner<'_> {

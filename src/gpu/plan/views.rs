@@ -115,23 +115,10 @@ impl Planner<'_> {
         let starts = wanted(self.integers(node, 1)?)?;
         let axes = self.integers(node, 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
         let steps = self.integers(node, 4)?.unwrap_or_else(|| vec![1; starts.len()]);
-        let mut cuts = Vec::new();
-        for ((start, axis), step) in starts.iter().zip(&axes).zip(&steps) {
-            let axis = axis_of(*axis, from.len())?;
-            let length = from.get(axis).copied().unwrap_or(0) as i64;
-            let start = if *start < 0 { start.saturating_add(length) } else { *start };
-            let last = if *step < 0 { length - 1 } else { length };
-            cuts.push((axis, start.clamp(0, last.max(0)) as isize, *step as isize));
-        }
-        self.look(node, 0, |view| {
-            let mut cut = View { shape: shape.clone(), ..view.clone() };
-            for (axis, start, step) in &cuts {
-                cut.offset = cut.offset.checked_add_signed(view.stride(*axis) * start)?;
-                let stride = cut.strides.get_mut(*axis)?;
-                *stride *= step;
-            }
-            Some(cut)
-        })
+        let cuts = starts.iter().zip(&axes).zip(&steps);
+        let cuts = cuts.map(|((start, at), step)| Ok((axis_of(*at, from.len())?, *start, *step)));
+        let cuts = cuts.collect::<Result<Vec<_>>>()?;
+        self.look(node, 0, |view| view.sliced(&shape, &cuts))
     }
 
     fn split(&mut self, node: &Node) -> Result<()> {
@@ -150,11 +137,7 @@ impl Planner<'_> {
         let array = self.memory(node, 0)?;
         let mut first = 0;
         for (output, length) in lengths.into_iter().enumerate() {
-            let mut view = array.view.clone();
-            view.offset = view.offset.checked_add_signed(view.stride(axis) * first as isize).unwrap_or(0);
-            if let Some(slot) = view.shape.get_mut(axis) {
-                *slot = length;
-            }
+            let view = array.view.part(axis, first, length);
             let program = Program::of(Array { view, dtype: array.dtype })?;
             self.defer(node, output, Deferred { program, base: None, origins: Vec::new() })?;
             first += length;
@@ -234,9 +217,7 @@ impl Planner<'_> {
         for input in 0..node.inputs.len() {
             let part = self.deferred(node, input)?;
             let length = part.program.shape.get(axis).copied().unwrap_or(0);
-            let mut view = View { shape: part.program.shape.clone(), ..whole.view.clone() };
-            view.offset = view.offset.checked_add_signed(view.stride(axis) * first as isize).unwrap_or(0);
-            let into = Array { view, dtype: stored };
+            let into = Array { view: whole.view.part(axis, first, length), dtype: stored };
             // Of what is empty there is nothing to compute.
             if into.view.count() > 0 {
                 self.launch(part, stored, None, Some(&into))?;

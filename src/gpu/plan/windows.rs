@@ -11,6 +11,7 @@ use super::text::{Access, Struct, divide};
 use super::{Argument, BLOCK, Base, Deferred, Operator, Planner, Value};
 use crate::error::{Result, ScoreError};
 use crate::graph::{Node, Window};
+use crate::layout::view::channels_last;
 use crate::tensor::DType;
 
 /// Places and channels of the result that one block of conv.cu computes.
@@ -40,14 +41,6 @@ pub(super) fn three<T: Copy>(own: &[T], default: T) -> [T; 3] {
         *slot = *value;
     }
     all
-}
-
-/// Axes with the channels last.
-pub(super) fn channels_last(rank: usize) -> Vec<usize> {
-    match rank {
-        0 | 1 => (0..rank).collect(),
-        _ => std::iter::once(0).chain(2..rank).chain(std::iter::once(1)).collect(),
-    }
 }
 
 impl Planner<'_> {
