@@ -132,12 +132,11 @@ impl Planner<'_> {
                 }
             };
         let mut sources = Vec::new();
-        let mut known: HashMap<String, usize> = HashMap::new();
+        let mut known: HashMap<_, usize> = HashMap::new();
         let (mut launches, mut preparations) = (Vec::new(), Vec::new());
         for (at, ((operator, origins), is_once)) in self.operators.iter().zip(&once).enumerate() {
-            let text = operator.source.text();
-            let source = *known.entry(text.clone()).or_insert_with(|| {
-                sources.push(text);
+            let source = *known.entry(operator.source.parts()).or_insert_with(|| {
+                sources.push(operator.source.text());
                 sources.len() - 1
             });
             let argument = |argument: &Argument| match argument {

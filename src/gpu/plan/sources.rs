@@ -64,6 +64,11 @@ impl Source {
         self
     }
 
+    /// What its text is made of: the kernels of equal parts are in one text.
+    pub(super) fn parts(&self) -> (&'static str, &'static [&'static str], &str) {
+        (self.family, self.needs, &self.generated)
+    }
+
     /// The whole text, for a compiler.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
