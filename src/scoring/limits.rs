@@ -36,11 +36,11 @@ impl Limits {
         }
     }
 
-    /// Refuses a batch of more rows than are taken.
+    /// Refuses a batch of more rows than are taken; for whoever writes a backend.
     ///
     /// # Errors
     /// `TooLarge`, with both numbers.
-    pub(crate) fn check_rows(&self, rows: usize) -> Result<()> {
+    pub fn check_rows(&self, rows: usize) -> Result<()> {
         match self.max_batch.filter(|most| rows > *most) {
             Some(most) => Err(ScoreError::new(
                 ErrorKind::TooLarge,
