@@ -1,6 +1,7 @@
 // Allocations are poisoned with ones (a NaN in every float type), so that whoever reads what nobody wrote gets a NaN; they stand
 // between red zones (NaN as well), so that whoever writes beside them is found after the kernel; what was freed is gone from the books, so
-// that a kernel that is given it is refused.
+// that a kernel that is given it is refused. Further out, on both sides, are pages that nobody may touch: a kernel that runs far beside its memory
+// is a fault that is caught there, and not what it would overwrite of this process.
 
 #include "memory.h"
 
@@ -10,9 +11,12 @@
 #include <cstring>
 #include <map>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 namespace emulator {
 namespace {
-constexpr size_t RED_ZONE_BYTES = 512, ALIGN = 256;
+constexpr size_t RED_ZONE_BYTES = 512, GUARD_BYTES = 16 << 20;
 constexpr unsigned char POISON = 0xff;
 
 struct Region {
@@ -42,6 +46,13 @@ const Region *region_of(const Regions &regions, Address at, size_t bytes)
         return nullptr;
     auto &[start, region] = *--next;
     return at - start <= region.bytes && bytes <= region.bytes - (at - start) ? &region : nullptr;
+}
+
+// An allocation and its red zones, in whole pages.
+size_t page_bytes(size_t bytes)
+{
+    static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    return (bytes + 2 * RED_ZONE_BYTES + page - 1) / page * page;
 }
 
 unsigned char *bytes_at(Address at) { return reinterpret_cast<unsigned char *>(at); }
@@ -85,10 +96,15 @@ Status allocate(int device, Address *at, size_t bytes)
     }
     if (bytes > memory_bytes() || used[device] > memory_bytes() - bytes)
         return OUT_OF_MEMORY;
-    size_t whole = (bytes + 2 * RED_ZONE_BYTES + ALIGN - 1) / ALIGN * ALIGN;
-    auto *start = static_cast<unsigned char *>(std::aligned_alloc(ALIGN, whole));
-    if (!start)
+    size_t whole = page_bytes(bytes);
+    void *mapped = mmap(nullptr, whole + 2 * GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED)
         return OUT_OF_MEMORY;
+    auto *start = static_cast<unsigned char *>(mapped) + GUARD_BYTES;
+    if (mprotect(start, whole, PROT_READ | PROT_WRITE) != 0) {
+        munmap(mapped, whole + 2 * GUARD_BYTES);
+        return OUT_OF_MEMORY;
+    }
     std::memcpy(start, RED.data(), RED_ZONE_BYTES);
     std::memset(start + RED_ZONE_BYTES, POISON, bytes);
     std::memcpy(start + RED_ZONE_BYTES + bytes, RED.data(), RED_ZONE_BYTES);
@@ -108,8 +124,7 @@ Status release(Address at)
         return INVALID_VALUE;
     }
     used[found->second.device] -= found->second.bytes;
-    std::memset(bytes_at(at), POISON, found->second.bytes);
-    std::free(bytes_at(at) - RED_ZONE_BYTES);
+    munmap(bytes_at(at) - RED_ZONE_BYTES - GUARD_BYTES, page_bytes(found->second.bytes) + 2 * GUARD_BYTES);
     allocated.erase(found);
     return SUCCESS;
 }
