@@ -20,6 +20,8 @@
 mod cases;
 #[path = "gpu/figures.rs"]
 mod figures;
+#[path = "../hardware-tests/inputs.rs"]
+mod inputs;
 #[path = "../hardware-tests/networks.rs"]
 mod networks;
 #[path = "gpu/options.rs"]
@@ -32,7 +34,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use triscore::gpu::GpuBackend;
 use triscore::scoring::{Device, Precision};
-use triscore::{Backend, Call, CompileOptions, Dim, Model, PortKind, Result, ScoreError, Tensor};
+use triscore::{Backend, Call, CompileOptions, Model, Result, ScoreError, Tensor};
 
 use cases::Network;
 use figures::{Case, Spread, about, heading};
@@ -130,7 +132,7 @@ fn case(
     let measured = gpu.measure(model, device, &compile, rows, rounds)?;
     let roof = network.roof(device, precision);
     let scorer = gpu.compile(model, std::slice::from_ref(device), &compile)?;
-    let inputs = inputs(model, rows)?;
+    let inputs = inputs::rows(model.signature().inputs(), rows, 1);
     let callers =
         CALLERS.iter().map(|callers| Ok((*callers, throughput(&*scorer, &inputs, *callers, rounds)?)));
     Ok(Case { network, precision: name, measured, roof, callers: callers.collect::<Result<_>>()? })
@@ -157,28 +159,6 @@ fn throughput(scorer: &dyn triscore::Scorer, inputs: &[Tensor], callers: usize, 
     }
     let rows = inputs.first().and_then(|t| t.shape().first()).copied().unwrap_or(1);
     Ok((rows * calls.max(2 * callers)) as f64 / begin.elapsed().as_secs_f64())
-}
-
-/// Inputs of that many rows: floats in -1..1, and ones, which are token ids, types and a mask that hides nothing.
-fn inputs(model: &Model, rows: usize) -> Result<Vec<Tensor>> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u32 << 23) as f32 - 1.0
-    };
-    let input = |port: &triscore::Port| {
-        let PortKind::Tensor { dims, .. } = &port.kind else { unreachable!("all inputs are tensors") };
-        let length = |dim: &Dim| if let Dim::Fixed(n) = dim { *n } else { rows };
-        let shape = dims.iter().flatten().map(length).collect::<Vec<_>>();
-        let count = shape.iter().product::<usize>();
-        match port.name == "x" {
-            true => Tensor::from_slice(&shape, &(0..count).map(|_| next()).collect::<Vec<_>>()),
-            false => Tensor::from_slice(&shape, &vec![1i64; count]),
-        }
-    };
-    model.signature().inputs().iter().map(input).collect()
 }
 
 fn write_models(options: &Options, folder: &Path) {

@@ -6,7 +6,7 @@ mod root;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
-use triscore::{DType, Dim, Model, Port, PortKind, Tensor, Value};
+use triscore::{DType, Model, Port, PortKind, Tensor, Value};
 
 /// A file below `models/`.
 pub(crate) fn path(name: &str) -> PathBuf {
@@ -170,27 +170,6 @@ fn near(got: &Json, want: &Json) -> bool {
     }
 }
 
-/// Inputs of that many rows for a signature whose only free dimension is the batch; different for every seed.
-pub(crate) fn rows(ports: &[Port], rows: usize, seed: u64) -> Vec<Tensor> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u32 << 24) as f32
-    };
-    ports
-        .iter()
-        .map(|p| {
-            let dims = p.dims().unwrap().iter();
-            let shape = dims.map(|d| if let Dim::Fixed(n) = d { *n } else { rows }).collect::<Vec<_>>();
-            let count = shape.iter().product::<usize>();
-            assert_eq!(p.dtype(), Some(DType::F32), "{}", p.name);
-            Tensor::from_slice(&shape, &(0..count).map(|_| next()).collect::<Vec<_>>()).unwrap()
-        })
-        .collect()
-}
-
 /// Held-out data of a model: images or rows, and the labels.
 pub(crate) fn heldout(folder: &str) -> (Tensor, Vec<i64>) {
     let file = std::fs::File::open(path(folder).join("heldout.npz")).unwrap();
@@ -211,5 +190,5 @@ pub(crate) fn calibration(name: &str, ports: &[Port]) -> Result<Vec<Vec<Tensor>>
         let (x, _) = heldout(folder);
         return Ok((0..64).map(|i| vec![x.rows(0, i..i + 1).unwrap()]).collect());
     }
-    Ok((0..8).map(|seed| rows(ports, 1, seed)).collect())
+    Ok((0..8).map(|seed| crate::inputs::rows(ports, 1, seed)).collect())
 }

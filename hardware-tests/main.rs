@@ -13,6 +13,9 @@
 )]
 
 mod cases;
+#[cfg(feature = "cuda")]
+mod cuda_provider;
+mod inputs;
 mod networks;
 mod suites;
 

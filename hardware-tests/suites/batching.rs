@@ -5,7 +5,7 @@ use std::sync::Arc;
 use triscore::{Call, Scorer, Tensor, Value};
 
 use super::{compile, compile_any};
-use crate::{Target, cases};
+use crate::{Target, inputs};
 
 /// Models whose rows are independent, one of every kind of work.
 const INDEPENDENT: [&str; 6] = [
@@ -32,7 +32,7 @@ fn invariant(target: &Target, name: &str) -> Result<(), String> {
     let Some((_, scorer)) = compile(target, name)? else { return Ok(()) };
     let axis = scorer.signature().batch_axis().ok_or("it has no batch axis")?;
     for (a, b) in [(1, 1), (2, 3), (1, 15), (16, 16), (31, 33), (64, 64), (1, 130)] {
-        let together = cases::rows(scorer.signature().inputs(), a + b, 7);
+        let together = inputs::rows(scorer.signature().inputs(), a + b, 7);
         let cut = |rows: std::ops::Range<usize>| {
             let part = together.iter().map(|t| t.rows(axis, rows.clone())).collect::<Result<Vec<_>, _>>();
             part.map_err(|e| e.to_string())
@@ -68,7 +68,7 @@ pub(crate) fn concurrency(target: &Target) -> Vec<String> {
     let check = || -> Result<(), String> {
         let scorer = compile_any(target, "digits_cnn/model.onnx")?;
         let ports = scorer.signature().inputs();
-        let inputs = (0..16).map(|i| cases::rows(ports, [1, 2, 5, 32][i % 4], i as u64)).collect::<Vec<_>>();
+        let inputs = (0..16).map(|i| inputs::rows(ports, [1, 2, 5, 32][i % 4], i as u64)).collect::<Vec<_>>();
         let expected = inputs.iter().map(|i| score(&scorer, i)).collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|s| {
             let call = |caller: usize| {

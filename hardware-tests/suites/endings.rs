@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use triscore::{Call, CancelToken, CompileOptions, ErrorKind, Health};
 
-use crate::{Target, cases};
+use crate::{Target, inputs};
 
 /// A run of seconds ends soon after its deadline or its token says so; the next call is answered.
 pub(crate) fn deadline_and_cancel(target: &Target) -> Vec<String> {
@@ -21,7 +21,7 @@ pub(crate) fn deadline_and_cancel(target: &Target) -> Vec<String> {
         Ok(scorer) => scorer,
         Err(e) => return vec![format!("does not compile: {e}")],
     };
-    let inputs = cases::rows(scorer.signature().inputs(), 1, 1);
+    let inputs = inputs::rows(scorer.signature().inputs(), 1, 1);
 
     let late = Call::new().with_timeout(Duration::ZERO);
     let got = scorer.score(&inputs, &late).map(|_| ()).map_err(|e| e.kind());

@@ -2,7 +2,7 @@
 
 use triscore::{Call, CompileOptions};
 
-use crate::{Target, cases};
+use crate::{Target, inputs};
 
 /// What the process may hold more at the end than at the beginning: allocators keep a little.
 const SLACK_BYTES: u64 = 12 << 20;
@@ -15,7 +15,7 @@ pub(crate) fn memory(target: &Target) -> Vec<String> {
         let load = || target.backend.compile(&model, devices, &CompileOptions::default());
         let load = || load().map_err(|e| e.to_string());
         let scorer = load()?;
-        let inputs = cases::rows(scorer.signature().inputs(), 8, 3);
+        let inputs = inputs::rows(scorer.signature().inputs(), 8, 3);
         let scores = |n: usize| -> Result<(), String> {
             for _ in 0..target.times(n) {
                 scorer.score(&inputs, &Call::new()).map_err(|e| e.to_string())?;

@@ -4,7 +4,7 @@
 #   ./run.sh [--quick] [STEP...]
 #
 # Steps, in their order; all of them without one:
-#   environment devices suites conformance hardware memcheck racecheck tune bench peers report
+#   environment devices suites conformance hardware oracle memcheck racecheck tune bench peers report
 # Each has a time limit of its own, and a failure stops none of the others. What they say is in results/STEP.log, figures are in
 # results/*.json, results/report.md and results/bars.svg, and what became of them in results/summary.txt. LIMIT=540 bounds every step,
 # for machines that end a command after ten minutes: then a few steps a command. PYTHON names the Python of the peers.
@@ -21,7 +21,7 @@ for argument; do
         *) steps+=("$argument") ;;
     esac
 done
-[ ${#steps[@]} -gt 0 ] || steps=(environment devices suites conformance hardware memcheck racecheck tune bench peers report)
+[ ${#steps[@]} -gt 0 ] || steps=(environment devices suites conformance hardware oracle memcheck racecheck tune bench peers report)
 results=$here/results failures=0
 mkdir -p "$results"
 export TRISCORE_ROOT=$here TRISCORE_KERNEL_CACHE=${TRISCORE_KERNEL_CACHE:-$here/kernels}
@@ -106,8 +106,24 @@ sanitizer() {
     return $failed
 }
 
+# The GPU backend beside ONNX Runtime's CUDA provider, where this machine's Python has it.
+oracle() {
+    local found
+    found=$("$python" - <<'PY'
+import glob, importlib.util, onnxruntime, os, sys
+if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    sys.exit("onnxruntime is built without CUDA (onnxruntime-gpu has it)")
+nvidia = importlib.util.find_spec("nvidia")
+print(max(glob.glob(os.path.join(onnxruntime.__path__[0], "capi", "libonnxruntime.so*"))))
+print(":".join(sorted({os.path.dirname(f) for p in (nvidia.submodule_search_locations if nvidia else []) for f in glob.glob(p + "/**/lib*.so*", recursive=True)})))
+PY
+    ) || { echo "no CUDA provider in $python"; return 69; }
+    TRISCORE_CUDA_PROVIDER=required TRISCORE_ONNXRUNTIME=${found%%$'\n'*} LD_LIBRARY_PATH=${found#*$'\n'}:${LD_LIBRARY_PATH:-} \
+        bin/hardware-tests cuda_provider --nocapture
+}
+
 tune() {
-    # Nothing is chosen by measuring yet; what is done is to have all kernels compiled before something is timed.
+    # All kernels are compiled before something is timed. Who computes a product is measured, and kept, when a network is loaded.
     case $architecture in
         emulated) echo "an emulated driver compiles kernels itself"; return 69 ;;
         *) bin/gpu-bench "${quick[@]}" --fill-cache "$architecture" ;;
@@ -123,7 +139,7 @@ report() {
     "$python" scripts/gpu/report.py "$results/bench.json" "$results/peers.json" --markdown "$results/report.md" --svg "$results/bars.svg"
 }
 
-export -f environment devices target sanitizer tune peers report
+export -f environment devices target sanitizer oracle tune peers report
 export results python
 # Functions run in a shell of their own, so that `timeout` can end them; an array does not go along.
 inner() { printf 'quick=(%s); %s' "${quick[*]}" "$1"; }
@@ -155,6 +171,7 @@ for name in "${steps[@]}"; do
             if [ ${#quick[@]} -gt 0 ]; then say "not run" "--quick"; else
                 TRISCORE_DEVICES=gpu TRISCORE_ONLY=gpu step 1800 bin/hardware-tests --nocapture --test-threads=1
             fi ;;
+        oracle) step 600 bash -c "$(inner oracle)" ;;
         memcheck | racecheck) step 900 bash -c "$(inner "sanitizer $name")" ;;
         tune) step 1200 bash -c "$(inner tune)" ;;
         bench) step 1800 bin/gpu-bench "${quick[@]}" --json "$results/bench.json" ;;
