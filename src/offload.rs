@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub(crate) use placement::{Placed, place, require_device};
 pub(crate) use scorer::OffloadScorer;
-pub(crate) use shapes::ByShape;
+pub(crate) use shapes::{ByShape, MOST_SHAPES, batch_rows, shapes_of};
 
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Node};
@@ -57,6 +57,11 @@ pub(crate) trait Machine: Send + Sync + 'static {
 
     /// The most bytes that one lane's arena may have.
     fn most_bytes(&self) -> usize;
+
+    /// With how many rows a batch is run: with more than it has where another plan costs more than they do.
+    fn batch_rows(rows: usize) -> usize {
+        rows
+    }
 }
 
 /// A lane over parts.
@@ -64,8 +69,15 @@ pub(crate) trait PartLane: Send {
     /// What it runs.
     type Part;
 
-    /// Runs a part.
-    fn run(&mut self, part: &Self::Part, inputs: &[Tensor], call: &Call) -> Result<Scored>;
+    /// Runs a part; with so many rows, if it is said: a machine that never asks for more ([`Machine::batch_rows`]) is never told to. What becomes of rows
+    /// beyond the inputs' own is nobody's business.
+    fn run(
+        &mut self,
+        part: &Self::Part,
+        inputs: &[Tensor],
+        rows: Option<usize>,
+        call: &Call,
+    ) -> Result<Scored>;
 
     /// How large its arena has become.
     fn arena_bytes(&self) -> usize;

@@ -60,7 +60,7 @@ impl Machine for EngineMachine {
 impl PartLane for DeviceLane {
     type Part = Plans;
 
-    fn run(&mut self, plans: &Plans, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+    fn run(&mut self, plans: &Plans, inputs: &[Tensor], _: Option<usize>, call: &Call) -> Result<Scored> {
         let loaded = plans.of(inputs)?;
         let ran = self.run_loaded(&loaded, inputs, call)?;
         let launch = |(launch, time): (&Launch, Duration)| scoring::Launch {

@@ -10,7 +10,7 @@ use super::plan::{Plan, plan};
 use super::tile::Tile;
 use crate::error::Result;
 use crate::graph::{Graph, fold};
-use crate::offload::ByShape;
+use crate::offload::{ByShape, shapes_of};
 use crate::tensor::Tensor;
 
 /// A plan whose descriptors and constants lie on the device.
@@ -49,7 +49,8 @@ impl Plans {
     /// # Errors
     /// `Unsupported` where the engine does not take the model for these shapes; `OutOfMemory`; `DeviceLost`.
     pub(super) fn of(&self, inputs: &[Tensor]) -> Result<Arc<Loaded>> {
-        self.made.of(inputs, |shapes, last| self.load(shapes, last.map(|l| l.constants.clone())))
+        self.made
+            .of(&shapes_of(inputs, None), |shapes, last| self.load(shapes, last.map(|l| l.constants.clone())))
     }
 
     fn load(&self, shapes: &[Vec<usize>], before: Option<Arc<Constants>>) -> Result<Loaded> {

@@ -18,7 +18,7 @@ use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
 use super::machine::{GpuMachine, GpuPart, Loaded, Memory, Pinned};
 use super::plan::{Launch, PlannedArgument, Port};
 use crate::error::{Result, ScoreError};
-use crate::offload::{PartLane, hang_limit};
+use crate::offload::{MOST_SHAPES, PartLane, hang_limit};
 use crate::scoring::{self, Call, Scored, Timing};
 use crate::tensor::{AlignedBytes, Tensor, Value};
 
@@ -32,9 +32,6 @@ const HANG: Duration = Duration::from_secs(600);
 const SPIN: Duration = Duration::from_micros(200);
 /// Then one looks this often.
 const LOOK: Duration = Duration::from_micros(50);
-
-/// So many captured graphs are kept; as many as plans are.
-const MOST_GRAPHS: usize = 16;
 
 /// One stream and its memory.
 pub(super) struct GpuLane {
@@ -205,7 +202,7 @@ impl GpuLane {
         if !self.graphs.contains_key(&key) {
             let launch = || loaded.launches().try_for_each(|(at, l)| self.launch(loaded, at, l));
             let Some(graph) = self.capture(launch)? else { return Ok(()) };
-            if self.graphs.len() >= MOST_GRAPHS {
+            if self.graphs.len() >= MOST_SHAPES {
                 self.graphs.clear();
             }
             self.graphs.insert(key, (loaded.clone(), graph));
@@ -221,7 +218,8 @@ impl GpuLane {
         event.record(&self.stream).map_err(|e| self.machine.failed("recording an event", e))
     }
 
-    /// Copies the inputs into staging memory, and has them copied up from there.
+    /// Copies the inputs into staging memory, and has them copied up from there. Where there are fewer rows than are run, zeros come behind them: a token, a place
+    /// and a class that there is, whatever they stand for.
     pub(super) fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor]) -> Result<()> {
         let mut at = 0;
         for (input, port) in &loaded.plan.inputs {
@@ -229,14 +227,15 @@ impl GpuLane {
             let bytes = inputs.get(*input).ok_or_else(missing)?.as_bytes();
             let staging = self.up.as_mut().and_then(|p| p.as_mut_slice().get_mut(at..at + port.bytes));
             let staging = staging.ok_or_else(|| ScoreError::internal("no room to stage an input"))?;
-            if bytes.len() != staging.len() {
+            let Some((own, beyond)) = staging.split_at_mut_checked(bytes.len()) else {
                 return Err(ScoreError::bad_input(format!(
                     "an input has {} bytes, and {} were planned for",
                     bytes.len(),
                     staging.len()
                 )));
-            }
-            staging.copy_from_slice(bytes);
+            };
+            own.copy_from_slice(bytes);
+            beyond.fill(0);
             self.send(at, port)?;
             at += room(port);
         }
@@ -311,13 +310,19 @@ impl GpuLane {
         }
     }
 
-    fn outputs(&self, loaded: &Loaded) -> Result<Vec<Value>> {
+    /// The outputs; of each so many rows, if it is said.
+    fn outputs(&self, loaded: &Loaded, rows: Option<usize>) -> Result<Vec<Value>> {
         let mut at = 0;
         let output = |port: &Port| {
-            let staged = self.down.as_ref().and_then(|p| p.as_slice().get(at..at + port.bytes));
+            let (mut shape, mut length) = (port.shape.clone(), port.bytes);
+            if let (Some(rows), Some(first)) = (rows, shape.first_mut()) {
+                length = port.bytes / (*first).max(1) * rows;
+                *first = rows;
+            }
+            let staged = self.down.as_ref().and_then(|p| p.as_slice().get(at..at + length));
             at += room(port);
             let bytes = AlignedBytes::copy_of(staged.unwrap_or_default())?;
-            Ok(Value::Tensor(Tensor::new(port.dtype, &port.shape, bytes)?))
+            Ok(Value::Tensor(Tensor::new(port.dtype, &shape, bytes)?))
         };
         loaded.plan.outputs.iter().map(output).collect()
     }
@@ -350,13 +355,13 @@ impl GpuLane {
 impl PartLane for GpuLane {
     type Part = GpuPart;
 
-    fn run(&mut self, part: &GpuPart, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+    fn run(&mut self, part: &GpuPart, inputs: &[Tensor], rows: Option<usize>, call: &Call) -> Result<Scored> {
         self.machine.enter()?;
         if self.running.is_some() {
             self.wait(call)?;
         }
         call.check()?;
-        let loaded = part.plan_for(inputs)?;
+        let loaded = part.plan_for(inputs, rows)?;
         let begin = Instant::now();
         self.ready(&loaded)?;
         self.mark(0)?;
@@ -377,7 +382,8 @@ impl PartLane for GpuLane {
         self.download(&loaded)?;
         self.mark(3)?;
         self.wait(call)?;
-        let outputs = self.outputs(&loaded)?;
+        let own_rows = rows.and_then(|_| inputs.first()?.shape().first().copied());
+        let outputs = self.outputs(&loaded, own_rows)?;
         let whole = begin.elapsed();
         let computing = match launches.is_empty() {
             true => self.between(1, 2),

@@ -21,7 +21,7 @@ use super::plan::{Constant, Plan, Settings, plan};
 use super::weights::stored;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, fold};
-use crate::offload::{ByShape, Machine};
+use crate::offload::{ByShape, Machine, batch_rows, shapes_of};
 use crate::scoring::Device;
 use crate::tensor::Tensor;
 
@@ -239,6 +239,10 @@ impl Machine for GpuMachine {
     fn most_bytes(&self) -> usize {
         self.most_bytes
     }
+
+    fn batch_rows(rows: usize) -> usize {
+        batch_rows(rows)
+    }
 }
 
 /// A part of a graph, with a plan for every shape that callers send.
@@ -249,9 +253,9 @@ pub(super) struct GpuPart {
 }
 
 impl GpuPart {
-    /// The plan for these inputs, made when they first come.
-    pub(super) fn plan_for(&self, inputs: &[Tensor]) -> Result<Arc<Loaded>> {
-        self.plans.of(inputs, |shapes, _| self.machine.load(&self.graph, shapes))
+    /// The plan for these inputs, made when they first come; with so many rows, if it is said.
+    pub(super) fn plan_for(&self, inputs: &[Tensor], rows: Option<usize>) -> Result<Arc<Loaded>> {
+        self.plans.of(&shapes_of(inputs, rows), |shapes, _| self.machine.load(&self.graph, shapes))
     }
 }
 

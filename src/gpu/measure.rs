@@ -88,7 +88,7 @@ impl GpuBackend {
             let part = whole(&placed)?;
             let machine = Arc::new(GpuMachine::on(&device, settings)?);
             let ready = machine.part(part.graph.clone())?;
-            let loaded = ready.plan_for(&inputs(&placed, rows)?)?;
+            let loaded = ready.plan_for(&inputs(&placed, rows)?, None)?;
             Ok((placed, device, machine, loaded))
         };
         // As compiling is: a driver may hang. What is run is waited for with a bound of its own.

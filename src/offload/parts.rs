@@ -104,8 +104,14 @@ impl<M: Machine> PartsLane<M> {
         (self.parts.machine.most_bytes().min(most_bytes) / bytes.max(1)).max(1)
     }
 
-    /// Runs all parts.
-    pub(super) fn run(&mut self, inputs: &[Tensor], call: &Call) -> Result<Scored> {
+    /// Whether the device runs all of it at once.
+    fn is_whole(&self) -> bool {
+        matches!(self.parts.ready.as_slice(), [(Ready::Device(_), _)])
+    }
+
+    /// Runs all parts; one that is all there is with so many rows, if it is said.
+    pub(super) fn run(&mut self, inputs: &[Tensor], rows: Option<usize>, call: &Call) -> Result<Scored> {
+        let rows = rows.filter(|_| self.is_whole());
         let given = inputs.iter().cloned().map(Value::Tensor);
         let mut values = self.parts.inputs.iter().copied().zip(given).collect::<HashMap<_, _>>();
         let (mut total, mut launches) = (Timing::default(), Vec::new());
@@ -115,7 +121,7 @@ impl<M: Machine> PartsLane<M> {
             let made = match ready {
                 Ready::Device(part) => {
                     let lane = lanes.next().ok_or_else(|| ScoreError::internal("a part without a lane"))?;
-                    let ran = lane.run(part, &wanted, call)?;
+                    let ran = lane.run(part, &wanted, rows, call)?;
                     total += ran.timing;
                     launches.extend(ran.launches);
                     ran.outputs

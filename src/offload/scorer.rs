@@ -50,12 +50,12 @@ impl<M: Machine> OffloadScorer<M> {
         for parts in on_device.iter().cycle().take(wanted) {
             let mut lane = parts.lane()?;
             // Drivers make kernels ready at their first launch.
-            lane.run(&placed.sample.rows(1)?, &Call::new())?;
+            lane.run(&placed.sample.rows(1)?, None, &Call::new())?;
             rows_at_once = rows_at_once.min(lane.rows_that_fit(share));
             lanes.push(lane);
         }
         let lanes = Lanes::new(lanes)?;
-        let run = |inputs: &[Tensor]| lanes.with(&Call::new(), |lane| lane.run(inputs, &Call::new()));
+        let run = |inputs: &[Tensor]| lanes.with(&Call::new(), |lane| lane.run(inputs, None, &Call::new()));
         let signature = match options.skip_tuning {
             true => signature.without_batch_axis(),
             false => checked_rows(signature, Ok(&placed.sample), &run),
@@ -67,18 +67,27 @@ impl<M: Machine> OffloadScorer<M> {
         Ok(Self { signature, limits, placement, devices, lanes })
     }
 
+    /// With how many rows a batch is run, where it is not with its own.
+    fn run_rows(&self, rows: usize, axis: Option<usize>) -> Option<usize> {
+        // Rows lie one behind the other only along the first axis.
+        axis.filter(|axis| *axis == 0)?;
+        let most =
+            self.limits.max_batch.into_iter().chain(self.limits.rows_at_once).min().unwrap_or(usize::MAX);
+        Some(M::batch_rows(rows).min(most)).filter(|wanted| *wanted > rows)
+    }
+
     /// Scores batches that do not fit the device's memory piece by piece.
     fn run(&self, lane: &mut PartsLane<M>, inputs: &[Tensor], call: &Call) -> Result<Scored> {
         let rows = self.signature.rows(inputs);
         let axis = self.signature.batch_axis();
         let (Some(axis), Some(most)) = (axis, self.limits.rows_at_once.filter(|most| rows > *most)) else {
-            return lane.run(inputs, call);
+            return lane.run(inputs, self.run_rows(rows, axis), call);
         };
         let mut pieces = Vec::new();
         for first in (0..rows).step_by(most) {
             let range = first..(first + most).min(rows);
             let piece = inputs.iter().map(|t| t.rows(axis, range.clone())).collect::<Result<Vec<_>>>()?;
-            pieces.push(lane.run(&piece, call)?);
+            pieces.push(lane.run(&piece, None, call)?);
         }
         let mut timing = Timing::default();
         for piece in &pieces {

@@ -9,10 +9,28 @@ use crate::tensor::Tensor;
 pub(crate) type Shapes = Vec<Vec<usize>>;
 
 /// By the inputs' shapes; what was used last stands last.
-pub(crate) struct ByShape<T>(Mutex<Vec<(Shapes, Arc<T>)>>);
+pub(crate) struct ByShape<T>(Mutex<Vec<(Shapes, Arc<Slot<T>>)>>);
 
-/// So many are kept; the one that was not used for longest goes.
-const MOST: usize = 16;
+/// What was made, or will be: held by whoever makes it.
+type Slot<T> = Mutex<Option<Arc<T>>>;
+
+/// So many are kept; the one that was not used for longest goes. All batches of up to a thousand rows are that many at most ([`batch_rows`]).
+pub(crate) const MOST_SHAPES: usize = 64;
+
+/// The rows that a batch is run with, where rows beyond its own cost less than a plan of its own: up to eight each, then four numbers to a doubling.
+pub(crate) fn batch_rows(rows: usize) -> usize {
+    let step = rows.checked_next_power_of_two().map_or(1, |power| (power / 8).max(1));
+    rows.checked_next_multiple_of(step).unwrap_or(rows)
+}
+
+/// The shapes of these inputs; with so many rows, if it is said.
+pub(crate) fn shapes_of(inputs: &[Tensor], rows: Option<usize>) -> Shapes {
+    let mut shapes = inputs.iter().map(|t| t.shape().to_vec()).collect::<Shapes>();
+    if let Some(rows) = rows {
+        shapes.iter_mut().filter_map(|shape| shape.first_mut()).for_each(|first| *first = rows);
+    }
+    shapes
+}
 
 impl<T> Default for ByShape<T> {
     fn default() -> Self {
@@ -21,28 +39,89 @@ impl<T> Default for ByShape<T> {
 }
 
 impl<T> ByShape<T> {
-    /// What there is for inputs of these shapes, made now if there is none; who makes it may look at what was used last.
+    /// What there is for inputs of these shapes, made now if there is none; who makes it may look at what was used last. While it is made, callers
+    /// with the same shapes wait for it, and others go on.
     ///
     /// # Errors
-    /// What making it says.
+    /// What making it says; the next caller tries again.
     pub(crate) fn of(
         &self,
-        inputs: &[Tensor],
+        shapes: &Shapes,
         make: impl FnOnce(&Shapes, Option<&Arc<T>>) -> Result<T>,
     ) -> Result<Arc<T>> {
-        let shapes = inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>();
-        // Held while it is made: callers that want the same would all make it.
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = known.iter().position(|(s, _)| *s == shapes) {
-            let found = known.remove(at);
-            known.push(found.clone());
-            return Ok(found.1);
+        let (slot, last) = self.slot(shapes);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &*slot {
+            return Ok(made.clone());
         }
-        let made = Arc::new(make(&shapes, known.last().map(|(_, last)| last))?);
-        if known.len() == MOST {
+        let made = Arc::new(make(shapes, last.as_ref())?);
+        *slot = Some(made.clone());
+        Ok(made)
+    }
+
+    /// The place of what is made for these shapes, and what was used last of what is there.
+    fn slot(&self, shapes: &Shapes) -> (Arc<Slot<T>>, Option<Arc<T>>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = known.iter().rev().find_map(|(_, slot)| slot.try_lock().ok()?.clone());
+        let slot = match known.iter().position(|(s, _)| s == shapes) {
+            Some(at) => known.remove(at).1,
+            None => Arc::default(),
+        };
+        if known.len() == MOST_SHAPES {
             known.remove(0);
         }
-        known.push((shapes, made.clone()));
-        Ok(made)
+        known.push((shapes.clone(), slot.clone()));
+        (slot, last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ScoreError;
+
+    fn shape(rows: usize) -> Shapes {
+        vec![vec![rows, 3]]
+    }
+
+    #[test]
+    fn batches_are_run_with_a_few_numbers_of_rows() {
+        for (rows, wanted) in
+            [(0, 0), (1, 1), (7, 7), (8, 8), (9, 10), (16, 16), (17, 20), (33, 40), (64, 64), (100, 112)]
+        {
+            assert_eq!(batch_rows(rows), wanted, "{rows}");
+        }
+        assert_eq!(batch_rows(usize::MAX), usize::MAX);
+        let all = (1..=1024).map(batch_rows).collect::<std::collections::BTreeSet<_>>();
+        assert!(all.len() <= MOST_SHAPES, "{}", all.len());
+        for rows in 1..=1024 {
+            assert!(rows <= batch_rows(rows) && batch_rows(rows) * 4 <= rows * 5, "{rows}");
+        }
+    }
+
+    #[test]
+    fn what_is_made_is_kept_and_what_failed_is_tried_again() {
+        let kept = ByShape::<usize>::default();
+        assert!(kept.of(&shape(1), |_, _| Err(ScoreError::internal("no"))).is_err());
+        for _ in 0..2 {
+            assert_eq!(*kept.of(&shape(1), |s, last| Ok(s[0][0] + usize::from(last.is_some()))).unwrap(), 1);
+        }
+        // Who makes another one sees the first; the one that was not used for longest goes.
+        assert_eq!(*kept.of(&shape(2), |_, last| Ok(10 + **last.unwrap())).unwrap(), 11);
+        for rows in 3..MOST_SHAPES + 2 {
+            kept.of(&shape(rows), |_, _| Ok(rows)).unwrap();
+        }
+        assert_eq!(*kept.of(&shape(2), |_, _| Ok(0)).unwrap(), 11);
+        assert_eq!(*kept.of(&shape(1), |_, _| Ok(99)).unwrap(), 99);
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_made_for_other_shapes() {
+        let kept = ByShape::<usize>::default();
+        let inner = kept.of(&shape(1), |_, _| {
+            std::thread::scope(|s| s.spawn(|| kept.of(&shape(2), |_, _| Ok(2))).join().unwrap())
+                .map(|two| *two)
+        });
+        assert_eq!(*inner.unwrap(), 2);
     }
 }
