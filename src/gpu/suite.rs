@@ -289,6 +289,10 @@ const ATTENTIONS: &[&str] = &[
     "q: f32[1, 2, 17, 128]\nk: f32[1, 2, 9, 128]\nv: f32[1, 2, 9, 128]\nm: f32[2, 17, 9]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\ne = Add(s, m)\np = Softmax(e)\na = MatMul(p, v)\ny = Relu(a)\n-> y",
     "q: f32[1, 2, 65, 64]\nk: f32[1, 2, 200, 64]\nv: f32[1, 2, 200, 64]\nm: f32[65, 200]\nr: f32[1, 2, 65, 64]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\ne = Add(s, m)\np = Softmax(e)\na = MatMul(p, v)\nb = Relu(a)\ny = Add(b, r)\n-> y",
     "q: f32[2, 130, 2, 96]\nk: f32[2, 60, 2, 96]\nh = f32[] 10\na = Transpose<perm=[0, 2, 1, 3]>(q)\nb = Transpose<perm=[0, 2, 1, 3]>(k)\nt = Transpose<perm=[0, 2, 3, 1]>(k)\ns = MatMul(a, t)\nd = Div(s, h)\np = Softmax(d)\nc = MatMul(p, b)\ny = Transpose<perm=[0, 2, 1, 3]>(c)\n-> y",
+    // Queries, keys and values of one product.
+    "x: f32[2, 40, 24]\nu = f32[24, 64] 0.1 -0.2 0.3\nv = f32[24, 64] -0.1 0.2\nw = f32[24, 64] 0.2 0.1 -0.3 0.1 -0.1\nb = f32[64] 0.5 -0.5\nn = i64[4] 2 40 2 32\no = i64[3] 2 40 64\nh = f32[] 6
+     a = MatMul(x, u)\nc = Add(a, b)\nd = Reshape(c, n)\nq = Transpose<perm=[0, 2, 1, 3]>(d)\ne = MatMul(x, v)\nf = Reshape(e, n)\nk = Transpose<perm=[0, 2, 3, 1]>(f)\ng = MatMul(x, w)\ni = Add(b, g)\nj = Reshape(i, n)
+     l = Transpose<perm=[0, 2, 1, 3]>(j)\ns = MatMul(q, k)\nm = Div(s, h)\np = Softmax(m)\nr = MatMul(p, l)\nt = Transpose<perm=[0, 2, 1, 3]>(r)\ny = Reshape(t, o)\n-> y",
     // Few rows, and heads that are too wide.
     "q: f32[2, 3, 1, 40]\nk: f32[2, 3, 300, 40]\nv: f32[2, 3, 300, 150]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\np = Softmax(s)\ny = MatMul(p, v)\n-> y",
     "q: f32[1, 1, 20, 260]\nk: f32[1, 1, 30, 260]\nv: f32[1, 1, 30, 260]\nm: f32[20, 30]\nt = Transpose<perm=[0, 1, 3, 2]>(k)\ns = MatMul(q, t)\ne = Add(m, s)\np = Softmax(e)\ny = MatMul(p, v)\n-> y",

@@ -12,6 +12,7 @@ mod epilogue;
 mod gelu;
 mod identity;
 mod integer;
+mod joined;
 mod layer_norm;
 mod mean;
 mod transposed;
@@ -30,6 +31,7 @@ pub use epilogue::fuse_epilogues;
 pub use gelu::find_gelu;
 pub use identity::remove_identities;
 pub use integer::{check_parameters, is_function_of_one, moves_integers, to_integers};
+pub use joined::join_products;
 pub use layer_norm::find_layer_norm;
 pub use mean::pool_means;
 pub use transposed::transpose_weights;
@@ -51,7 +53,8 @@ pub const COMMON: &[(&str, Rewrite)] = &[
 
 /// What a device that computes on floats wants besides, after the common ones: several operators as one. Quantising comes before: it looks at
 /// the values in between.
-pub const FUSIONS: &[(&str, Rewrite)] = &[("attention", find_attention), ("epilogues", fuse_epilogues)];
+pub const FUSIONS: &[(&str, Rewrite)] =
+    &[("attention", find_attention), ("joined products", join_products), ("epilogues", fuse_epilogues)];
 
 /// Applies the common rewrites. Returns how often each did something.
 ///

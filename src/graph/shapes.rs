@@ -153,6 +153,15 @@ impl Shape {
         Self(Ok(SymTensor::from_shape(extents.into_iter().enumerate().map(one).collect())))
     }
 
+    /// The shape with another length of its last axis.
+    pub(super) fn with_last(&self, length: usize) -> Self {
+        let lengths = self.extents().map(|e| e.into_iter().map(|e| e.0).collect::<Vec<_>>());
+        let (Some(mut lengths), Ok(length)) = (lengths, i32::try_from(length)) else { return Self::UNKNOWN };
+        let Some(last) = lengths.last_mut() else { return Self::UNKNOWN };
+        *last = SymExpr::Value(length);
+        Self(Ok(SymTensor::from_shape(lengths)))
+    }
+
     /// Whether its elements are followed.
     fn is_followed(&self) -> bool {
         self.0.as_ref().is_ok_and(|t| t.values().is_some())

@@ -1,7 +1,7 @@
 use super::*;
 use crate::gpu::nvrtc;
-use crate::graph::fold;
 use crate::graph::testing::graph_of;
+use crate::graph::{fold, rewrite};
 
 fn planned(text: &str, precision: Precision) -> Result<Plan> {
     let mut graph = graph_of(text);
@@ -143,6 +143,37 @@ fn attention_reads_and_leaves_heads_where_they_lie() {
     // Wider than a tile takes.
     let text = text.replace("3, 16", "3, 260").replace("48", "780");
     assert_eq!(kernels(&text), ["gemm", "softmax", "gemm", "map"]);
+}
+
+#[test]
+fn queries_keys_and_values_are_one_product_and_stay_where_it_leaves_them() {
+    let text = "x: f32[2, 40, 24]
+         w = f32[24, 64] 0.1
+         b = f32[64] 0.5
+         n = i64[4] 2 40 2 32
+         o = i64[3] 2 40 64
+         a = MatMul(x, w)
+         c = Add(a, b)
+         d = Reshape(c, n)
+         q = Transpose<perm=[0, 2, 1, 3]>(d)
+         e = MatMul(x, w)
+         f = Reshape(e, n)
+         k = Transpose<perm=[0, 2, 1, 3]>(f)
+         g = MatMul(x, w)
+         h = Add(g, b)
+         i = Reshape(h, n)
+         v = Transpose<perm=[0, 2, 1, 3]>(i)
+         p = triscore.Attention<scale=0.25>(q, k, v)
+         t = Transpose<perm=[0, 2, 1, 3]>(p)
+         y = Reshape(t, o)
+         -> y";
+    let mut graph = graph_of(text);
+    assert_eq!(rewrite::join_products(&mut graph).unwrap(), 1);
+    graph.tidy().unwrap();
+    fold::fold(&mut graph, None).unwrap();
+    let settings = Settings { tensor_cores: true, ..Settings::default() };
+    let kernels = plan(&graph, settings).unwrap().launches.iter().map(|l| l.kernel).collect::<Vec<_>>();
+    assert_eq!(kernels, ["gemm", "attention"]);
 }
 
 #[test]
