@@ -35,7 +35,7 @@ pub(super) enum Library {
     Nvrtc,
     /// Matrix products, with cuBLAS beside it.
     CublasLt,
-    /// Convolutions and attention.
+    /// Convolutions.
     Cudnn,
 }
 
@@ -79,7 +79,7 @@ impl Library {
                 stem: "libcudnn",
                 versions: &[(9, 12)],
                 package: "nvidia-cudnn",
-                cost: "convolutions and attention run on triscore's own kernels",
+                cost: "convolutions run on triscore's own kernels",
             },
         }
     }
