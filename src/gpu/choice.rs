@@ -163,11 +163,16 @@ impl Trial<'_> {
         if self.side.mode == Mode::Library {
             return self.first(&proposals, codes.len());
         }
-        // One that is not proposed any more, or refused, is measured again.
+        // One that is not proposed any more is measured again, and so is one that is refused, of proposals that nobody has planned yet.
         let at = stored.and_then(|code| codes.iter().position(|own| Some(own) == code.as_ref()));
-        if let Some(Ok(chosen)) = at.map(|at| proposals.chosen(at)) {
-            return Ok(Some(Arc::new(chosen)));
-        }
+        let proposals = match at.map(|at| proposals.chosen(at)) {
+            None => proposals,
+            Some(Ok(chosen)) => return Ok(Some(Arc::new(chosen))),
+            Some(Err(e)) => {
+                self.left(e)?;
+                self.side.proposes(work)?
+            }
+        };
         let (found, entry) = self.fastest(&proposals, codes, lane)?;
         files.new.insert(self.key.to_owned(), entry);
         Ok(found)

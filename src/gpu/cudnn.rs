@@ -139,7 +139,8 @@ impl Convolution {
         self.proposals.iter().map(|proposal| proposal.code.as_str())
     }
 
-    /// What runs one of the proposals.
+    /// What runs one of the proposals. Each is asked for once: what cuDNN 9.19 has compiled of a proposal it often fails to compile of it again, which it
+    /// does not of one that is proposed anew.
     ///
     /// # Errors
     /// `Unavailable` where the engine does not take the convolution after all, or wants too much workspace.
@@ -200,4 +201,4 @@ impl ConvPlan {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -217,6 +217,7 @@ API const char *cudnnGetErrorString(int status)
     return status == SUCCESS            ? "CUDNN_STATUS_SUCCESS"
            : status == NOT_INITIALIZED  ? "CUDNN_STATUS_NOT_INITIALIZED"
            : status == NOT_FINALIZED    ? "CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED"
+           : status == ATTRIBUTE_TYPE   ? "CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE"
            : status == EXECUTION_FAILED ? "CUDNN_STATUS_EXECUTION_FAILED"
            : status / 1000 == 3         ? "CUDNN_STATUS_NOT_SUPPORTED"
                                         : "CUDNN_STATUS_BAD_PARAM";

@@ -152,6 +152,38 @@ fn shapes() -> Vec<(String, ConvShape)> {
     all
 }
 
+/// What is wrong in itself, so that a library refuses it, the real one and the emulated one.
+fn wrong() -> Vec<(&'static str, ConvShape)> {
+    let right = ending(&shape(DType::F16, &[8, 64, 28, 28], &[64, 64, 3, 3], [1, 1, 1]), [true; 3]);
+    let result = |lengths: &[usize]| dense(DType::F16, lengths);
+    vec![
+        (
+            "a result that is too long",
+            ConvShape { result: result(&[8, 64, 29, 28]), residual: None, ..right.clone() },
+        ),
+        (
+            "a result of other channels",
+            ConvShape { result: result(&[8, 32, 28, 28]), residual: None, ..right.clone() },
+        ),
+        ("channels in no whole groups", ConvShape { weights: result(&[64, 48, 3, 3]), ..right.clone() }),
+        ("too few steps", ConvShape { strides: vec![1], ..right.clone() }),
+        ("no steps", ConvShape { strides: vec![0, 1], ..right.clone() }),
+        ("no images", ConvShape { images: result(&[0, 64, 28, 28]), ..right.clone() }),
+        (
+            "an odd address",
+            ConvShape { images: Strided { align: 3, ..right.images.clone() }, ..right.clone() },
+        ),
+        (
+            "a stride too few",
+            ConvShape { images: Strided { strides: vec![1; 3], ..right.images.clone() }, ..right.clone() },
+        ),
+        (
+            "weights of another type",
+            ConvShape { weights: dense(DType::F32, &[64, 64, 3, 3]), ..right.clone() },
+        ),
+    ]
+}
+
 #[test]
 fn the_real_library_takes_what_planners_make() {
     const TEST: &str = "gpu::cudnn::tests::the_real_library_takes_what_planners_make";
@@ -182,7 +214,6 @@ fn the_real_library_takes_what_planners_make() {
         described("NVIDIA H200", 900, 132, 232_448, 52_428_800, 150_000_000_000),
         described("NVIDIA A100-SXM4-80GB", 800, 108, 166_912, 41_943_040, 85_000_000_000),
     ];
-    let mut refused = Vec::new();
     for gpu in &gpus {
         let device = Descriptor::new(&functions, Kind::CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR)
             .and_then(|d| {
@@ -190,21 +221,36 @@ fn the_real_library_takes_what_planners_make() {
             })
             .and_then(Descriptor::finalised)
             .unwrap();
-        let library = Arc::new(Cudnn { functions: functions.clone(), target: Target::Described(device) });
-        for (name, shape) in shapes() {
-            let planned = Convolution::of(&library, &shape).and_then(|convolution| {
-                let codes = convolution.codes().map(str::to_owned).collect::<Vec<_>>();
-                let plan = convolution.plan(0)?;
-                Ok((codes, plan.workspace))
-            });
-            match planned {
-                Ok((codes, workspace)) => println!("{name}: {codes:?}, {workspace} bytes of workspace"),
-                Err(e) => refused.push(format!("{name}: {e}\n{gpu}")),
-            }
+        println!("{gpu}");
+        hold(&Arc::new(Cudnn { functions: functions.clone(), target: Target::Described(device) }));
+    }
+}
+
+/// Asks a library for everything that planners make, and for what is wrong: the real one and the emulated one must agree.
+pub(in crate::gpu) fn hold(library: &Arc<Cudnn>) {
+    let mut refused = Vec::new();
+    for (name, shape) in shapes() {
+        let planned = Convolution::of(library, &shape).and_then(|convolution| {
+            let codes = convolution.codes().map(str::to_owned).collect::<Vec<_>>();
+            let chosen = (0..codes.len()).find_map(|at| convolution.plan(at).ok());
+            let nothing = || ScoreError::unavailable(format!("no plan of {codes:?}"));
+            Ok((codes.clone(), chosen.ok_or_else(nothing)?.workspace))
+        });
+        match planned {
+            Ok((codes, workspace)) => println!("{name}: {codes:?}, {workspace} bytes of workspace"),
+            Err(e) => refused.push(format!("{name}: {e}")),
         }
     }
     assert!(refused.is_empty(), "{} are refused:\n{}", refused.len(), refused.join("\n"));
-    errors_say_what_the_library_says(&functions);
+    let taken = wrong().into_iter().filter_map(|(what, shape)| match Convolution::of(library, &shape) {
+        Ok(_) => Some(what),
+        Err(e) => {
+            println!("{what}: {e}");
+            None
+        }
+    });
+    assert_eq!(taken.collect::<Vec<_>>(), Vec::<&str>::new());
+    errors_say_what_the_library_says(&library.functions);
 }
 
 /// A library of the driver's name with functions that fail. `None` without a compiler.

@@ -5,6 +5,9 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+
+use cudarc::driver::CudaContext;
 
 use super::emulated::{SCHEDULES, is_inside, passes};
 use super::library::{driver_alone, kept, kernels, passes_beside};
@@ -12,6 +15,8 @@ use super::{Noise, TENSOR_WINDOWS, WINDOWS, difference, gpus, run};
 use crate::cpu::CpuBackend;
 use crate::gpu::GpuBackend;
 use crate::gpu::choice::CONVOLUTIONS_VARIABLE;
+use crate::gpu::cudnn::Cudnn;
+use crate::gpu::cudnn::tests::hold;
 use crate::graph::testing::{model_of, read};
 use crate::scoring::{Backend, Call, CompileOptions, Precision};
 
@@ -98,6 +103,16 @@ fn it_is_the_library_that_convolves_what_it_takes() {
                 assert!(is_left, "{precision:?}: {kernels:?}\n{text}");
             }
         }
+    });
+}
+
+#[test]
+fn the_emulated_library_takes_and_refuses_what_the_real_one_does() {
+    in_library("the_emulated_library_takes_and_refuses_what_the_real_one_does", || {
+        let context = CudaContext::new(0).unwrap();
+        let library = Cudnn::load(&context, 13).unwrap();
+        assert_eq!(library.version(), 91_900);
+        hold(&Arc::new(library));
     });
 }
 
