@@ -118,9 +118,8 @@ impl Choices {
             chosen.push(found);
         }
         for (side, files) in [(&self.products, products), (&self.convolutions, convolutions)] {
-            if let (Some(kept), false) =
-                (side.as_ref().and_then(|side| side.kept.as_ref()), files.new.is_empty())
-            {
+            let Some(side) = side.as_ref().filter(|_| !files.new.is_empty()) else { continue };
+            if let Some(kept) = &side.opened()?.kept {
                 kept.add(&files.new);
             }
         }
@@ -153,12 +152,13 @@ impl Trial<'_> {
         files: &mut Files,
         lane: &mut Option<GpuLane>,
     ) -> Result<Option<Arc<Chosen>>> {
-        let read = || self.side.kept.as_ref().map(Kept::read).unwrap_or_default();
+        let library = self.side.opened()?;
+        let read = || library.kept.as_ref().map(Kept::read).unwrap_or_default();
         let stored = files.stored.get_or_insert_with(read).get(self.key);
         if let (Mode::Fastest, Some(None)) = (self.side.mode, stored) {
             return Ok(None);
         }
-        let proposals = self.side.proposes(work)?;
+        let proposals = library.proposes(work)?;
         let codes = proposals.codes();
         if self.side.mode == Mode::Library {
             return self.first(&proposals, codes.len());
@@ -170,7 +170,7 @@ impl Trial<'_> {
             Some(Ok(chosen)) => return Ok(Some(Arc::new(chosen))),
             Some(Err(e)) => {
                 self.left(e)?;
-                self.side.proposes(work)?
+                library.proposes(work)?
             }
         };
         let (found, entry) = self.fastest(&proposals, codes, lane)?;

@@ -123,7 +123,6 @@ impl Loaded {
 ///
 /// # Errors
 /// `Unavailable`: what it costs that it is missing, and what to do.
-#[cfg(test)]
 pub(super) fn find(library: Library, driver: Option<i32>) -> Result<Found> {
     Search::new(library, driver, &places::here()).first()
 }

@@ -1,6 +1,6 @@
 //! A library that may compute a kind of work, how it is chosen, and what it proposes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::CudaContext;
 
@@ -9,6 +9,7 @@ use crate::error::{Result, ScoreError};
 use crate::gpu::cublaslt::{Algorithm, CublasLt, Product};
 use crate::gpu::cudnn::{ConvPlan, Convolution, Cudnn};
 use crate::gpu::images::cache_folder;
+use crate::gpu::libraries;
 use crate::gpu::plan::Work;
 use crate::scoring::Device;
 
@@ -51,12 +52,23 @@ enum Library {
     Cudnn(Arc<Cudnn>),
 }
 
-/// A library that may compute work of one kind on one machine.
+type Load = Box<dyn Fn() -> Result<(usize, Library)> + Send + Sync>;
+
+/// A library that may compute work of one kind on one machine. It is loaded when work of its kind is first met: that takes time and memory of the device,
+/// which a model without such work need not pay.
 pub(super) struct Side {
     pub(super) subject: Subject,
     pub(super) mode: Mode,
-    pub(super) kept: Option<Kept>,
+    device: String,
+    driver: i32,
+    load: Load,
+    opened: Mutex<Option<Arc<Opened>>>,
+}
+
+/// The library, loaded, and what is on disk of choices with this very version of it.
+pub(super) struct Opened {
     library: Library,
+    pub(super) kept: Option<Kept>,
 }
 
 impl Side {
@@ -66,10 +78,12 @@ impl Side {
         device: &Device,
         driver: i32,
     ) -> Result<Option<Self>> {
-        Self::open(subject, device, driver, || {
-            let library = Arc::new(CublasLt::load(context, driver / 1000)?);
+        let context = context.clone();
+        let load: Load = Box::new(move || {
+            let library = Arc::new(CublasLt::load(&context, driver / 1000)?);
             Ok((library.version, Library::CublasLt(library)))
-        })
+        });
+        Self::new(subject, libraries::Library::CublasLt, device, driver, load)
     }
 
     pub(super) fn of_convolutions(
@@ -78,38 +92,64 @@ impl Side {
         device: &Device,
         driver: i32,
     ) -> Result<Option<Self>> {
-        Self::open(subject, device, driver, || {
-            let library = Arc::new(Cudnn::load(context, driver / 1000)?);
+        let context = context.clone();
+        let load: Load = Box::new(move || {
+            let library = Arc::new(Cudnn::load(&context, driver / 1000)?);
             Ok((library.version(), Library::Cudnn(library)))
-        })
+        });
+        Self::new(subject, libraries::Library::Cudnn, device, driver, load)
     }
 
     /// Nothing where there is nothing to choose; an error where the library is demanded and missing.
-    fn open(
+    fn new(
         subject: Subject,
+        which: libraries::Library,
         device: &Device,
         driver: i32,
-        load: impl FnOnce() -> Result<(usize, Library)>,
+        load: Load,
     ) -> Result<Option<Self>> {
         let Subject { variable, name, library } = subject;
         let mode = subject.mode(std::env::var(variable).ok().as_deref(), device.emulated)?;
         if mode == Mode::Own {
             return Ok(None);
         }
-        let (version, library) = match (load(), mode) {
-            (Ok(loaded), _) => loaded,
-            (Err(e), Mode::Library) => return Err(e.with_at(format!("{variable}={library}, {device}"))),
-            (Err(e), _) => {
-                tracing::debug!("{name}s run on triscore's own kernels: {e}");
-                return Ok(None);
+        let opened = Mutex::default();
+        let side = Self { subject, mode, device: device.name.clone(), driver, load, opened };
+        // One that is not to be seen may be where the loader alone finds it.
+        if mode == Mode::Library || libraries::find(which, Some(driver / 1000)).is_err() {
+            match (side.opened(), mode) {
+                (Ok(_), _) => {}
+                (Err(e), Mode::Library) => {
+                    return Err(e.with_at(format!("{variable}={library}, {device}")));
+                }
+                (Err(e), _) => {
+                    tracing::debug!("{name}s run on triscore's own kernels: {e}");
+                    return Ok(None);
+                }
             }
-        };
-        let folder = if mode == Mode::Fastest { cache_folder() } else { None };
-        let own = env!("CARGO_PKG_VERSION");
-        let kept = folder.map(|folder| Kept::new(&folder, name, &device.name, driver, version, own));
-        Ok(Some(Self { subject, mode, kept, library }))
+        }
+        Ok(Some(side))
     }
 
+    /// The library, loaded now if it was not.
+    ///
+    /// # Errors
+    /// `Unavailable`: why it cannot be.
+    pub(super) fn opened(&self) -> Result<Arc<Opened>> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*opened {
+            return Ok(opened.clone());
+        }
+        let (version, library) = (self.load)()?;
+        let folder = if self.mode == Mode::Fastest { cache_folder() } else { None };
+        let own = env!("CARGO_PKG_VERSION");
+        let (kind, device) = (self.subject.name, &self.device);
+        let kept = folder.map(|folder| Kept::new(&folder, kind, device, self.driver, version, own));
+        Ok(opened.insert(Arc::new(Opened { library, kept })).clone())
+    }
+}
+
+impl Opened {
     /// What the library proposes for work of its kind.
     ///
     /// # Errors
