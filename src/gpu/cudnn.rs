@@ -34,8 +34,9 @@ use engines::Proposal;
 /// What an engine may use besides the tensors.
 const WORKSPACE_BYTES: usize = 256 << 20;
 
-/// So many proposals are looked at; each may take a second to compile.
+/// So many proposals are looked at, and so many that cuDNN compiles first, for a second or three each.
 const MOST_PROPOSALS: usize = 8;
+const MOST_COMPILED: usize = 3;
 
 /// The first cuDNN whose last error can be asked for, and whose statuses are as fine.
 const OLDEST: usize = 90_000;

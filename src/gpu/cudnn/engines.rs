@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use cudarc::cudnn::sys::{
     cudnnBackendAttributeName_t as Name, cudnnBackendAttributeType_t as Type,
-    cudnnBackendDescriptorType_t as Kind, cudnnBackendHeurMode_t as Heuristics,
-    cudnnBackendNumericalNote_t as Note,
+    cudnnBackendBehaviorNote_t as Behaviour, cudnnBackendDescriptorType_t as Kind,
+    cudnnBackendHeurMode_t as Heuristics, cudnnBackendNumericalNote_t as Note,
 };
 
 use super::descriptor::{Descriptor, Functions};
-use super::{MOST_PROPOSALS, Target, WORKSPACE_BYTES};
+use super::{MOST_COMPILED, MOST_PROPOSALS, Target, WORKSPACE_BYTES};
 use crate::error::{Result, ScoreError};
 use crate::gpu::plan::ConvShape;
 use crate::tensor::DType;
@@ -29,6 +29,8 @@ pub(super) struct Proposal {
     /// What makes it the same one when it is proposed again: the engine's number, and each knob with its value.
     pub(super) code: String,
     config: Arc<Descriptor>,
+    /// Whether it is compiled before it can run.
+    is_compiled: bool,
 }
 
 /// Whether an engine's arithmetic is what was asked for.
@@ -59,10 +61,12 @@ pub(super) fn proposals(
             }
         };
         for config in configs {
-            let (code, notes) = described(&config)?;
-            let is_new = all.iter().all(|known| known.code != code);
-            if is_taken(&notes, shape) && is_new && all.len() < MOST_PROPOSALS {
-                all.push(Proposal { code, config: Arc::new(config) });
+            let (proposal, notes) = described(config)?;
+            let is_new = all.iter().all(|known| known.code != proposal.code);
+            let compiled = all.iter().filter(|known| known.is_compiled).count();
+            let is_cheap = !proposal.is_compiled || compiled < MOST_COMPILED;
+            if is_taken(&notes, shape) && is_new && is_cheap && all.len() < MOST_PROPOSALS {
+                all.push(proposal);
             }
         }
     }
@@ -95,8 +99,8 @@ fn configs(
     }
 }
 
-/// A proposal's code, and its engine's numerical notes.
-fn described(config: &Descriptor) -> Result<(String, Vec<u32>)> {
+/// A proposal, and its engine's numerical notes.
+fn described(config: Descriptor) -> Result<(Proposal, Vec<u32>)> {
     let engine =
         config.others(Name::CUDNN_ATTR_ENGINECFG_ENGINE, Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR, 1)?;
     let nothing = || ScoreError::unavailable("cuDNN proposes no engine");
@@ -106,6 +110,12 @@ fn described(config: &Descriptor) -> Result<(String, Vec<u32>)> {
         Type::CUDNN_TYPE_NUMERICAL_NOTE,
         MOST_NOTES,
     )?;
+    let behaviour = engine.read::<u32>(
+        Name::CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
+        Type::CUDNN_TYPE_BEHAVIOR_NOTE,
+        MOST_NOTES,
+    )?;
+    let is_compiled = behaviour.contains(&(Behaviour::CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION as u32));
     let mut code = engine.number(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX)?.to_string();
     let knobs = config.others(
         Name::CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
@@ -118,7 +128,7 @@ fn described(config: &Descriptor) -> Result<(String, Vec<u32>)> {
         let value = knob.number(Name::CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE)?;
         code.push_str(&format!(".{}={value}", which.first().copied().unwrap_or(0)));
     }
-    Ok((code, notes))
+    Ok((Proposal { code, config: Arc::new(config), is_compiled }, notes))
 }
 
 /// What runs a proposal, and the bytes of workspace that it uses. It may be compiled for that, which takes a second.

@@ -62,6 +62,7 @@ enum ValueType : int {
     T_NOTE = 11,
     T_POINTWISE_MODE = 14,
     T_DESCRIPTOR = 15,
+    T_BEHAVIOUR = 19,
 };
 inline size_t bytes_of(int type)
 {
@@ -112,6 +113,7 @@ enum Name : int {
     PACK_WORKSPACE = 1003,
     ENGINE_INDEX = 1301,
     ENGINE_NOTES = 1303,
+    ENGINE_BEHAVIOUR = 1305,
 };
 
 struct Attribute {
@@ -161,6 +163,7 @@ constexpr Attribute ATTRIBUTES[] = {
     {KNOB, KNOB_VALUE, T_INT64, 1, false, false},
     {ENGINE, ENGINE_INDEX, T_INT64, 1, false, false},
     {ENGINE, ENGINE_NOTES, T_NOTE, 32, false, false},
+    {ENGINE, ENGINE_BEHAVIOUR, T_BEHAVIOUR, 32, false, false},
     {PLAN, PLAN_HANDLE, T_HANDLE, 1, true, true},
     {PLAN, PLAN_CONFIG, T_DESCRIPTOR, 1, true, true, CONFIG},
     {PLAN, PLAN_WORKSPACE, T_INT64, 1, false, false},
