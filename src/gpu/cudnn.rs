@@ -64,6 +64,8 @@ enum Target {
 pub(super) struct Cudnn {
     functions: Arc<Functions>,
     target: Target,
+    /// Held while something is planned: a handle is no two threads' at once.
+    planning: Mutex<()>,
 }
 
 impl Cudnn {
@@ -80,7 +82,11 @@ impl Cudnn {
             return Err(ScoreError::unavailable(format!("{path} is cuDNN {version}: expected 9.0 or later")));
         }
         let handle = Handle::new(&functions, context).map_err(|e| e.with_at(path.to_string()))?;
-        Ok(Self { functions, target: Target::Handle(Arc::new(handle)) })
+        Ok(Self::for_target(functions, Target::Handle(Arc::new(handle))))
+    }
+
+    fn for_target(functions: Arc<Functions>, target: Target) -> Self {
+        Self { functions, target, planning: Mutex::default() }
     }
 
     /// The number that it gives as its version: 91900 is 9.19.0.
@@ -125,7 +131,8 @@ impl Convolution {
     /// # Errors
     /// `Unavailable` where the library does not take it.
     pub(super) fn of(library: &Arc<Cudnn>, shape: &ConvShape) -> Result<Self> {
-        let Cudnn { functions, target } = &**library;
+        let Cudnn { functions, target, planning } = &**library;
+        let _one_at_a_time = planning.lock().unwrap_or_else(PoisonError::into_inner);
         let graph = graph::graph(functions, shape, target)?;
         let proposals = engines::proposals(functions, &graph, shape, target)?;
         if proposals.is_empty() {
@@ -148,7 +155,8 @@ impl Convolution {
     pub(super) fn plan(&self, at: usize) -> Result<ConvPlan> {
         let missing = || ScoreError::internal("a proposal of cuDNN that is not there");
         let proposal = self.proposals.get(at).ok_or_else(missing)?;
-        let Cudnn { functions, target } = &*self.library;
+        let Cudnn { functions, target, planning } = &*self.library;
+        let _one_at_a_time = planning.lock().unwrap_or_else(PoisonError::into_inner);
         let (plan, workspace) = engines::plan(functions, proposal, target)?;
         Ok(ConvPlan {
             plan: Mutex::new(plan),

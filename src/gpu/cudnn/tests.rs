@@ -222,7 +222,7 @@ fn the_real_library_takes_what_planners_make() {
             .and_then(Descriptor::finalised)
             .unwrap();
         println!("{gpu}");
-        hold(&Arc::new(Cudnn { functions: functions.clone(), target: Target::Described(device) }));
+        hold(&Arc::new(Cudnn::for_target(functions.clone(), Target::Described(device))));
     }
 }
 

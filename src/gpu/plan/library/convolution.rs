@@ -3,7 +3,7 @@
 //! A library convolves images whose channels are closest together with weights that lie likewise, in groups, with gaps, steps and padding of its own
 //! at each side; it adds a number for each channel and a tensor of the result's shape, and cuts what is negative. One axis is two to it, of which the
 //! first has one element. Kernels on tensor cores have their weights so; the others have theirs in another order, so where the weights are constant
-//! they are uploaded in both, and who loads the plan drops those that are not used.
+//! they are uploaded in both, and who loads the plan drops those that are not used. A convolution of one pixel on tensor cores is a product, here too.
 
 use super::super::program::{Array, End, Program};
 use super::super::windows::Operand;
