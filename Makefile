@@ -9,7 +9,7 @@ CASES := target/conformance/float
 export POCL_CACHE_DIR ?= $(CURDIR)/target/pocl-cache
 export POCL_AFFINITY ?= 1
 
-.PHONY: help setup build demo test conformance test-fpga test-gpu cuda-emulator lint docs bench bench-engine bench-gpu gpu-bundle bench-server bench-scripts fuzz clean
+.PHONY: help setup build demo test conformance test-fpga test-gpu test-cudnn cuda-emulator lint docs bench bench-engine bench-gpu gpu-bundle bench-server bench-scripts fuzz clean
 
 help: ## what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ test-gpu: setup ## the GPU's kernels, compiled for real ones without one (instal
 	TRISCORE_NVRTC=required $(CARGO) test --locked --lib gpu::plan::tests::every_source -- --nocapture
 	@scripts/build-cuda-emulator.sh
 	LD_LIBRARY_PATH=$(CURDIR)/target/cuda-emulator TRISCORE_DEVICES=gpu TRISCORE_ONLY=gpu $(CARGO) test --locked --test hardware -- --nocapture
+
+test-cudnn: ## NVIDIA's cuDNN, asked without a GPU what it takes of our convolutions (installs half a gigabyte into .venv)
+	@scripts/setup-python.sh cudnn
+	TRISCORE_CUDNN=required $(CARGO) test --locked --lib gpu::cudnn -- --nocapture
 
 cuda-emulator: ## the emulated CUDA driver (wants g++)
 	@scripts/build-cuda-emulator.sh

@@ -44,8 +44,10 @@ if is_old "$to/libcuda.so.1" "${objects[@]}"; then
     $compiler -shared -Wl,-soname,libcuda.so.1 "${objects[@]}" -ldl -o "$to/libcuda.so.1.$$" && mv "$to/libcuda.so.1.$$" "$to/libcuda.so.1"
 fi
 # Libraries that compute over the driver, each one file: found where the driver is.
-library=$to/libcublasLt.so.13
-if is_old "$library" "$emulator"/libraries/* "$to/libcuda.so.1"; then
-    $compiler "${flags[@]}" -shared -Wl,-soname,libcublasLt.so.13 "$emulator/libraries/cublaslt.cpp" "$to/libcuda.so.1" -o "$library.$$" && mv "$library.$$" "$library"
-fi
+for library in cublaslt:libcublasLt.so.13 cudnn:libcudnn.so.9; do
+    source=$emulator/libraries/${library%%:*}.cpp name=${library#*:}
+    if is_old "$to/$name" "$emulator"/libraries "$to/libcuda.so.1"; then
+        $compiler "${flags[@]}" -shared "-Wl,-soname,$name" "$source" "$to/libcuda.so.1" -o "$to/$name.$$" && mv "$to/$name.$$" "$to/$name"
+    fi
+done
 echo "$to/libcuda.so.1"

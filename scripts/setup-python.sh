@@ -7,6 +7,7 @@
 #   scripts/setup-python.sh contract     # scripts/requirements-contract.txt: tests/contract
 #   scripts/setup-python.sh conformance  # scripts/requirements-conformance.txt: scripts/conformance.py
 #   scripts/setup-python.sh gpu          # scripts/requirements-gpu.txt: make test-gpu
+#   scripts/setup-python.sh cudnn        # scripts/requirements-cudnn.txt: make test-cudnn
 #
 # All sets fit in one .venv. PYTHON=<interpreter> picks the Python (default: python3; 3.11 or newer).
 # A second run finds the stamp of the first, says nothing and does nothing.
@@ -18,11 +19,11 @@ die() {
 }
 
 case ${1-models} in
-    models|bench|contract|conformance|gpu) set_name=${1-models} ;;
+    models|bench|contract|conformance|gpu|cudnn) set_name=${1-models} ;;
     -h|--help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) die "unknown argument '$1': use 'models' (the default), 'bench', 'contract', 'conformance' or 'gpu'" ;;
+    *) die "unknown argument '$1': use 'models' (the default), 'bench', 'contract', 'conformance', 'gpu' or 'cudnn'" ;;
 esac
-[ $# -le 1 ] || die "one argument at most: 'models', 'bench', 'contract', 'conformance' or 'gpu'"
+[ $# -le 1 ] || die "one argument at most: 'models', 'bench', 'contract', 'conformance', 'gpu' or 'cudnn'"
 
 scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 venv=$(dirname -- "$scripts")/.venv

@@ -10,6 +10,7 @@
 
 mod choice;
 mod cublaslt;
+mod cudnn;
 mod driver;
 mod images;
 mod lane;
@@ -74,7 +75,7 @@ impl GpuBackend {
     }
 
     fn settings(&self, precision: Precision) -> Settings {
-        Settings { precision, guarded: self.guarded, tensor_cores: true, has_library: false }
+        Settings { precision, guarded: self.guarded, tensor_cores: true, ..Settings::default() }
     }
 }
 

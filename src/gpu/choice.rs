@@ -1,16 +1,19 @@
-//! Which products a library computes, and which our own kernels: whatever is faster, measured once on the device itself.
+//! What a library computes, and what our own kernels: whatever is faster, measured once on the device itself.
 //!
-//! A plan says beside a launch what a library could do instead. When a plan is loaded, each product that was not met before is timed as it will
-//! run, by the kernel and by every algorithm that the library proposes, and the fastest is taken for good: in memory while the machine lives, on disk
-//! beside the kernel cache ([`Kept`]), where the library's algorithm is known by its code. Anything that goes wrong with the library leaves the
-//! kernel, which takes everything.
+//! A plan says beside a launch what a library could do instead: products by cuBLASLt, convolutions by cuDNN. When a plan is loaded, each that was not
+//! met before is timed as it will run, by the kernel and by every way that the library proposes, and the fastest is taken for good: in memory while the
+//! machine lives, on disk beside the kernel cache ([`Kept`]), where the library's proposal is known by its code. Anything that goes wrong with the
+//! library leaves the kernel, which takes everything.
 //!
-//! `TRISCORE_GPU_PRODUCTS` ends the measuring: `own` is triscore's kernels and no library, `cublaslt` is the library's first proposal wherever
-//! the library takes a product, and an error where there is no library. An emulated device has no times that mean anything, so there it is `own`
-//! unless something else is said; `fastest` is what real devices do. Two loads may choose differently where two ways are equally fast, and then differ in how sums are rounded; with the same file on disk they do not.
-//! What is faster on which GPU, and by how much, only that GPU says: the choices and their times are in the log (`debug`).
+//! `TRISCORE_GPU_PRODUCTS` and `TRISCORE_GPU_CONVOLUTIONS` end the measuring: `own` is triscore's kernels and no library, `cublaslt` and `cudnn` are the
+//! library's first proposal wherever the library takes one, and an error where there is no library. An emulated device has no times that mean anything,
+//! so there it is `own` unless something else is said; `fastest` is what real devices do. Two loads may choose differently where two ways are equally
+//! fast, and then differ in how sums are rounded; with the same file on disk they do not. What is faster on which GPU, and by how much, only that GPU
+//! says: the choices and their times are in the log (`debug`).
 
 mod kept;
+mod key;
+mod side;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -19,23 +22,26 @@ use std::time::Duration;
 
 use cudarc::driver::CudaContext;
 
-use super::cublaslt::{Algorithm, CublasLt, Product};
-use super::images::cache_folder;
 use super::lane::GpuLane;
 use super::machine::{GpuMachine, Loaded};
-use super::plan::{Launch, Matrix, Shape};
+use super::plan::{Launch, Work};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::scoring::Device;
 use kept::{Entry, Kept};
+use key::key;
+pub(super) use side::{Chosen, Way};
+use side::{Mode, Proposals, Side, Subject};
+
+const PRODUCTS: Subject = Subject { variable: "TRISCORE_GPU_PRODUCTS", name: "product", library: "cublaslt" };
+const CONVOLUTIONS: Subject =
+    Subject { variable: "TRISCORE_GPU_CONVOLUTIONS", name: "convolution", library: "cudnn" };
 
 /// The environment variable that says who computes products.
-pub(super) const PRODUCTS_VARIABLE: &str = "TRISCORE_GPU_PRODUCTS";
-
-/// A library's product instead of a kernel.
-pub(super) struct Chosen {
-    pub(super) product: Arc<Product>,
-    pub(super) algorithm: Algorithm,
-}
+#[cfg(test)]
+pub(super) const PRODUCTS_VARIABLE: &str = PRODUCTS.variable;
+/// The environment variable that says who computes convolutions.
+#[cfg(test)]
+pub(super) const CONVOLUTIONS_VARIABLE: &str = CONVOLUTIONS.variable;
 
 /// What is run instead of each kernel of a plan, in the order of its functions; nothing where the kernel runs.
 #[derive(Default)]
@@ -47,67 +53,38 @@ impl Selection {
         self.0.get(at).and_then(Option::as_deref)
     }
 
-    /// What any of it uses besides its matrices.
-    pub(super) fn workspace_bytes(&self) -> usize {
-        self.0.iter().flatten().map(|chosen| chosen.algorithm.workspace).max().unwrap_or(0)
-    }
-}
-
-/// How it is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Fastest,
-    Own,
-    Library,
-}
-
-impl Mode {
-    fn of(named: Option<&str>, is_emulated: bool) -> Result<Self> {
-        match named {
-            None | Some("") if is_emulated => Ok(Self::Own),
-            None | Some("") => Ok(Self::Fastest),
-            Some("fastest") => Ok(Self::Fastest),
-            Some("own") => Ok(Self::Own),
-            Some("cublaslt") => Ok(Self::Library),
-            Some(other) => Err(ScoreError::unavailable(format!(
-                "{PRODUCTS_VARIABLE} is '{other}': expected own, cublaslt or fastest"
-            ))),
-        }
+    /// All that is run instead of some function.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Chosen> {
+        self.0.iter().filter_map(Option::as_deref)
     }
 }
 
 /// The choices of one machine.
 pub(super) struct Choices {
-    library: Arc<CublasLt>,
-    mode: Mode,
-    kept: Option<Kept>,
+    products: Option<Side>,
+    convolutions: Option<Side>,
     known: Mutex<HashMap<String, Option<Arc<Chosen>>>>,
 }
 
 impl Choices {
-    /// Where there is something to choose between: nothing without the library.
+    /// Between kernels and the libraries that there are.
     ///
     /// # Errors
-    /// `Unavailable` where the library is demanded and missing.
-    pub(super) fn open(context: &Arc<CudaContext>, device: &Device, driver: i32) -> Result<Option<Self>> {
-        let mode = Mode::of(std::env::var(PRODUCTS_VARIABLE).ok().as_deref(), device.emulated)?;
-        if mode == Mode::Own {
-            return Ok(None);
-        }
-        let library = match (CublasLt::load(context, driver / 1000), mode) {
-            (Ok(library), _) => Arc::new(library),
-            (Err(e), Mode::Library) => {
-                return Err(e.with_at(format!("{PRODUCTS_VARIABLE}=cublaslt, {device}")));
-            }
-            (Err(e), _) => {
-                tracing::debug!("products run on triscore's own kernels: {e}");
-                return Ok(None);
-            }
-        };
-        let version = env!("CARGO_PKG_VERSION");
-        let folder = if mode == Mode::Fastest { cache_folder() } else { None };
-        let kept = folder.map(|folder| Kept::new(&folder, &device.name, driver, library.version, version));
-        Ok(Some(Self { library, mode, kept, known: Mutex::default() }))
+    /// `Unavailable` where a library is demanded and missing.
+    pub(super) fn open(context: &Arc<CudaContext>, device: &Device, driver: i32) -> Result<Self> {
+        let products = Side::of_products(PRODUCTS, context, device, driver)?;
+        let convolutions = Side::of_convolutions(CONVOLUTIONS, context, device, driver)?;
+        Ok(Self { products, convolutions, known: Mutex::default() })
+    }
+
+    /// Whether there is something to choose about products.
+    pub(super) fn has_products(&self) -> bool {
+        self.products.is_some()
+    }
+
+    /// Whether there is something to choose about convolutions.
+    pub(super) fn has_convolutions(&self) -> bool {
+        self.convolutions.is_some()
     }
 
     /// What is run instead of each launch's kernel: of the preparations, then of the launches.
@@ -115,76 +92,46 @@ impl Choices {
     /// # Errors
     /// `DeviceLost`; anything else leaves the kernel.
     pub(super) fn choose(&self, machine: &Arc<GpuMachine>, loaded: &Loaded) -> Result<Selection> {
-        let (mut chosen, mut new) = (Vec::new(), BTreeMap::new());
-        let (mut stored, mut lane) = (None, None);
+        let (mut products, mut convolutions) = (Files::default(), Files::default());
+        let (mut chosen, mut lane) = (Vec::new(), None);
         for (at, launch) in loaded.plan.preparations.iter().chain(&loaded.plan.launches).enumerate() {
-            let Some(wanted) = &launch.library else {
+            let of = launch.library.as_ref().map(|wanted| match wanted.work {
+                Work::Product(_) => (&wanted.work, &self.products, &mut products),
+                Work::Convolution(_) => (&wanted.work, &self.convolutions, &mut convolutions),
+            });
+            let Some((work, Some(side), files)) = of else {
                 chosen.push(None);
                 continue;
             };
-            let key = key(&wanted.shape, launch.kernel);
+            let key = key(work, launch.kernel);
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-            if let Some(known) = known {
-                chosen.push(known);
-                continue;
-            }
-            let stored = stored.get_or_insert_with(|| self.kept.as_ref().map(Kept::read).unwrap_or_default());
-            let found = match Product::of(&self.library, &wanted.shape) {
-                Ok(product) => {
-                    let product = Arc::new(product);
-                    match self.remembered(&product, stored.get(&key)) {
-                        Some(found) => found,
-                        None => {
-                            let trial = Trial { machine, loaded, launch, at, key: &key };
-                            let measured = trial.fastest(&product, &mut lane);
-                            let found = measured.or_else(|e| left_to_the_kernel(&key, e).map(|()| None))?;
-                            if let Some((found, entry)) = found {
-                                new.insert(key.clone(), entry);
-                                found
-                            } else {
-                                None
-                            }
-                        }
-                    }
-                }
-                Err(e) => {
-                    left_to_the_kernel(&key, e)?;
-                    None
+            let found = match known {
+                Some(known) => known,
+                None => {
+                    let trial = Trial { machine, loaded, launch, at, key: &key, side };
+                    let found =
+                        trial.found(work, files, &mut lane).or_else(|e| trial.left(e).map(|()| None))?;
+                    self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
+                    found
                 }
             };
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
             chosen.push(found);
         }
-        if let (Some(kept), false) = (&self.kept, new.is_empty()) {
-            kept.add(&new);
+        for (side, files) in [(&self.products, products), (&self.convolutions, convolutions)] {
+            let Some(side) = side.as_ref().filter(|_| !files.new.is_empty()) else { continue };
+            if let Some(kept) = &side.opened()?.kept {
+                kept.add(&files.new);
+            }
         }
         Ok(Selection(chosen))
     }
-
-    /// What needs no measuring: what is demanded, or was measured before; `None` where there is nothing of it.
-    #[allow(clippy::option_option, reason = "the inner one is a choice, too: the kernel")]
-    fn remembered(&self, product: &Arc<Product>, entry: Option<&Entry>) -> Option<Option<Arc<Chosen>>> {
-        let of = |algorithm: &Algorithm| {
-            Some(Arc::new(Chosen { product: product.clone(), algorithm: *algorithm }))
-        };
-        match (self.mode, entry) {
-            (Mode::Library, _) => product.algorithms.first().map(of),
-            (_, Some(None)) => Some(None),
-            (_, Some(Some(code))) => product.algorithms.iter().find(|a| a.code == *code).map(of),
-            (_, None) => None,
-        }
-    }
 }
 
-/// The library cannot have this product; an error only where nothing can any more.
-fn left_to_the_kernel(key: &str, error: ScoreError) -> Result<()> {
-    match error.kind() {
-        ErrorKind::DeviceLost => Err(error),
-        _ => {
-            tracing::debug!("product {key} is left to triscore's kernel: {error}");
-            Ok(())
-        }
-    }
+/// What is on disk of one kind of choices, read when it is first wanted, and what comes to it.
+#[derive(Default)]
+struct Files {
+    stored: Option<BTreeMap<String, Entry>>,
+    new: BTreeMap<String, Entry>,
 }
 
 /// What is measured.
@@ -194,124 +141,105 @@ struct Trial<'a> {
     launch: &'a Launch,
     at: usize,
     key: &'a str,
+    side: &'a Side,
 }
 
-/// What was found, and how it is kept.
-type Found = (Option<Arc<Chosen>>, Entry);
-
 impl Trial<'_> {
-    /// The fastest way. The lane, with memory of its own, is made when it is first wanted.
-    fn fastest(&self, product: &Arc<Product>, lane: &mut Option<GpuLane>) -> Result<Option<Found>> {
+    /// The choice: what is demanded, or was measured before, or is measured now. The lane, with memory of its own, is made when it is first wanted.
+    fn found(
+        &self,
+        work: &Work,
+        files: &mut Files,
+        lane: &mut Option<GpuLane>,
+    ) -> Result<Option<Arc<Chosen>>> {
+        let library = self.side.opened()?;
+        let read = || library.kept.as_ref().map(Kept::read).unwrap_or_default();
+        let stored = files.stored.get_or_insert_with(read).get(self.key);
+        if let (Mode::Fastest, Some(None)) = (self.side.mode, stored) {
+            return Ok(None);
+        }
+        let proposals = library.proposes(work)?;
+        let codes = proposals.codes();
+        if self.side.mode == Mode::Library {
+            return self.first(&proposals, codes.len());
+        }
+        // One that is not proposed any more is measured again, and so is one that is refused, of proposals that nobody has planned yet.
+        let at = stored.and_then(|code| codes.iter().position(|own| Some(own) == code.as_ref()));
+        let proposals = match at.map(|at| proposals.chosen(at)) {
+            None => proposals,
+            Some(Ok(chosen)) => return Ok(Some(Arc::new(chosen))),
+            Some(Err(e)) => {
+                self.left(e)?;
+                library.proposes(work)?
+            }
+        };
+        let (found, entry) = self.fastest(&proposals, codes, lane)?;
+        files.new.insert(self.key.to_owned(), entry);
+        Ok(found)
+    }
+
+    /// The first proposal that the library does after all.
+    fn first(&self, proposals: &Proposals, count: usize) -> Result<Option<Arc<Chosen>>> {
+        for at in 0..count {
+            match proposals.chosen(at) {
+                Ok(chosen) => return Ok(Some(Arc::new(chosen))),
+                Err(e) => self.left(e)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The fastest way, and how it is kept.
+    fn fastest(
+        &self,
+        proposals: &Proposals,
+        codes: Vec<String>,
+        lane: &mut Option<GpuLane>,
+    ) -> Result<(Option<Arc<Chosen>>, Entry)> {
         let lane = match lane {
             Some(lane) => lane,
             None => {
                 let mut new = GpuLane::new(self.machine.clone())?;
-                new.prepare_trials(self.loaded, super::cublaslt::WORKSPACE_BYTES)?;
+                new.prepare_trials(self.loaded)?;
                 lane.insert(new)
             }
         };
         let launch = (self.at, self.launch);
         let own = lane.trial(self.loaded, launch, None)?;
-        let (mut best, mut found): (Duration, Found) = (own, (None, None));
+        let (mut best, mut found): (Duration, _) = (own, (None, None));
         let mut times = String::new();
-        for algorithm in &product.algorithms {
-            let chosen = Chosen { product: product.clone(), algorithm: *algorithm };
-            match lane.trial(self.loaded, launch, Some(&chosen)) {
-                Ok(time) => {
+        for (at, code) in codes.into_iter().enumerate() {
+            let measured = proposals.chosen(at).and_then(|chosen| {
+                let time = lane.trial(self.loaded, launch, Some(&chosen))?;
+                Ok((time, chosen))
+            });
+            match measured {
+                Ok((time, chosen)) => {
                     // Writing to a text does not fail.
                     let _ = write!(times, " {:.2}", time.as_secs_f64() * 1e6);
                     if time < best {
-                        (best, found) = (time, (Some(Arc::new(chosen)), Some(algorithm.code)));
+                        (best, found) = (time, (Some(Arc::new(chosen)), Some(code)));
                     }
                 }
-                Err(e) => left_to_the_kernel(self.key, e)?,
+                Err(e) => self.left(e)?,
             }
         }
-        let name = if found.0.is_some() { "cublaslt" } else { self.launch.kernel };
+        let Subject { name, library, .. } = self.side.subject;
+        let winner = if found.0.is_some() { library } else { self.launch.kernel };
         let (key, own) = (self.key, own.as_secs_f64() * 1e6);
-        tracing::debug!("product {key}: {name}; own {own:.2} us, cublaslt{times} us");
-        Ok(Some(found))
+        tracing::debug!("{name} {key}: {winner}; own {own:.2} us, {library}{times} us");
+        Ok(found)
     }
-}
 
-/// All that a choice depends on, as one line of text.
-fn key(shape: &Shape, kernel: &str) -> String {
-    let Shape { m, n, k, batch, left, right, result, is_tf32, bias_align, residual_align, has_relu } = shape;
-    let side = |matrix: &Matrix| {
-        let Matrix { dtype, is_transposed, stride, batch_stride, align } = matrix;
-        let lies = if *is_transposed { "columns" } else { "rows" };
-        format!("{}:{lies}:{stride}:{batch_stride}:{align}", dtype.name())
-    };
-    let mut text = format!("{kernel} {m}x{n}x{k}x{batch} {} {} {}", side(left), side(right), side(result));
-    for (name, has) in [(" tf32", *is_tf32), (" relu", *has_relu)] {
-        text.push_str(if has { name } else { "" });
-    }
-    for (name, align) in [("bias", bias_align), ("residual", residual_align)] {
-        if let Some(align) = align {
-            // Writing to a text does not fail.
-            let _ = write!(text, " {name}:{align}");
+    /// The library cannot have this; an error only where nothing can any more.
+    fn left(&self, error: ScoreError) -> Result<()> {
+        match error.kind() {
+            ErrorKind::DeviceLost => Err(error),
+            _ => {
+                let (name, key) = (self.side.subject.name, self.key);
+                tracing::debug!("{name} {key} is left to triscore's kernel: {error}");
+                Ok(())
+            }
         }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tensor::DType;
-
-    #[test]
-    fn the_environment_says_who_computes() {
-        for (named, is_emulated, expected) in [
-            (None, false, Mode::Fastest),
-            (None, true, Mode::Own),
-            (Some(""), true, Mode::Own),
-            (Some("own"), false, Mode::Own),
-            (Some("cublaslt"), true, Mode::Library),
-            (Some("fastest"), true, Mode::Fastest),
-        ] {
-            assert_eq!(Mode::of(named, is_emulated).unwrap(), expected);
-        }
-        let e = Mode::of(Some("cudnn"), false).expect_err("no library of products");
-        assert!(
-            e.message().contains("TRISCORE_GPU_PRODUCTS is 'cudnn': expected own, cublaslt or fastest"),
-            "{e}"
-        );
-    }
-
-    #[test]
-    fn products_that_differ_in_anything_have_keys_that_differ() {
-        let side = Matrix { dtype: DType::F16, is_transposed: false, stride: 8, batch_stride: 0, align: 256 };
-        let shape = Shape {
-            m: 7,
-            n: 8,
-            k: 8,
-            batch: 1,
-            left: side,
-            right: side,
-            result: side,
-            is_tf32: false,
-            bias_align: None,
-            residual_align: None,
-            has_relu: false,
-        };
-        let transposed = Matrix { is_transposed: true, ..side };
-        let shapes = [
-            shape.clone(),
-            Shape { m: 8, ..shape.clone() },
-            Shape { batch: 2, ..shape.clone() },
-            Shape { left: transposed, ..shape.clone() },
-            Shape { right: transposed, ..shape.clone() },
-            Shape { result: Matrix { dtype: DType::F32, ..side }, ..shape.clone() },
-            Shape { right: Matrix { align: 2, ..side }, ..shape.clone() },
-            Shape { bias_align: Some(16), ..shape.clone() },
-            Shape { has_relu: true, ..shape.clone() },
-            Shape { is_tf32: true, ..shape.clone() },
-            Shape { residual_align: Some(16), ..shape.clone() },
-        ];
-        let keys = shapes.iter().map(|shape| key(shape, "gemm")).collect::<std::collections::BTreeSet<_>>();
-        assert_eq!(keys.len(), shapes.len(), "{keys:?}");
-        assert_eq!(key(&shape, "gemm"), "gemm 7x8x8x1 f16:rows:8:0:256 f16:rows:8:0:256 f16:rows:8:0:256");
-        assert!(keys.iter().all(|key| !key.contains('\n')));
     }
 }

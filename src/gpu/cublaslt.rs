@@ -48,7 +48,7 @@ const PREFER_ALIGN: [c_int; 4] = [5, 6, 7, 8];
 const REDUCTION_COMPUTE_TYPE: u32 = 2;
 
 /// What an algorithm may use besides the matrices; more is not known to help on any GPU.
-pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
+const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// So many algorithms are asked for.
 const MOST_ALGORITHMS: usize = 8;
@@ -70,9 +70,16 @@ struct Advice {
 /// A way in which a product can be computed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Algorithm {
-    pub(super) code: Code,
+    code: Code,
     /// What it uses of the workspace.
     pub(super) workspace: usize,
+}
+
+impl Algorithm {
+    /// Its code as a word.
+    pub(super) fn word(&self) -> String {
+        self.code.map(|part| format!("{part:016x}")).concat()
+    }
 }
 
 type Destroy = unsafe extern "C" fn(Raw) -> Status;

@@ -15,6 +15,8 @@ use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
 
+use super::choice::Chosen;
+use super::cudnn::Session;
 use super::machine::{GpuMachine, GpuPart, Loaded, Memory, Pinned};
 use super::plan::{Launch, PlannedArgument, Port};
 use crate::error::{Result, ScoreError};
@@ -39,8 +41,10 @@ pub(super) struct GpuLane {
     stream: Arc<CudaStream>,
     /// One arena; or one for each tensor of the plan that ran last, where they are kept apart.
     arenas: Vec<Memory>,
-    /// What a library's products use besides, one after the other.
+    /// What libraries use besides tensors, one launch after the other.
     workspace: Option<Memory>,
+    /// What orders convolutions of a library, from the first one on.
+    session: Option<Session>,
     /// Captured graphs and the plans that they are of, by the plan's number; the arena's address is in them.
     graphs: HashMap<u64, (Arc<Loaded>, CudaGraph)>,
     /// Whose preparations are in the arena, by the plan's number.
@@ -71,6 +75,7 @@ impl GpuLane {
             stream,
             arenas,
             workspace: None,
+            session: None,
             graphs,
             prepared: None,
             up: None,
@@ -94,7 +99,7 @@ impl GpuLane {
                 self.arenas.push(self.machine.memory(*bytes)?);
             }
         }
-        self.make_workspace(loaded.chosen.workspace_bytes())?;
+        loaded.chosen.all().try_for_each(|chosen| self.make_ready(chosen))?;
         let up = loaded.plan.inputs.iter().map(|(_, p)| room(p)).sum::<usize>();
         let down = loaded.plan.outputs.iter().map(room).sum::<usize>();
         for (pinned, bytes) in [(&mut self.up, up), (&mut self.down, down)] {
@@ -113,7 +118,8 @@ impl GpuLane {
                 self.arenas.get(*arena).ok_or_else(missing)?.address + *offset as u64
             }
             PlannedArgument::Constant(constant, offset) => {
-                loaded.constants.get(*constant).ok_or_else(missing)?.memory.address + *offset as u64
+                let constant = loaded.constants.get(*constant).and_then(Option::as_ref);
+                constant.ok_or_else(missing)?.memory.address + *offset as u64
             }
             PlannedArgument::Null => 0,
             PlannedArgument::Word(word) => u64::from(*word),
@@ -135,7 +141,7 @@ impl GpuLane {
     /// Orders one launch: the kernel, or what was chosen instead.
     fn launch(&self, loaded: &Loaded, at: usize, launch: &Launch) -> Result<()> {
         match loaded.chosen.at(at) {
-            Some(chosen) => self.multiply(loaded, launch, chosen),
+            Some(chosen) => self.run_library(loaded, launch, chosen),
             None => self.launch_kernel(loaded, at, launch),
         }
     }
@@ -345,7 +351,7 @@ impl GpuLane {
             self.mark(3)?;
             self.wait(call)?;
             let time = if self.machine.times_events { self.between(1, 3) } else { begin.elapsed() };
-            let kernel = if loaded.chosen.at(at).is_some() { library::NAME } else { launch.kernel };
+            let kernel = loaded.chosen.at(at).map_or(launch.kernel, Chosen::name);
             launches.push(scoring::Launch { kernel, nodes: launch.origins.clone(), time });
         }
         Ok(launches)
@@ -407,6 +413,8 @@ impl Drop for GpuLane {
         if self.running.is_some() && self.machine.context.bind_to_thread().is_ok() {
             let _ = self.stream.synchronize();
         }
+        // Before the stream that it knows.
+        self.session = None;
     }
 }
 

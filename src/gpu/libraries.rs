@@ -35,7 +35,7 @@ pub(super) enum Library {
     Nvrtc,
     /// Matrix products, with cuBLAS beside it.
     CublasLt,
-    /// Convolutions and attention.
+    /// Convolutions.
     Cudnn,
 }
 
@@ -79,7 +79,7 @@ impl Library {
                 stem: "libcudnn",
                 versions: &[(9, 12)],
                 package: "nvidia-cudnn",
-                cost: "convolutions and attention run on triscore's own kernels",
+                cost: "convolutions run on triscore's own kernels",
             },
         }
     }
@@ -123,8 +123,7 @@ impl Loaded {
 ///
 /// # Errors
 /// `Unavailable`: what it costs that it is missing, and what to do.
-#[cfg(test)]
-fn find(library: Library, driver: Option<i32>) -> Result<Found> {
+pub(super) fn find(library: Library, driver: Option<i32>) -> Result<Found> {
     Search::new(library, driver, &places::here()).first()
 }
 

@@ -17,7 +17,7 @@ use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use super::choice::{Choices, Selection};
 use super::images::Images;
 use super::lane::GpuLane;
-use super::plan::{Constant, Plan, Settings, plan};
+use super::plan::{Constant, Plan, PlannedArgument, Settings, plan};
 use super::weights::stored;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, fold};
@@ -41,8 +41,8 @@ pub(super) struct GpuMachine {
     name: String,
     images: Images,
     settings: Settings,
-    /// Between kernels and a library, where there is one.
-    choices: Option<Choices>,
+    /// Between kernels and libraries.
+    choices: Choices,
     most_bytes: usize,
     /// What constants are uploaded on.
     uploads: Arc<CudaStream>,
@@ -95,8 +95,12 @@ impl GpuMachine {
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed)?;
         let images = Images::for_device(device)?;
         let choices = Choices::open(&context, device, version)?;
-        let (tensor_cores, has_library) = (images.has_tensor_cores(), choices.is_some());
-        let settings = Settings { tensor_cores, has_library, ..settings };
+        let settings = Settings {
+            tensor_cores: images.has_tensor_cores(),
+            has_library: choices.has_products(),
+            has_convolutions: choices.has_convolutions(),
+            ..settings
+        };
         let uploads = context.new_stream().map_err(failed)?;
         Ok(Self {
             context,
@@ -214,12 +218,12 @@ impl GpuMachine {
         };
         self.enter()?;
         let functions = all().map(function).collect::<Result<Vec<_>>>()?;
-        let constants = plan.constants.iter().map(|c| self.constant(c)).collect::<Result<Vec<_>>>()?;
+        let constants =
+            plan.constants.iter().map(|c| self.constant(c).map(Some)).collect::<Result<Vec<_>>>()?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut loaded = Loaded { number, plan, functions, constants, chosen: Selection::default() };
-        if let Some(choices) = &self.choices {
-            loaded.chosen = choices.choose(self, &loaded)?;
-        }
+        loaded.chosen = self.choices.choose(self, &loaded)?;
+        loaded.drop_unused();
         Ok(loaded)
     }
 }
@@ -266,7 +270,8 @@ pub(super) struct Loaded {
     pub(super) plan: Plan,
     /// Of each preparation, then of each launch.
     pub(super) functions: Vec<Function>,
-    pub(super) constants: Vec<Arc<Stored>>,
+    /// Nothing for those that nobody reads.
+    pub(super) constants: Vec<Option<Arc<Stored>>>,
     /// What is run instead of a function, in the functions' order.
     pub(super) chosen: Selection,
 }
@@ -275,6 +280,27 @@ impl Loaded {
     /// What is launched for every run, each with the place of its function.
     pub(super) fn launches(&self) -> impl Iterator<Item = (usize, &super::plan::Launch)> {
         (self.plan.preparations.len()..).zip(&self.plan.launches)
+    }
+
+    /// Lets go of the constants that only what was not chosen would read: a kernel and a library may want the same weights in different orders.
+    fn drop_unused(&mut self) {
+        let mut used = vec![false; self.constants.len()];
+        let mut note = |value: &PlannedArgument| {
+            if let PlannedArgument::Constant(at, _) = value
+                && let Some(used) = used.get_mut(*at)
+            {
+                *used = true;
+            }
+        };
+        for (at, launch) in self.plan.preparations.iter().chain(&self.plan.launches).enumerate() {
+            match (self.chosen.at(at), &launch.library) {
+                (Some(_), Some(instead)) => instead.places().for_each(&mut note),
+                _ => launch.arguments.iter().flatten().for_each(&mut note),
+            }
+        }
+        for (constant, _) in self.constants.iter_mut().zip(used).filter(|(_, used)| !used) {
+            *constant = None;
+        }
     }
 }
 

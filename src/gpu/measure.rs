@@ -115,7 +115,7 @@ impl GpuBackend {
             placement: placed.placement.summary(),
             kernels: loaded.plan.launches.len(),
             arena_bytes: lane.arena_bytes(),
-            constant_bytes: loaded.constants.iter().map(|c| c.memory.bytes).sum(),
+            constant_bytes: loaded.constants.iter().flatten().map(|c| c.memory.bytes).sum(),
             upload_bytes: loaded.plan.inputs.iter().map(|(_, port)| port.bytes).sum(),
             download_bytes: loaded.plan.outputs.iter().map(|port| port.bytes).sum(),
             by_events: machine.times_events,

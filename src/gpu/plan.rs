@@ -42,7 +42,7 @@ use crate::scoring::{BackendKind, Precision};
 use crate::tensor::{DType, Tensor};
 
 pub(super) use finish::{Launch, Plan, Port, Value as PlannedArgument};
-pub(super) use library::{LibraryProduct, Matrix, Shape};
+pub(super) use library::{Alternative, ConvShape, Matrix, Shape, Strided, Work};
 use program::{Array, Program, Register};
 use sources::Source;
 pub(super) use text::Struct;
@@ -59,6 +59,8 @@ pub(super) struct Settings {
     pub(super) tensor_cores: bool,
     /// Whether there is a library of matrix products, so that a plan says what it could compute.
     pub(super) has_library: bool,
+    /// Whether there is a library of convolutions.
+    pub(super) has_convolutions: bool,
 }
 
 /// What the GPU takes.
@@ -137,7 +139,7 @@ struct Base {
     access: Access,
     /// The order of axes in which its result lies best.
     order: Vec<usize>,
-    /// The product that it computes, where a library may compute it instead.
+    /// The product or convolution that it computes, where a library may compute it instead.
     library: Option<Box<library::Form>>,
 }
 
@@ -197,7 +199,7 @@ struct Planner<'g> {
     held: Vec<Held>,
     operators: Vec<(Operator, Vec<usize>)>,
     /// What a library can do instead of an operator, by the operator's place.
-    alternatives: HashMap<usize, LibraryProduct<library::Place>>,
+    alternatives: HashMap<usize, Alternative<library::Place>>,
     inputs: Vec<(usize, Array)>,
     outputs: Vec<Array>,
 }
@@ -543,8 +545,8 @@ impl<'g> Planner<'g> {
         access: &Access,
     ) -> Result<()> {
         let Some(form) = form else { return Ok(()) };
-        if let Some(product) = self.in_library(form, program, array, access)? {
-            self.alternatives.insert(self.operators.len(), product);
+        if let Some(alternative) = self.in_library(form, program, array, access)? {
+            self.alternatives.insert(self.operators.len(), alternative);
         }
         Ok(())
     }

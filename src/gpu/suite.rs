@@ -3,6 +3,7 @@
 //! A process binds to one driver, so each test runs itself again in processes of their own: one for every order of threads and every time of
 //! work of the emulated driver (`hardware-tests/cuda-emulator`). Where there is neither a GPU nor a compiler for the emulated one, it says so.
 
+mod convolutions;
 #[path = "../../hardware-tests/emulated.rs"]
 mod emulated;
 mod library;

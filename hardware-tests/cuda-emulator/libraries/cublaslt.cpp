@@ -9,6 +9,7 @@
 // Emulated is what is asked for, and nothing else of the library: columns only, floats of 32 and 16 bits, sums of 32, no bias of another type than the
 // result's.
 
+#include "driver.h"
 #include "numbers.h"
 
 #include <cstdint>
@@ -22,15 +23,6 @@
 #include <vector>
 
 #define API extern "C" __attribute__((visibility("default")))
-
-// The driver's.
-extern "C" {
-int cuCtxGetDevice(int *device);
-int cuLaunchHostFunc(void *stream, void (*function)(void *), void *of);
-int cuStreamIsCapturing(void *stream, int *status);
-int cuda_emulator_device_of(unsigned long long at, size_t bytes);
-int cuda_emulator_lose(int device, const char *why);
-}
 
 namespace {
 enum Status : int { SUCCESS = 0, NOT_INITIALIZED = 1, INVALID_VALUE = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };

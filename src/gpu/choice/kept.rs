@@ -1,6 +1,6 @@
-//! Choices between ways of computing a product, kept on disk, so that a machine measures each once.
+//! Choices between ways of computing products or convolutions, kept on disk, so that a machine measures each once.
 //!
-//! One text file for each kind of device, driver, library and triscore, beside the kernels' images: a line that says what it is, a line for each
+//! One text file for each kind of work, device, driver, library and triscore, beside the kernels' images: a line that says what it is, a line for each
 //! choice, a checksum at the end. As with the images, nothing is changed in place: whoever has something new reads what is there, adds it, writes
 //! all of it beside, and renames. Of two processes that do so at once one may lose its lines, which are measured again when they are missed; a
 //! file that is damaged is not there. Nothing here can fail a model.
@@ -14,28 +14,41 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-/// The first line.
-const MAGIC: &str = "triscore products 1";
+/// In the first line, behind the kind of work.
+const FORMAT: &str = "choices 1";
 /// Before the checksum in the last line.
 const SUM: &str = "sha256 ";
 /// No file is larger.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// What was chosen: nothing is a kernel of triscore's own, else the library's algorithm.
-pub(super) type Entry = Option<[u64; 8]>;
+/// What was chosen: nothing is a kernel of triscore's own, else the word that the library's proposal is known by.
+pub(super) type Entry = Option<String>;
+
+/// What a file says instead of such a word.
+const OWN: &str = "own";
 
 /// A file of choices.
 #[derive(Debug)]
 pub(super) struct Kept {
     path: PathBuf,
+    /// The kind of work.
+    kind: &'static str,
 }
 
 impl Kept {
-    /// In that folder, of that device, driver, library and version of triscore.
-    pub(super) fn new(folder: &Path, device: &str, driver: i32, library: usize, version: &str) -> Self {
+    /// In that folder, of that kind of work, device, driver, library and version of triscore.
+    pub(super) fn new(
+        folder: &Path,
+        kind: &'static str,
+        device: &str,
+        driver: i32,
+        library: usize,
+        version: &str,
+    ) -> Self {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let device = device.chars().map(plain).take(64).collect::<String>();
-        Self { path: folder.join(format!("products-{device}-{driver}-{library}-{version}.choices")) }
+        let path = folder.join(format!("{kind}s-{device}-{driver}-{library}-{version}.choices"));
+        Self { path, kind }
     }
 
     /// All that is known; nothing where the file is missing or damaged.
@@ -55,14 +68,14 @@ impl Kept {
         let file = fs::File::open(&self.path)?;
         let mut text = String::new();
         file.take(MOST_BYTES).read_to_string(&mut text)?;
-        parse(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
+        parse(self.kind, &text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it is damaged"))
     }
 
     /// Adds choices to those that are there.
     pub(super) fn add(&self, new: &BTreeMap<String, Entry>) {
         let mut entries = self.read();
-        entries.extend(new.iter().map(|(key, entry)| (key.clone(), *entry)));
-        if let Err(e) = self.write(&text(&entries)) {
+        entries.extend(new.iter().map(|(key, entry)| (key.clone(), entry.clone())));
+        if let Err(e) = self.write(&text(self.kind, &entries)) {
             tracing::debug!("choices are not kept in {}: {e}", self.path.display());
         }
     }
@@ -73,7 +86,7 @@ impl Kept {
         fs::create_dir_all(folder)?;
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         // The kernel cache removes what is left of it by a process that died.
-        let unfinished = folder.join(format!("products-{}.{count}.tmp", std::process::id()));
+        let unfinished = folder.join(format!("{}s-{}.{count}.tmp", self.kind, std::process::id()));
         let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, &self.path));
         if written.is_err() {
             let _ = fs::remove_file(&unfinished);
@@ -82,11 +95,10 @@ impl Kept {
     }
 }
 
-fn text(entries: &BTreeMap<String, Entry>) -> String {
-    let mut text = format!("{MAGIC}\n");
+fn text(kind: &str, entries: &BTreeMap<String, Entry>) -> String {
+    let mut text = format!("triscore {kind} {FORMAT}\n");
     for (key, entry) in entries {
-        let chosen =
-            entry.map_or_else(|| "own".to_owned(), |code| code.map(|w| format!("{w:016x}")).join(""));
+        let chosen = entry.as_deref().unwrap_or(OWN);
         // Writing to a text does not fail.
         let _ = writeln!(text, "{chosen} {key}");
     }
@@ -94,33 +106,21 @@ fn text(entries: &BTreeMap<String, Entry>) -> String {
     text + SUM + &sum + "\n"
 }
 
-fn parse(text: &str) -> Option<BTreeMap<String, Entry>> {
+fn parse(kind: &str, text: &str) -> Option<BTreeMap<String, Entry>> {
     let (body, sum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
     let body = text.get(..=body.len())?;
     if sum.strip_prefix(SUM)? != checksum(body) {
         return None;
     }
     let mut lines = body.lines();
-    if lines.next()? != MAGIC {
+    if lines.next()? != format!("triscore {kind} {FORMAT}") {
         return None;
     }
     let entry = |line: &str| {
         let (chosen, key) = line.split_once(' ')?;
-        let entry = match chosen {
-            "own" => None,
-            _ => Some(code(chosen)?),
-        };
-        Some((key.to_owned(), entry))
+        Some((key.to_owned(), (chosen != OWN).then(|| chosen.to_owned())))
     };
     lines.map(entry).collect()
-}
-
-fn code(text: &str) -> Option<[u64; 8]> {
-    let mut code = [0; 8];
-    for (at, word) in code.iter_mut().enumerate() {
-        *word = u64::from_str_radix(text.get(16 * at..16 * at + 16)?, 16).ok()?;
-    }
-    (text.len() == 128).then_some(code)
 }
 
 fn checksum(text: &str) -> String {
@@ -132,11 +132,15 @@ mod tests {
     use super::*;
 
     fn entries(names: &[(&str, Entry)]) -> BTreeMap<String, Entry> {
-        names.iter().map(|(name, entry)| ((*name).to_owned(), *entry)).collect()
+        names.iter().map(|(name, entry)| ((*name).to_owned(), entry.clone())).collect()
     }
 
     fn kept(folder: &Path) -> Kept {
-        Kept::new(folder, "NVIDIA H100 80GB HBM3", 13000, 130_100, "0.1.0")
+        Kept::new(folder, "product", "NVIDIA H100 80GB HBM3", 13000, 130_100, "0.1.0")
+    }
+
+    fn word(word: &str) -> Entry {
+        Some(word.to_owned())
     }
 
     #[test]
@@ -145,8 +149,8 @@ mod tests {
         let kept = kept(&dir.path().join("below"));
         assert_eq!(kept.read(), BTreeMap::new());
         kept.add(&entries(&[("m1 n2", None)]));
-        kept.add(&entries(&[("m3 n4 gemm", Some([1, 2, 3, 4, 5, 6, 7, u64::MAX]))]));
-        let all = entries(&[("m1 n2", None), ("m3 n4 gemm", Some([1, 2, 3, 4, 5, 6, 7, u64::MAX]))]);
+        kept.add(&entries(&[("m3 n4 gemm", word("10.2=5.13=-1"))]));
+        let all = entries(&[("m1 n2", None), ("m3 n4 gemm", word("10.2=5.13=-1"))]);
         assert_eq!(kept.read(), all);
         let names = fs::read_dir(dir.path().join("below")).unwrap().map(|e| e.unwrap().file_name());
         let names = names.map(|name| name.into_string().unwrap()).collect::<Vec<_>>();
@@ -157,13 +161,14 @@ mod tests {
     fn what_another_device_driver_library_or_version_chose_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         kept(dir.path()).add(&entries(&[("m1", None)]));
-        for (device, driver, library, version) in [
-            ("NVIDIA H200", 13000, 130_100, "0.1.0"),
-            ("NVIDIA H100 80GB HBM3", 12080, 130_100, "0.1.0"),
-            ("NVIDIA H100 80GB HBM3", 13000, 130_200, "0.1.0"),
-            ("NVIDIA H100 80GB HBM3", 13000, 130_100, "0.1.1"),
+        for (kind, device, driver, library, version) in [
+            ("convolution", "NVIDIA H100 80GB HBM3", 13000, 130_100, "0.1.0"),
+            ("product", "NVIDIA H200", 13000, 130_100, "0.1.0"),
+            ("product", "NVIDIA H100 80GB HBM3", 12080, 130_100, "0.1.0"),
+            ("product", "NVIDIA H100 80GB HBM3", 13000, 130_200, "0.1.0"),
+            ("product", "NVIDIA H100 80GB HBM3", 13000, 130_100, "0.1.1"),
         ] {
-            let other = Kept::new(dir.path(), device, driver, library, version);
+            let other = Kept::new(dir.path(), kind, device, driver, library, version);
             assert_eq!(other.read(), BTreeMap::new());
         }
     }
@@ -172,7 +177,7 @@ mod tests {
     fn a_damaged_file_is_not_there_and_is_made_anew() {
         let dir = tempfile::tempdir().unwrap();
         let kept = kept(dir.path());
-        let all = entries(&[("m1 n2", None), ("m3", Some([9; 8]))]);
+        let all = entries(&[("m1 n2", None), ("m3", word("9.1=2"))]);
         kept.add(&all);
         let good = fs::read(&kept.path).unwrap();
         let mut rows = (0..good.len()).map(|at| good[..at].to_vec()).collect::<Vec<_>>();
@@ -190,9 +195,10 @@ mod tests {
         kept.add(&all);
         assert_eq!(kept.read(), all);
         // A whole file that is none of ours.
-        let other = "triscore products 2\nown m1\n";
-        fs::write(&kept.path, format!("{other}{SUM}{}\n", checksum(other))).unwrap();
-        assert_eq!(kept.read(), BTreeMap::new());
+        for other in ["triscore product choices 2\nown m1\n", "triscore convolution choices 1\nown m1\n"] {
+            fs::write(&kept.path, format!("{other}{SUM}{}\n", checksum(other))).unwrap();
+            assert_eq!(kept.read(), BTreeMap::new());
+        }
         fs::remove_file(&kept.path).unwrap();
         fs::create_dir(&kept.path).unwrap();
         kept.add(&all);
@@ -207,11 +213,11 @@ mod tests {
                 let kept = kept(dir.path());
                 scope.spawn(move || {
                     for turn in 0..20 {
-                        kept.add(&entries(&[(&format!("m{writer} n{turn}"), Some([writer; 8]))]));
+                        kept.add(&entries(&[(&format!("m{writer} n{turn}"), word(&writer.to_string()))]));
                         let read = kept.read();
                         assert!(!read.is_empty(), "a file that is there is whole");
                         let is_whole = |(key, entry): (&String, &Entry)| {
-                            key.starts_with(&format!("m{}", entry.unwrap()[0]))
+                            key.starts_with(&format!("m{}", entry.as_ref().unwrap()))
                         };
                         assert!(read.iter().all(is_whole));
                     }

@@ -1,6 +1,6 @@
-//! A library's product on a lane: ordered instead of the kernel that was planned, and measured against it.
+//! What a library computes on a lane: ordered instead of the kernel that was planned, and measured against it.
 //!
-//! The library may load its code when a product is first ordered, which a capture forbids; so what was chosen runs once before it is captured, when
+//! A library may load its code when something is first ordered, which a capture forbids; so what was chosen runs once before it is captured, when
 //! nothing lies in the lane's memory yet but what lasts.
 //!
 //! A launch is measured as it will run. Alone it would be measured with what it costs the host to order it, which differs between a kernel and a
@@ -13,14 +13,12 @@ use cudarc::driver::result as cuda;
 
 use super::GpuLane;
 use crate::error::{Result, ScoreError};
-use crate::gpu::choice::Chosen;
+use crate::gpu::choice::{Chosen, Way};
 use crate::gpu::cublaslt::Places;
+use crate::gpu::cudnn::Session;
 use crate::gpu::machine::Loaded;
 use crate::gpu::plan::{Launch, PlannedArgument};
 use crate::scoring::Call;
-
-/// What a profile calls a product that the library computes.
-pub(super) const NAME: &str = "cublaslt";
 
 /// Launches of a graph, and how often it is measured after the first time, which warms up.
 const REPEATS: u32 = 10;
@@ -30,8 +28,15 @@ const ROUNDS: usize = 5;
 const FILLING: u8 = 0x3c;
 
 impl GpuLane {
-    /// Memory for what products use besides their matrices, one after the other.
-    pub(super) fn make_workspace(&mut self, bytes: usize) -> Result<()> {
+    /// What a library wants to be there before it is ordered: memory besides its tensors, which all of it uses one after the other, and what orders it
+    /// on the lane's stream.
+    pub(super) fn make_ready(&mut self, chosen: &Chosen) -> Result<()> {
+        if let (Way::Convolution(plan), None) = (&chosen.way, &self.session) {
+            // SAFETY: the stream is of the machine's context, and lives as long as the lane.
+            let session = unsafe { Session::on(plan, &self.machine.context, self.stream.cu_stream()) };
+            self.session = Some(session?);
+        }
+        let bytes = chosen.workspace;
         if bytes > self.workspace.as_ref().map_or(0, |w| w.bytes) {
             // Its address is in the graphs.
             self.graphs.clear();
@@ -41,23 +46,33 @@ impl GpuLane {
         Ok(())
     }
 
-    /// Orders a product instead of the kernel.
-    pub(super) fn multiply(&self, loaded: &Loaded, launch: &Launch, chosen: &Chosen) -> Result<()> {
-        let missing = || ScoreError::internal("a product that no library takes");
-        let product = launch.library.as_ref().ok_or_else(missing)?;
+    /// Orders what was chosen instead of the kernel.
+    pub(super) fn run_library(&self, loaded: &Loaded, launch: &Launch, chosen: &Chosen) -> Result<()> {
+        let missing = || ScoreError::internal("work that no library takes");
+        let instead = launch.library.as_ref().ok_or_else(missing)?;
         let place = |argument: &PlannedArgument| self.address(loaded, argument);
         let optional = |argument: &Option<PlannedArgument>| argument.as_ref().map_or(Ok(0), place);
         let places = Places {
-            left: place(&product.left)?,
-            right: place(&product.right)?,
-            bias: optional(&product.bias)?,
-            residual: optional(&product.residual)?,
-            result: place(&product.result)?,
+            left: place(&instead.left)?,
+            right: place(&instead.right)?,
+            bias: optional(&instead.bias)?,
+            residual: optional(&instead.residual)?,
+            result: place(&instead.result)?,
         };
         let workspace = self.workspace.as_ref().map_or(0, |w| w.address);
-        // SAFETY: the plan has the shape's matrices at these places; the workspace was made for what was chosen; the lane holds all of it until the
-        // stream has been waited for, and the plan, with the product, as long as the graph. Who orders has entered the context.
-        unsafe { chosen.product.run(&chosen.algorithm, &places, workspace, self.stream.cu_stream()) }
+        // SAFETY: the plan has the shape's tensors at these places; the workspace was made for what was chosen; the lane holds all of it until the
+        // stream has been waited for, and the plan, with what was chosen, as long as the graph. Who orders has entered the context.
+        unsafe {
+            match &chosen.way {
+                Way::Product(product, algorithm) => {
+                    product.run(algorithm, &places, workspace, self.stream.cu_stream())
+                }
+                Way::Convolution(plan) => {
+                    let session = self.session.as_ref().ok_or_else(missing)?;
+                    plan.run(session, &places, workspace)
+                }
+            }
+        }
     }
 
     /// Runs what was chosen once, unless it is captured already. Its results are of no use, and lie where nothing lasting does.
@@ -66,15 +81,14 @@ impl GpuLane {
             return Ok(());
         }
         loaded.launches().try_for_each(|(at, launch)| match loaded.chosen.at(at) {
-            Some(chosen) => self.multiply(loaded, launch, chosen),
+            Some(chosen) => self.run_library(loaded, launch, chosen),
             None => Ok(()),
         })
     }
 
-    /// Makes room for a plan's launches and for so much workspace.
-    pub(in crate::gpu) fn prepare_trials(&mut self, loaded: &Loaded, workspace: usize) -> Result<()> {
+    /// Makes room for a plan's launches.
+    pub(in crate::gpu) fn prepare_trials(&mut self, loaded: &Loaded) -> Result<()> {
         self.make_room(loaded)?;
-        self.make_workspace(workspace)?;
         for arena in self.arenas.iter().filter(|arena| arena.bytes > 0) {
             // SAFETY: so many bytes were allocated, and nothing uses them.
             let filled = unsafe {
@@ -92,8 +106,9 @@ impl GpuLane {
         (at, launch): (usize, &Launch),
         chosen: Option<&Chosen>,
     ) -> Result<Duration> {
+        chosen.map_or(Ok(()), |chosen| self.make_ready(chosen))?;
         let order = || match chosen {
-            Some(chosen) => self.multiply(loaded, launch, chosen),
+            Some(chosen) => self.run_library(loaded, launch, chosen),
             None => self.launch_kernel(loaded, at, launch),
         };
         order()?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::library::LibraryProduct;
+use super::library::Alternative;
 use super::text::{NOWHERE, Struct};
 use super::{Argument, Constant, Planner};
 use crate::error::Result;
@@ -48,8 +48,8 @@ pub(in super::super) struct Launch {
     pub(in super::super) grid: [u32; 3],
     pub(in super::super) block: u32,
     pub(in super::super) shared_bytes: u32,
-    /// The product that a library may compute instead.
-    pub(in super::super) library: Option<LibraryProduct<Value>>,
+    /// What a library may compute instead.
+    pub(in super::super) library: Option<Alternative<Value>>,
     /// Arguments, each in the parts of which its bytes are made.
     pub(in super::super) arguments: Vec<Vec<Value>>,
     /// The model's nodes that it computes.
@@ -80,9 +80,9 @@ impl Planner<'_> {
         let end = self.operators.len() + 1;
         for (time, (operator, _)) in self.operators.iter().enumerate() {
             operator.storages().into_iter().for_each(|s| live(s, time + 1));
-            // A library may read another form of a bias than the kernel does.
-            let bias = self.alternatives.get(&time).and_then(|product| product.bias);
-            bias.into_iter().for_each(|(storage, _)| live(storage, time + 1));
+            // A library may read another form of weights or a bias than the kernel does.
+            let other = self.alternatives.get(&time).map(|other| [Some(other.right), other.bias]);
+            other.into_iter().flatten().flatten().for_each(|(storage, _)| live(storage, time + 1));
         }
         let once = self.once();
         // What is computed once stays.
@@ -163,7 +163,7 @@ impl Planner<'_> {
                 grid: blocks,
                 block: operator.block as u32,
                 shared_bytes: operator.shared_bytes as u32,
-                library: self.alternatives.get(&at).map(|product| product.map(|place| address(*place))),
+                library: self.alternatives.get(&at).map(|other| other.map(|place| address(*place))),
                 arguments: operator.arguments.iter().map(argument).collect(),
                 origins: origins.clone(),
             });

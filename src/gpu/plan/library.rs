@@ -1,8 +1,14 @@
-//! What a library of matrix products can do instead of a kernel: said beside the kernel's launch, and chosen or not by who loads the plan.
+//! What a library can do instead of a kernel: said beside the kernel's launch, and chosen or not by who loads the plan.
 //!
 //! A library multiplies matrices of floats that have one dense axis, adds a vector along the columns and a matrix that lies like the result, and
-//! cuts what is negative. A product whose end is that and nothing more has an alternative; whatever else a program does is the kernel's alone.
-//! Nothing here depends on a device.
+//! cuts what is negative; another one does the same with convolutions ([`convolution`]). Work whose end is that and nothing more has an alternative;
+//! whatever else a program does is the kernel's alone. Nothing here depends on a device.
+
+mod convolution;
+
+pub(in super::super) use convolution::{ConvShape, Strided};
+
+use convolution::ConvForm;
 
 use super::program::{Array, End, Program};
 use super::text::{Access, block_stride, block_strides};
@@ -47,13 +53,22 @@ pub(in super::super) struct Shape {
     pub(in super::super) has_relu: bool,
 }
 
-/// A product that a library can compute, and where its matrices are.
+/// What a library is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in super::super) enum Work {
+    Product(Shape),
+    Convolution(ConvShape),
+}
+
+/// What a library can compute instead of a kernel, and where everything lies.
 #[derive(Debug, Clone, PartialEq)]
-pub(in super::super) struct LibraryProduct<Place> {
-    pub(in super::super) shape: Shape,
+pub(in super::super) struct Alternative<Place> {
+    pub(in super::super) work: Work,
+    /// The left matrix, or the images.
     pub(in super::super) left: Place,
+    /// The right matrix, or the weights.
     pub(in super::super) right: Place,
-    /// Of the result's type, one for each column.
+    /// One for each column, of the result's type; or for each channel, of the images' type.
     pub(in super::super) bias: Option<Place>,
     pub(in super::super) residual: Option<Place>,
     pub(in super::super) result: Place,
@@ -62,9 +77,16 @@ pub(in super::super) struct LibraryProduct<Place> {
 /// Storage, and bytes from its start.
 pub(super) type Place = (Storage, usize);
 
+/// What has an end that is not known yet.
+#[derive(Debug, Clone)]
+pub(super) enum Form {
+    Product(ProductForm),
+    Convolution(ConvForm),
+}
+
 /// A product whose end is not known yet.
 #[derive(Debug, Clone)]
-pub(super) struct Form {
+pub(super) struct ProductForm {
     shape: [usize; 4],
     left: (Matrix, Place),
     right: (Matrix, Place),
@@ -76,11 +98,16 @@ const MOST_ALIGN: usize = 256;
 /// Vectors are read in pieces of so many bytes.
 const BIAS_ALIGN: usize = 16;
 
-impl<P> LibraryProduct<P> {
+impl<P> Alternative<P> {
+    /// All places.
+    pub(in super::super) fn places(&self) -> impl Iterator<Item = &P> {
+        [&self.left, &self.right, &self.result].into_iter().chain(&self.bias).chain(&self.residual)
+    }
+
     /// With its places said otherwise.
-    pub(super) fn map<Q>(&self, place: impl Fn(&P) -> Q) -> LibraryProduct<Q> {
-        LibraryProduct {
-            shape: self.shape.clone(),
+    pub(super) fn map<Q>(&self, place: impl Fn(&P) -> Q) -> Alternative<Q> {
+        Alternative {
+            work: self.work.clone(),
             left: place(&self.left),
             right: place(&self.right),
             bias: self.bias.as_ref().map(&place),
@@ -90,7 +117,7 @@ impl<P> LibraryProduct<P> {
     }
 }
 
-impl Form {
+impl ProductForm {
     /// For so many products of `[m, k]` with `[k, n]`, in this order; the strides are bytes between rows and columns, the views those of the first
     /// elements of the batch's matrices. `None` where no library takes them.
     pub(super) fn of(
@@ -146,14 +173,27 @@ fn matrix(first: &Array, strides: [isize; 2], [rows, columns]: [usize; 2], batch
 }
 
 impl Planner<'_> {
-    /// The product with that end, where a library can compute it.
+    /// The work with that end, where a library can compute it.
     pub(super) fn in_library(
         &mut self,
         form: &Form,
         program: &Program,
         array: &Array,
         access: &Access,
-    ) -> Result<Option<LibraryProduct<Place>>> {
+    ) -> Result<Option<Alternative<Place>>> {
+        match form {
+            Form::Product(form) => self.product_in_library(form, program, array, access),
+            Form::Convolution(form) => self.convolution_in_library(form, program, array),
+        }
+    }
+
+    fn product_in_library(
+        &mut self,
+        form: &ProductForm,
+        program: &Program,
+        array: &Array,
+        access: &Access,
+    ) -> Result<Option<Alternative<Place>>> {
         let (Access::Blocks(groups) | Access::Pairs(groups)) = access else { return Ok(None) };
         let (Some(End { addends, has_relu }), Some(strides)) =
             (program.end(), block_strides(&array.view, groups))
@@ -198,8 +238,8 @@ impl Planner<'_> {
             residual_align: residual.map(|(_, offset)| align_of(offset)),
             has_relu,
         };
-        let (left, right) = (form.left.1, form.right.1);
-        Ok(Some(LibraryProduct { shape, left, right, bias, residual, result: place(&array.view) }))
+        let (left, right, work) = (form.left.1, form.right.1, Work::Product(shape));
+        Ok(Some(Alternative { work, left, right, bias, residual, result: place(&array.view) }))
     }
 
     /// A vector as that type: a library wants a bias to be of the result's. A constant is uploaded so, nothing is copied for it.
@@ -240,11 +280,17 @@ mod tests {
     fn planned(text: &str, precision: Precision, has_library: bool) -> Plan {
         let mut graph = graph_of(text);
         fold::fold(&mut graph, None).unwrap();
-        plan(&graph, Settings { precision, guarded: false, tensor_cores: true, has_library }).unwrap()
+        let settings = Settings { precision, tensor_cores: true, has_library, ..Settings::default() };
+        plan(&graph, settings).unwrap()
     }
 
-    fn products(text: &str, precision: Precision) -> Vec<LibraryProduct<PlannedArgument>> {
-        planned(text, precision, true).launches.into_iter().filter_map(|l| l.library).collect()
+    fn products(text: &str, precision: Precision) -> Vec<(Shape, Alternative<PlannedArgument>)> {
+        let all = planned(text, precision, true).launches.into_iter().filter_map(|l| l.library);
+        let shape = |a: Alternative<_>| match a.work.clone() {
+            Work::Product(shape) => (shape, a),
+            other => panic!("{other:?}"),
+        };
+        all.map(shape).collect()
     }
 
     const DENSE: &str = "x: f32[2, 70, 40]\nw = f32[40, 72] 0.1 0.2\nb = f32[72] 1 2\nr: f32[2, 70, 72]\na = MatMul(x, w)\nc = Add(a, b)\nd = Add(r, c)\ny = Relu(d)\n-> y";
@@ -252,8 +298,7 @@ mod tests {
     #[test]
     fn a_product_with_bias_residual_and_relu_is_one_of_a_library() {
         let all = products(DENSE, Precision::F32);
-        let [product] = all.as_slice() else { panic!("{all:?}") };
-        let LibraryProduct { shape, bias, residual, .. } = product;
+        let [(shape, Alternative { bias, residual, .. })] = all.as_slice() else { panic!("{all:?}") };
         assert_eq!((shape.batch, shape.m, shape.n, shape.k), (1, 140, 72, 40));
         assert!(
             shape.bias_align == Some(256)
@@ -265,9 +310,9 @@ mod tests {
         assert_eq!((shape.left.stride, shape.left.is_transposed), (40, false));
         // In 16 bits the bias is, too; what the model gives is 32 bits wide.
         let all = products(DENSE, Precision::Bf16);
-        let shapes = all.iter().map(|p| (p.shape.left.dtype, p.shape.result.dtype, p.shape.bias_align));
+        let shapes = all.iter().map(|(s, _)| (s.left.dtype, s.result.dtype, s.bias_align));
         assert!(shapes.eq([(DType::Bf16, DType::F32, Some(256))]), "{all:?}");
-        assert!(products(DENSE, Precision::Tf32).iter().all(|p| p.shape.is_tf32));
+        assert!(products(DENSE, Precision::Tf32).iter().all(|(s, _)| s.is_tf32));
         assert!(planned(DENSE, Precision::F32, false).launches.iter().all(|l| l.library.is_none()));
     }
 
@@ -275,10 +320,10 @@ mod tests {
     fn matrices_are_read_where_they_lie_and_batches_by_a_stride() {
         let text = "x: f32[2, 3, 7, 9]\nw: f32[5, 9]\nt = Transpose<perm=[1, 0]>(w)\nv: f32[2, 3, 5, 4]\na = MatMul(x, t)\ny = MatMul(a, v)\n-> y";
         let all = products(text, Precision::F32);
-        let [one, two] = all.as_slice() else { panic!("{all:?}") };
-        assert_eq!((one.shape.batch, one.shape.m, one.shape.right.is_transposed), (1, 42, true));
-        assert_eq!((two.shape.batch, two.shape.m, two.shape.right.batch_stride), (6, 7, 20));
-        assert_eq!((two.shape.left.batch_stride, two.shape.result.batch_stride), (35, 28));
+        let [(one, _), (two, _)] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!((one.batch, one.m, one.right.is_transposed), (1, 42, true));
+        assert_eq!((two.batch, two.m, two.right.batch_stride), (6, 7, 20));
+        assert_eq!((two.left.batch_stride, two.result.batch_stride), (35, 28));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Matrices are read where they lie, transposed or not, by strides; only a matrix with gaps in both directions is copied first. What is done to the
 //! result (a bias, a residual, an activation) is the end of the kernel.
 
-use super::library::Form;
+use super::library::{Form, ProductForm};
 use super::program::{Array, Program, Register};
 use super::sources::Source;
 use super::text::{Access, Generated, Struct, offsets};
@@ -100,7 +100,7 @@ impl Planner<'_> {
         let order = (0..full.len()).collect::<Vec<_>>();
         let program = Program::given(sum, &full);
         let library = match self.settings.has_library {
-            true => Form::of(
+            true => ProductForm::of(
                 [matrices, m, n, k],
                 (&left_begin, [left_rows, strides(&left).1]),
                 (&right_begin, [strides(&right).0, strides(&right).1]),
@@ -108,7 +108,7 @@ impl Planner<'_> {
             ),
             false => None,
         };
-        let library = library.map(Box::new);
+        let library = library.map(|form| Box::new(Form::Product(form)));
         if let Some(sides) = &sides {
             let row_stride = (left_rows / left.size.max(1) as isize) as usize;
             let operator = sides.operator(batches, row_stride, [matrices, m, n, k])?;

@@ -79,7 +79,8 @@ impl Planner<'_> {
         };
         let places = std::iter::once(0).chain(2..rank).collect();
         let access = Access::Pairs(vec![places, vec![1]]);
-        let base = Base { operator, access, order: channels_last(rank), library: None };
+        let library = self.conv_form(&images.array, &right, window, shape);
+        let base = Base { operator, access, order: channels_last(rank), library };
         let program = Program::given(Register::F32, shape);
         Ok(Some(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() }))
     }

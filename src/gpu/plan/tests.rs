@@ -6,7 +6,7 @@ use crate::graph::{fold, rewrite};
 fn planned(text: &str, precision: Precision) -> Result<Plan> {
     let mut graph = graph_of(text);
     fold::fold(&mut graph, None)?;
-    plan(&graph, Settings { precision, guarded: false, tensor_cores: true, has_library: false })
+    plan(&graph, Settings { precision, tensor_cores: true, ..Settings::default() })
 }
 
 fn kernels(text: &str) -> Vec<&'static str> {

@@ -190,7 +190,8 @@ impl Planner<'_> {
             }
             false => [per_group.div_ceil(TILE), rows.div_ceil(TILE), groups],
         };
-        self.window_base(family, name, &images.array, weights.dtype, sum, grid, arguments, &shape)
+        let y = self.window_base(family, name, &images.array, weights.dtype, sum, grid, arguments, &shape)?;
+        self.offered(y, node, by, (&images.array, &window), &shape)
     }
 
     /// With a bias for each channel, where there is one.

@@ -1,4 +1,4 @@
-//! Products that a library computes, on the emulated cuBLASLt: they are what they are elsewhere, and it is really the library that computes them.
+//! What a library computes, here products on the emulated cuBLASLt: they are what they are elsewhere, and it is really the library that computes them.
 //!
 //! The emulated library refuses what the real one would, so a layout, an alignment or a workspace that is wrong here fails; how fast any of it is
 //! shows on a GPU alone, where `TRISCORE_GPU_PRODUCTS=cublaslt` before the other suites has them run so.
@@ -72,6 +72,12 @@ fn in_library(test: &str, body: impl Fn()) {
 
 /// The kernels of a model's products.
 fn products(text: &str, precision: Precision) -> Vec<&'static str> {
+    let is_product = |kernel: &&str| kernel.starts_with("gemm") || *kernel == "cublaslt";
+    kernels(text, precision).into_iter().filter(is_product).collect()
+}
+
+/// The kernels of a model, and what libraries do instead.
+pub(super) fn kernels(text: &str, precision: Precision) -> Vec<&'static str> {
     let model = read(&model_of(text));
     let mut noise = Noise(7);
     let inputs = model.signature().inputs().iter().map(|port| {
@@ -84,8 +90,7 @@ fn products(text: &str, precision: Precision) -> Vec<&'static str> {
         CompileOptions { lanes: Some(1), skip_tuning: true, precision, ..CompileOptions::default() };
     let scorer = GpuBackend::new().compile(&model, &gpus(), &options).unwrap();
     let scored = scorer.score(&inputs, &Call::new().with_profile()).unwrap();
-    let is_product = |kernel: &&str| kernel.starts_with("gemm") || *kernel == "cublaslt";
-    scored.launches.iter().map(|l| l.kernel).filter(is_product).collect()
+    scored.launches.iter().map(|l| l.kernel).collect()
 }
 
 #[test]
@@ -126,7 +131,7 @@ fn it_is_the_library_that_computes_what_it_takes() {
 }
 
 /// The file of choices in a folder, as text.
-fn kept(folder: &std::path::Path) -> (std::path::PathBuf, String) {
+pub(super) fn kept(folder: &std::path::Path) -> (std::path::PathBuf, String) {
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let paths = paths.filter(|path| path.extension().is_some_and(|e| e == "choices")).collect::<Vec<_>>();
     let [path] = paths.as_slice() else { panic!("{paths:?}") };
@@ -174,24 +179,33 @@ fn without_being_asked_for_an_emulated_library_computes_nothing() {
     assert!(kernels.iter().all(|kernel| kernel.starts_with("gemm")), "{kernels:?}");
 }
 
+/// A folder of the emulated driver without its libraries. `None`, said, where there is no emulated driver.
+pub(super) fn driver_alone() -> Option<tempfile::TempDir> {
+    let (folder, alone) = (super::driver()?, tempfile::tempdir().unwrap());
+    for name in ["libcuda.so.1", "words", "cache"] {
+        let (from, to) = (folder.join(name), alone.path().join(name));
+        if from.exists() {
+            std::os::unix::fs::symlink(from, to).unwrap();
+        }
+    }
+    Some(alone)
+}
+
+/// Runs a test again on the driver of that folder, with these variables; it must pass. What it said.
+pub(super) fn passes_beside(test: &str, folder: &std::path::Path, variables: &[(&str, &str)]) -> String {
+    let mut command = super::again(test).unwrap();
+    let ran = command.env("LD_LIBRARY_PATH", folder).envs(variables.iter().copied()).output().unwrap();
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    assert!(ran.status.success(), "{said}");
+    said
+}
+
 #[test]
 fn a_library_that_is_demanded_and_missing_is_an_error() {
     let test = "gpu::suite::library::a_library_that_is_demanded_and_missing_is_an_error";
     if !is_inside() {
-        let Some(folder) = super::driver() else { return };
-        // The driver alone.
-        let alone = tempfile::tempdir().unwrap();
-        for name in ["libcuda.so.1", "words", "cache"] {
-            let (from, to) = (folder.join(name), alone.path().join(name));
-            if from.exists() {
-                std::os::unix::fs::symlink(from, to).unwrap();
-            }
-        }
-        let mut command = super::again(test).unwrap();
-        command.env("LD_LIBRARY_PATH", alone.path()).env(PRODUCTS_VARIABLE, "cublaslt");
-        let ran = command.output().unwrap();
-        let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
-        return assert!(ran.status.success(), "{said}");
+        let Some(alone) = driver_alone() else { return };
+        return drop(passes_beside(test, alone.path(), &[(PRODUCTS_VARIABLE, "cublaslt")]));
     }
     let model = read(&model_of(TAKEN[0].0));
     let error = GpuBackend::new().compile(&model, &gpus(), &CompileOptions::default());

@@ -1,0 +1,260 @@
+//! A library that may compute a kind of work, how it is chosen, and what it proposes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::CudaContext;
+
+use super::kept::Kept;
+use crate::error::{Result, ScoreError};
+use crate::gpu::cublaslt::{Algorithm, CublasLt, Product};
+use crate::gpu::cudnn::{ConvPlan, Convolution, Cudnn};
+use crate::gpu::images::cache_folder;
+use crate::gpu::libraries;
+use crate::gpu::plan::Work;
+use crate::scoring::Device;
+
+/// What there is a choice about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subject {
+    /// The environment variable that says who computes it.
+    pub(super) variable: &'static str,
+    /// As choices call it, on disk and in the log.
+    pub(super) name: &'static str,
+    /// The library, as the variable and profiles call it.
+    pub(super) library: &'static str,
+}
+
+/// How it is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Fastest,
+    Own,
+    Library,
+}
+
+impl Subject {
+    pub(super) fn mode(&self, named: Option<&str>, is_emulated: bool) -> Result<Mode> {
+        match named {
+            None | Some("") if is_emulated => Ok(Mode::Own),
+            None | Some("" | "fastest") => Ok(Mode::Fastest),
+            Some("own") => Ok(Mode::Own),
+            Some(library) if library == self.library => Ok(Mode::Library),
+            Some(other) => Err(ScoreError::unavailable(format!(
+                "{} is '{other}': expected own, {} or fastest",
+                self.variable, self.library
+            ))),
+        }
+    }
+}
+
+enum Library {
+    CublasLt(Arc<CublasLt>),
+    Cudnn(Arc<Cudnn>),
+}
+
+type Load = Box<dyn Fn() -> Result<(usize, Library)> + Send + Sync>;
+
+/// A library that may compute work of one kind on one machine. It is loaded when work of its kind is first met: that takes time and memory of the device,
+/// which a model without such work need not pay.
+pub(super) struct Side {
+    pub(super) subject: Subject,
+    pub(super) mode: Mode,
+    device: String,
+    driver: i32,
+    load: Load,
+    opened: Mutex<Option<Arc<Opened>>>,
+}
+
+/// The library, loaded, and what is on disk of choices with this very version of it.
+pub(super) struct Opened {
+    library: Library,
+    pub(super) kept: Option<Kept>,
+}
+
+impl Side {
+    pub(super) fn of_products(
+        subject: Subject,
+        context: &Arc<CudaContext>,
+        device: &Device,
+        driver: i32,
+    ) -> Result<Option<Self>> {
+        let context = context.clone();
+        let load: Load = Box::new(move || {
+            let library = Arc::new(CublasLt::load(&context, driver / 1000)?);
+            Ok((library.version, Library::CublasLt(library)))
+        });
+        Self::new(subject, libraries::Library::CublasLt, device, driver, load)
+    }
+
+    pub(super) fn of_convolutions(
+        subject: Subject,
+        context: &Arc<CudaContext>,
+        device: &Device,
+        driver: i32,
+    ) -> Result<Option<Self>> {
+        let context = context.clone();
+        let load: Load = Box::new(move || {
+            let library = Arc::new(Cudnn::load(&context, driver / 1000)?);
+            Ok((library.version(), Library::Cudnn(library)))
+        });
+        Self::new(subject, libraries::Library::Cudnn, device, driver, load)
+    }
+
+    /// Nothing where there is nothing to choose; an error where the library is demanded and missing.
+    fn new(
+        subject: Subject,
+        which: libraries::Library,
+        device: &Device,
+        driver: i32,
+        load: Load,
+    ) -> Result<Option<Self>> {
+        let Subject { variable, name, library } = subject;
+        let mode = subject.mode(std::env::var(variable).ok().as_deref(), device.emulated)?;
+        if mode == Mode::Own {
+            return Ok(None);
+        }
+        let opened = Mutex::default();
+        let side = Self { subject, mode, device: device.name.clone(), driver, load, opened };
+        // One that is not to be seen may be where the loader alone finds it.
+        if mode == Mode::Library || libraries::find(which, Some(driver / 1000)).is_err() {
+            match (side.opened(), mode) {
+                (Ok(_), _) => {}
+                (Err(e), Mode::Library) => {
+                    return Err(e.with_at(format!("{variable}={library}, {device}")));
+                }
+                (Err(e), _) => {
+                    tracing::debug!("{name}s run on triscore's own kernels: {e}");
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(side))
+    }
+
+    /// The library, loaded now if it was not.
+    ///
+    /// # Errors
+    /// `Unavailable`: why it cannot be.
+    pub(super) fn opened(&self) -> Result<Arc<Opened>> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*opened {
+            return Ok(opened.clone());
+        }
+        let (version, library) = (self.load)()?;
+        let folder = if self.mode == Mode::Fastest { cache_folder() } else { None };
+        let own = env!("CARGO_PKG_VERSION");
+        let (kind, device) = (self.subject.name, &self.device);
+        let kept = folder.map(|folder| Kept::new(&folder, kind, device, self.driver, version, own));
+        Ok(opened.insert(Arc::new(Opened { library, kept })).clone())
+    }
+}
+
+impl Opened {
+    /// What the library proposes for work of its kind.
+    ///
+    /// # Errors
+    /// `Unavailable` where it does not take it.
+    pub(super) fn proposes(&self, work: &Work) -> Result<Proposals> {
+        match (&self.library, work) {
+            (Library::CublasLt(library), Work::Product(shape)) => {
+                Product::of(library, shape).map(|product| Proposals::Product(Arc::new(product)))
+            }
+            (Library::Cudnn(library), Work::Convolution(shape)) => {
+                Convolution::of(library, shape).map(Proposals::Convolution)
+            }
+            _ => Err(ScoreError::internal("work that is the other library's")),
+        }
+    }
+}
+
+/// The ways in which a library would compute something, the best first, as it thinks.
+pub(super) enum Proposals {
+    Product(Arc<Product>),
+    Convolution(Convolution),
+}
+
+impl Proposals {
+    /// A word for each, by which it is known when it is proposed again.
+    pub(super) fn codes(&self) -> Vec<String> {
+        match self {
+            Self::Product(product) => product.algorithms.iter().map(Algorithm::word).collect(),
+            Self::Convolution(convolution) => convolution.codes().map(str::to_owned).collect(),
+        }
+    }
+
+    /// One of them, ready to be run.
+    ///
+    /// # Errors
+    /// `Unavailable` where it does not do it after all.
+    pub(super) fn chosen(&self, at: usize) -> Result<Chosen> {
+        match self {
+            Self::Product(product) => {
+                let missing = || ScoreError::internal("an algorithm that was not proposed");
+                let algorithm = *product.algorithms.get(at).ok_or_else(missing)?;
+                let (way, workspace) = (Way::Product(product.clone(), algorithm), algorithm.workspace);
+                Ok(Chosen { way, workspace })
+            }
+            Self::Convolution(convolution) => {
+                let plan = convolution.plan(at)?;
+                let workspace = plan.workspace;
+                Ok(Chosen { way: Way::Convolution(plan), workspace })
+            }
+        }
+    }
+}
+
+/// What a library runs instead of a kernel.
+pub(in crate::gpu) struct Chosen {
+    pub(in crate::gpu) way: Way,
+    /// What it uses besides its tensors.
+    pub(in crate::gpu) workspace: usize,
+}
+
+/// By which library, and how.
+pub(in crate::gpu) enum Way {
+    Product(Arc<Product>, Algorithm),
+    Convolution(ConvPlan),
+}
+
+impl Chosen {
+    /// As profiles call it.
+    pub(in crate::gpu) fn name(&self) -> &'static str {
+        match self.way {
+            Way::Product(..) => super::PRODUCTS.library,
+            Way::Convolution(_) => super::CONVOLUTIONS.library,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CONVOLUTIONS, PRODUCTS};
+    use super::*;
+
+    #[test]
+    fn the_environment_says_who_computes() {
+        for subject in [PRODUCTS, CONVOLUTIONS] {
+            for (named, is_emulated, expected) in [
+                (None, false, Mode::Fastest),
+                (None, true, Mode::Own),
+                (Some(""), true, Mode::Own),
+                (Some("own"), false, Mode::Own),
+                (Some(subject.library), true, Mode::Library),
+                (Some("fastest"), true, Mode::Fastest),
+            ] {
+                assert_eq!(subject.mode(named, is_emulated).unwrap(), expected);
+            }
+        }
+        for (subject, named, expected) in [
+            (PRODUCTS, "cudnn", "TRISCORE_GPU_PRODUCTS is 'cudnn': expected own, cublaslt or fastest"),
+            (
+                CONVOLUTIONS,
+                "cublaslt",
+                "TRISCORE_GPU_CONVOLUTIONS is 'cublaslt': expected own, cudnn or fastest",
+            ),
+        ] {
+            let e = subject.mode(Some(named), false).expect_err("the other one's library");
+            assert!(e.message().contains(expected), "{e}");
+        }
+    }
+}
