@@ -33,7 +33,7 @@ use crate::offload::{self, OffloadScorer, Placed};
 use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Precision, Scorer};
 use machine::GpuMachine;
 pub use measure::Measured;
-use plan::{GpuPlanner, Settings};
+use plan::{GpuPlanner, Settings, TensorCores};
 
 /// The environment variable that names the driver library.
 pub const LIBRARY_VARIABLE: &str = "TRISCORE_LIBCUDA";
@@ -74,7 +74,7 @@ impl GpuBackend {
     }
 
     fn settings(&self, precision: Precision) -> Settings {
-        Settings { precision, guarded: self.guarded, tensor_cores: true, has_library: false }
+        Settings { precision, guarded: self.guarded, tensor_cores: TensorCores::Mma, has_library: false }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Objects of the driver are owned here and released here. What the driver says of an error decides what becomes of the device: out of memory is
 //! the call's misfortune, while an illegal address or a hardware fault ends the process's context with that GPU, for good; then every call says so.
 
+mod fit;
+
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,6 +36,9 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 /// From this driver on the function that measures between events is there under the name that it is called by.
 const TIMES_EVENTS: i32 = 12_080;
 
+/// And from this one on it says what arguments a kernel takes.
+const TELLS_ARGUMENTS: i32 = 12_040;
+
 /// One GPU.
 pub(super) struct GpuMachine {
     pub(super) context: Arc<CudaContext>,
@@ -48,6 +53,8 @@ pub(super) struct GpuMachine {
     uploads: Arc<CudaStream>,
     /// Whether the driver can be asked how long something took.
     pub(super) times_events: bool,
+    /// Whether it can be asked what arguments a kernel takes.
+    tells_arguments: bool,
     /// By the hash of their source.
     modules: Mutex<HashMap<u64, Arc<Module>>>,
     /// Constants that are in the device's memory, while a plan uses them.
@@ -95,7 +102,7 @@ impl GpuMachine {
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed)?;
         let images = Images::for_device(device)?;
         let choices = Choices::open(&context, device, version)?;
-        let (tensor_cores, has_library) = (images.has_tensor_cores(), choices.is_some());
+        let (tensor_cores, has_library) = (images.tensor_cores(), choices.is_some());
         let settings = Settings { tensor_cores, has_library, ..settings };
         let uploads = context.new_stream().map_err(failed)?;
         Ok(Self {
@@ -108,6 +115,7 @@ impl GpuMachine {
             choices,
             most_bytes: free,
             times_events: version >= TIMES_EVENTS,
+            tells_arguments: version >= TELLS_ARGUMENTS,
             modules: Mutex::default(),
             constants: Mutex::default(),
         })
@@ -208,9 +216,11 @@ impl GpuMachine {
             let module = modules
                 .get(launch.source)
                 .ok_or_else(|| ScoreError::internal("a launch without a kernel"))?;
-            module
+            let function = module
                 .function(launch.kernel)
-                .map_err(|e| self.failed(&format!("looking for the kernel {}", launch.kernel), e))
+                .map_err(|e| self.failed(&format!("looking for the kernel {}", launch.kernel), e))?;
+            self.fit(&function, launch)?;
+            Ok(function)
         };
         self.enter()?;
         let functions = all().map(function).collect::<Result<Vec<_>>>()?;

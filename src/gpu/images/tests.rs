@@ -83,7 +83,7 @@ fn nvrtc_makes_images_that_the_cache_gives_back() {
     }
     let dir = tempfile::tempdir().unwrap();
     let images = Images {
-        has_tensor_cores: true,
+        tensor_cores: TensorCores::Mma,
         architecture: "sm_90a".to_owned(),
         device: Kind::Real { driver: None, cache: Some(Cache::in_folder(dir.path().to_owned())) },
     };

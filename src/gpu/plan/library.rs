@@ -231,7 +231,7 @@ fn result(array: &Array, strides: &[isize], [batch, m, n]: [usize; 3]) -> Option
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Settings, plan};
+    use super::super::{Settings, TensorCores, plan};
     use super::*;
     use crate::gpu::plan::{Plan, PlannedArgument};
     use crate::graph::fold;
@@ -240,7 +240,8 @@ mod tests {
     fn planned(text: &str, precision: Precision, has_library: bool) -> Plan {
         let mut graph = graph_of(text);
         fold::fold(&mut graph, None).unwrap();
-        plan(&graph, Settings { precision, guarded: false, tensor_cores: true, has_library }).unwrap()
+        plan(&graph, Settings { precision, guarded: false, tensor_cores: TensorCores::Mma, has_library })
+            .unwrap()
     }
 
     fn products(text: &str, precision: Precision) -> Vec<LibraryProduct<PlannedArgument>> {

@@ -23,6 +23,8 @@ families!(
     "gather",
     "gemm",
     "gemm_tensor",
+    "gemm_wgmma",
+    "hopper",
     "map",
     "normalise",
     "picked",
@@ -34,7 +36,8 @@ families!(
     "scatter_joined",
     "tensor_core",
     "tensor_tiles",
-    "top"
+    "top",
+    "wgmma_tiles"
 );
 
 /// The environment variable that names another folder of kernels.

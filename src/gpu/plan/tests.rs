@@ -4,9 +4,13 @@ use crate::graph::fold;
 use crate::graph::testing::graph_of;
 
 fn planned(text: &str, precision: Precision) -> Result<Plan> {
+    planned_for(TensorCores::Mma, text, precision)
+}
+
+fn planned_for(tensor_cores: TensorCores, text: &str, precision: Precision) -> Result<Plan> {
     let mut graph = graph_of(text);
     fold::fold(&mut graph, None)?;
-    plan(&graph, Settings { precision, guarded: false, tensor_cores: true, has_library: false })
+    plan(&graph, Settings { precision, guarded: false, tensor_cores, has_library: false })
 }
 
 fn kernels(text: &str) -> Vec<&'static str> {
