@@ -87,6 +87,36 @@ const FORMS: &[&str] = &[
     "x: u8[1, 3, 6, 6]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[20, 3, 3, 3] 1\nv = i8[] 0\na = QLinearConv(x, s, z, w, s, v, s, z)\ny = DequantizeLinear(a, s, z)\n-> y",
 ];
 
+/// Two multiprocessors, so that small products fill them.
+const HOPPER: TensorCores = TensorCores::Wgmma { multiprocessors: 2 };
+
+/// What a kernel is made for: its machine code must have it, whatever a compiler thinks of the text. By the kernel, and a line of its source.
+const INSTRUCTIONS: &[(&str, &str, &[&str])] = &[
+    ("gemm_tensor", "", &["ldmatrix.sync.aligned.m8n8.x4.shared.b16", "cp.async.cg.shared.global"]),
+    ("gemm_tensor", "#define ELEMENT f16", &["mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"]),
+    ("gemm_tensor", "#define ELEMENT bf16", &["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"]),
+    ("gemm_tensor", "#define ELEMENT float", &["mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"]),
+    ("conv_tensor", "", &["ldmatrix.sync.aligned.m8n8.x4.shared.b16", "cp.async.cg.shared.global"]),
+    ("conv_tensor", "#define ELEMENT f16", &["mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"]),
+    ("conv_tensor", "#define ELEMENT bf16", &["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"]),
+    ("conv_tensor", "#define ELEMENT float", &["mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"]),
+    ("attention_tensor", "", &["mma.sync.aligned.m16n8k", "cp.async.c", "ldmatrix.sync.aligned"]),
+    (
+        "gemm_wgmma",
+        "",
+        &["cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier", "mbarrier.try_wait", "setmaxnreg.inc"],
+    ),
+    ("gemm_wgmma", "#define ELEMENT f16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"]),
+    ("gemm_wgmma", "#define ELEMENT bf16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"]),
+    ("gemm_wgmma", "#define ELEMENT float", &["wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"]),
+];
+
+/// Registers that a block on Hopper begins with for each of its threads: it takes and gives what adds up to them.
+const BEGUN_REGISTERS: u32 = 168;
+
+/// What a compiler says where it waits for each product by itself, as it cannot tell that nobody touches the sums.
+const ONE_BY_ONE: &str = "wgmma.mma_async instructions are serialized";
+
 #[test]
 fn every_source_compiles_for_real_gpus_and_spills_nothing() {
     if let Err(e) = nvrtc::version() {
@@ -96,22 +126,47 @@ fn every_source_compiles_for_real_gpus_and_spills_nothing() {
     let mut sources = std::collections::BTreeMap::new();
     for text in FORMS {
         for precision in [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16] {
-            let plan = planned(text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
-            for launch in &plan.launches {
-                sources.insert(plan.sources[launch.source].clone(), launch.kernel);
+            for tensor_cores in [TensorCores::Mma, HOPPER] {
+                let plan = planned_for(tensor_cores, text, precision);
+                let plan = plan.unwrap_or_else(|e| panic!("{e}\n{text}"));
+                for launch in &plan.launches {
+                    sources.insert(plan.sources[launch.source].clone(), launch.kernel);
+                }
             }
         }
     }
     println!("{} sources", sources.len());
+    let mut seen = std::collections::BTreeSet::new();
     for architecture in ["sm_80", "sm_90a", "sm_120"] {
         for (source, kernel) in &sources {
+            let is_wide = kernel.ends_with("_wgmma");
+            if is_wide && architecture != "sm_90a" {
+                continue;
+            }
             let cubin = nvrtc::compile(kernel, source, architecture)
                 .unwrap_or_else(|e| panic!("{architecture}: {e}\n{source}"));
             for usage in &cubin.usage {
                 assert_eq!(usage.spilled_bytes, 0, "{architecture}: {usage:?}");
+                assert!(!is_wide || usage.registers == BEGUN_REGISTERS, "{usage:?}");
+            }
+            assert!(!cubin.log.contains(ONE_BY_ONE), "{kernel}: {}", cubin.log);
+            for (row, (of, line, instructions)) in INSTRUCTIONS.iter().enumerate() {
+                if of == kernel && (line.is_empty() || source.lines().any(|l| l == *line)) {
+                    seen.insert(row);
+                    for instruction in *instructions {
+                        let has = cubin.text.contains(instruction);
+                        assert!(has, "{architecture}: {kernel} has no {instruction}\n{source}");
+                    }
+                }
             }
         }
     }
+    let missing = INSTRUCTIONS.iter().enumerate().filter(|(row, _)| !seen.contains(row));
+    assert_eq!(
+        missing.map(|(_, row)| row).collect::<Vec<_>>(),
+        Vec::<&(_, _, _)>::new(),
+        "no form has these"
+    );
 }
 
 #[test]
@@ -166,6 +221,34 @@ fn tensor_cores_take_products_of_whole_pieces() {
     assert_eq!(kernels(&text), ["map", "gemm"]);
     let text = text.replace("[9, 16]", "[8, 16]").replace("[5, 9]", "[5, 8]");
     assert_eq!(kernels(&text), ["map", "map", "gemm_tensor"]);
+}
+
+#[test]
+fn hopper_takes_products_that_fill_it() {
+    let kernels = |text: &str, precision| {
+        let plan = planned_for(HOPPER, text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let tiles = plan.launches.iter().map(|l| (l.kernel, plan.sources[l.source].contains("PARTS 2")));
+        tiles.collect::<Vec<_>>()
+    };
+    let text = "x: f32[500, 40]\nw = f32[40, 200] 1\na = Relu(x)\ny = MatMul(a, w)\n-> y";
+    for precision in [Precision::Tf32, Precision::F16, Precision::Bf16] {
+        assert_eq!(kernels(text, precision), [("map", false), ("gemm_wgmma", true)]);
+        assert_eq!(kernels(&text.replace("500", "70"), precision), [("map", false), ("gemm_wgmma", false)]);
+        // Too few rows, too few columns.
+        assert_eq!(kernels(&text.replace("500", "64"), precision), [("map", false), ("gemm_tensor", false)]);
+        assert_eq!(kernels(&text.replace("200", "64"), precision), [("map", false), ("gemm_tensor", false)]);
+    }
+    assert_eq!(kernels(text, Precision::F32), [("map", false), ("gemm", false)]);
+    // As Hopper multiplies TF32 in one way alone, what is computed the other way round is left to the other kernel.
+    let text = text.replace("w = f32[40, 200] 1", "w: f32[40, 200]");
+    assert_eq!(kernels(&text, Precision::Tf32), [("map", false), ("gemm_tensor", false)]);
+    assert_eq!(kernels(&text, Precision::F16).last(), Some(&("gemm_wgmma", true)));
+    // A batch of three axes that do not follow each other, and rows that repeat.
+    let text = "x: f16[2, 3, 100, 5, 24]\nw: f16[5, 2, 3, 24, 104]\na = Transpose<perm=[3, 0, 1, 2, 4]>(x)\ny = MatMul(a, w)\n-> y";
+    assert_eq!(kernels(text, Precision::F32).first(), Some(&("gemm_wgmma", false)));
+    let text =
+        text.replace("perm=[3, 0, 1, 2, 4]", "perm=[1, 3, 0, 2, 4]").replace("f16[5, 2, 3,", "f16[3, 5, 2,");
+    assert_eq!(kernels(&text, Precision::F32).first(), Some(&("gemm_tensor", false)));
 }
 
 #[test]

@@ -49,7 +49,8 @@ impl WideTile {
             (tiles, Self { parts, stages, blocks: tiles.min(multiprocessors) })
         };
         let ((large, wide), (small, narrow)) = (tile(2, 4), tile(1, 6));
-        match (large >= multiprocessors, small * 2 >= multiprocessors) {
+        // Twice the rows are read for less, unless there are rows of which much is empty.
+        match (large >= multiprocessors && large * 8 <= small * 5, small * 2 >= multiprocessors) {
             (true, _) => Some(wide),
             (false, true) => Some(narrow),
             (false, false) => None,
@@ -188,6 +189,11 @@ mod tests {
         assert_eq!(tile(4096, 4096, 1), Some((256, 132)));
         assert_eq!(tile(2048, 1024, 1), Some((128, 128)));
         assert_eq!(tile(128, 128, 80), Some((128, 80)));
+        assert_eq!(
+            (tile(128, 128, 200), tile(300, 128, 80)),
+            (Some((128, 132)), Some((128, 132))),
+            "rows that are empty"
+        );
         assert_eq!(tile(1024, 1024, 1), None, "64 tiles for 132 multiprocessors");
         assert_eq!((tile(100_000, 64, 1), tile(64, 100_000, 1)), (None, None));
         assert_eq!(WideTile::of(TensorCores::Mma, 4096, 4096, 1), None);
