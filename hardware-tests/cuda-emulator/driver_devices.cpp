@@ -35,9 +35,6 @@ int number_from(const char *variable, int otherwise, int least, int most)
 
 int device_count() { return number_from("CUDA_EMULATOR_DEVICES", 1, 0, MOST_DEVICES); }
 
-// 90 for 9.0.
-int capability() { return number_from("CUDA_EMULATOR_CAPABILITY", 90, 10, 999); }
-
 int device_of_context(void *context)
 {
     auto at = reinterpret_cast<uintptr_t>(context), first = reinterpret_cast<uintptr_t>(contexts);
@@ -46,6 +43,8 @@ int device_of_context(void *context)
 
 bool is_one(int device) { return device >= 0 && device < device_count(); }
 } // namespace
+
+int emulator::capability() { return number_from("CUDA_EMULATOR_CAPABILITY", 90, 50, 999); }
 
 API cuInit(unsigned flags)
 {

@@ -9,6 +9,7 @@
 
 #include "hopper.h"
 
+#include "stream.h"
 #include "tensor_map.h"
 #include "threads.h"
 
@@ -86,6 +87,8 @@ void use()
 {
     if (is_used)
         return;
+    if (capability() != 90)
+        fail("it does what compute capability 9.0 alone has, on a device of another one");
     is_used = true;
     barriers.clear();
     copies.clear();

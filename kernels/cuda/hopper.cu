@@ -72,6 +72,16 @@ __device__ __forceinline__ void copy_box(void *shared, const TensorMap &map, u64
                  : "memory");
 }
 
+// Copies the channels from there on of windows' pixels, one pixel after the other: window after window as they begin in the tensor, the first at this place,
+// in this image; the pixel is that far from where its window begins. Zeros where no image is.
+__device__ __forceinline__ void copy_windows(void *shared, const TensorMap &map, u64 *barrier, int channel, int x, int y, int image, int right, int down)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8};" ::"r"(
+                     shared_address(shared)),
+                 "l"((u64)&map), "r"(shared_address(barrier)), "r"(channel), "r"(x), "r"(y), "r"(image), "h"((unsigned short)right), "h"((unsigned short)down)
+                 : "memory");
+}
+
 // Before the products of a warpgroup, and whenever their sums were touched since the last ones.
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 // Ends a group of products.

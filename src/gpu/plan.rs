@@ -32,6 +32,7 @@ mod tensor_product;
 mod text;
 mod views;
 mod wgmma;
+mod wgmma_conv;
 mod windows;
 
 use std::collections::HashMap;
@@ -47,7 +48,7 @@ pub(super) use finish::{Launch, Plan, Port, Value as PlannedArgument};
 pub(super) use library::{LibraryProduct, Matrix, Shape};
 use program::{Array, Program, Register};
 use sources::Source;
-pub(super) use tensor_map::{Taken, TensorMap};
+pub(super) use tensor_map::{AXES, Taken, TensorMap};
 pub(super) use text::Struct;
 use text::{Access, writer};
 

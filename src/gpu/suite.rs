@@ -8,7 +8,7 @@ mod emulated;
 mod library;
 mod moves;
 
-use emulated::{SCHEDULES, again, driver, in_schedules, is_inside};
+use emulated::{SCHEDULES, again, driver, in_schedules, is_inside, passes};
 
 use super::GpuBackend;
 use crate::cpu::CpuBackend;
@@ -163,6 +163,25 @@ fn everywhere(test: &str, schedules: &[(&str, &str)], body: impl Fn()) {
     in_schedules(test, schedules);
 }
 
+/// Runs a test everywhere, and on the emulated one as a device of each kind of tensor cores.
+fn on_all_tensor_cores(test: &str, body: impl Fn()) {
+    everywhere(test, &[], body);
+    let emulated: &[(&str, &[(&str, &str)])] = match is_inside() {
+        true => &[],
+        false => &[("80", &SCHEDULES[..2]), ("90", &SCHEDULES)],
+    };
+    for (capability, schedules) in emulated {
+        for (order, time) in schedules.iter().copied() {
+            let variables = [
+                ("CUDA_EMULATOR_ORDER", order),
+                ("CUDA_EMULATOR_TIME", time),
+                ("CUDA_EMULATOR_CAPABILITY", capability),
+            ];
+            passes(test, &variables);
+        }
+    }
+}
+
 const POINTWISE: &[&str] = &[
     "x: f32[2, 3, 4]\ny = Relu(x)\n-> y",
     "x: f32[2, 3, 4]\nb = f32[4] 1 2 3 4\na = Add(x, b)\ny = Sigmoid(a)\n-> y",
@@ -277,6 +296,10 @@ const TENSOR_WINDOWS: &[&str] = &[
     "x: f32[1, 8, 5, 6, 7]\nw: f32[18, 8, 2, 3, 2]\ny = Conv<pads=[1, 0, 0, 0, 1, 0]>(x, w)\n-> y",
     "x: f32[3, 16, 6, 6]\nw = f32[16, 16, 1, 1] 0.1 -0.2 0.3\na = Conv(x, w)\nb = Conv<pads=[1, 1, 1, 1]>(x, w)\nc = Conv<strides=[2, 2]>(b, w)\nd = Flatten(a)\ne = Flatten(c)\ny = Concat<axis=1>(d, e)\n-> y",
     "x: f32[1, 8, 130, 130]\nw = f32[140, 8, 1, 3] 0.1 0.2 -0.3 0.4 0.5\na = Conv(x, w)\ny = GlobalAveragePool(a)\n-> y",
+    // Channels that fill a stage, or most of one.
+    "x: f32[2, 64, 13, 11]\nw = f32[72, 64, 3, 2] 0.1 0.2 -0.3 0.4 0.5\nb = f32[72] 1 2\na = Conv<dilations=[1, 3], pads=[2, 1, 0, 2], strides=[2, 1]>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[3, 128, 6, 7]\nw = f32[140, 64, 2, 2] 0.1 0.2 -0.3 0.4 0.5\ny = Conv<group=2, auto_pad=SAME_LOWER>(x, w)\n-> y",
+    "x: f32[2, 48, 190]\nw = f32[66, 48, 3] 0.1 0.2 -0.3 0.4 0.5\nr: f32[2, 66, 95]\na = Conv<auto_pad=SAME_UPPER, strides=[2]>(x, w)\ny = Add(a, r)\n-> y",
 ];
 
 const ATTENTIONS: &[&str] = &[
@@ -324,7 +347,7 @@ fn products_are_what_they_are_elsewhere() {
 
 #[test]
 fn products_on_tensor_cores_are_what_they_are_elsewhere() {
-    everywhere("gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere", &SCHEDULES, || {
+    on_all_tensor_cores("gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere", || {
         run(TENSOR_PRODUCTS, &[Precision::Tf32, Precision::F16, Precision::Bf16])
     });
 }
@@ -336,7 +359,7 @@ fn windows_are_what_they_are_elsewhere() {
 
 #[test]
 fn windows_on_tensor_cores_are_what_they_are_elsewhere() {
-    everywhere("gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere", &SCHEDULES, || {
+    on_all_tensor_cores("gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere", || {
         run(TENSOR_WINDOWS, &[Precision::Tf32, Precision::F16, Precision::Bf16])
     });
 }

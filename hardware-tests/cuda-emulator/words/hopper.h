@@ -21,6 +21,13 @@ template <class Map> void copy_box(void *shared, const Map &map, unsigned long l
     emulator::here.runtime->hopper->copy(shared, &map, barrier, 4, at, nullptr);
 }
 
+template <class Map> void copy_windows(void *shared, const Map &map, unsigned long long *barrier, int channel, int x, int y, int image, int right, int down)
+{
+    const int at[4] = {channel, x, y, image};
+    const unsigned short offsets[2] = {(unsigned short)right, (unsigned short)down};
+    emulator::here.runtime->hopper->copy(shared, &map, barrier, 4, at, offsets);
+}
+
 inline void wgmma_fence() { emulator::here.runtime->hopper->fence(); }
 inline void wgmma_commit() { emulator::here.runtime->hopper->commit(); }
 template <int N, int EACH, int SUMS> void wgmma_wait(float (&)[EACH][SUMS]) { emulator::here.runtime->hopper->wait_for_products(N); }

@@ -6,7 +6,7 @@ use cudarc::driver::sys;
 
 use super::GpuLane;
 use crate::error::{Result, ScoreError};
-use crate::gpu::plan::{Taken, TensorMap};
+use crate::gpu::plan::{AXES, Taken, TensorMap};
 use crate::tensor::DType;
 
 /// How many bytes of it a kernel gets.
@@ -31,28 +31,60 @@ impl GpuLane {
             other => return Err(ScoreError::internal(format!("no tiles are copied of {}", other.name()))),
         };
         let (lengths, strides) = (map.lengths.map(|n| n as u64), map.strides.map(|n| n as u64));
-        let (axes, steps) = (lengths.len() as u32, [1u32; 4]);
+        let (axes, address_of) = (lengths.len() as u32, address as *mut c_void);
         let mut encoded = Encoded([0; BYTES]);
         let to = std::ptr::from_mut(&mut encoded).cast::<sys::CUtensorMap>();
-        let Taken::Box(taken) = &map.taken;
-        let taken = taken.map(|n| n as u32);
-        // SAFETY: the map has its size and alignment, the arrays as many elements as there are axes; the driver only computes, and reads nothing of
-        // the tensor. It has the function from CUDA 12.0 on, the oldest that is taken.
-        let status = unsafe {
-            sys::cuTensorMapEncodeTiled(
-                to,
-                dtype,
-                axes,
-                address as *mut c_void,
-                lengths.as_ptr(),
-                strides.as_ptr(),
-                taken.as_ptr(),
-                steps.as_ptr(),
-                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-            )
+        let interleave = sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE;
+        let swizzle = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B;
+        let promotion = sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B;
+        let fill = sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE;
+        // Both have been there from CUDA 12.0 on, the oldest that is taken.
+        let status = match &map.taken {
+            Taken::Box(taken) => {
+                let (taken, steps) = (taken.map(|n| n as u32), [1u32; AXES]);
+                // SAFETY: the map has its size and alignment, the arrays as many elements as there are axes; the driver only computes, and reads nothing
+                // of the tensor.
+                unsafe {
+                    sys::cuTensorMapEncodeTiled(
+                        to,
+                        dtype,
+                        axes,
+                        address_of,
+                        lengths.as_ptr(),
+                        strides.as_ptr(),
+                        taken.as_ptr(),
+                        steps.as_ptr(),
+                        interleave,
+                        swizzle,
+                        promotion,
+                        fill,
+                    )
+                }
+            }
+            Taken::Windows(windows) => {
+                let [width, height] = windows.steps.map(|n| n as u32);
+                let steps = [1, width, height, 1];
+                // SAFETY: as above; the corners are of the axes between channels and images.
+                unsafe {
+                    sys::cuTensorMapEncodeIm2col(
+                        to,
+                        dtype,
+                        axes,
+                        address_of,
+                        lengths.as_ptr(),
+                        strides.as_ptr(),
+                        windows.lower.as_ptr(),
+                        windows.upper.as_ptr(),
+                        windows.channels as u32,
+                        windows.pixels as u32,
+                        steps.as_ptr(),
+                        interleave,
+                        swizzle,
+                        promotion,
+                        fill,
+                    )
+                }
+            }
         };
         let what = || format!("a tensor of {lengths:?} elements at {address:#x}, {strides:?} bytes apart");
         status.result().map_err(|e| self.machine.failed(&format!("having tiles copied of {}", what()), e))?;

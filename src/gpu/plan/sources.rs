@@ -19,6 +19,7 @@ families!(
     "conv",
     "conv_direct",
     "conv_tensor",
+    "conv_wgmma",
     "cumulate",
     "gather",
     "gemm",

@@ -23,6 +23,59 @@ pub(in super::super) const AXES: usize = 4;
 pub(in super::super) enum Taken {
     /// So many elements along each axis.
     Box([usize; AXES]),
+    /// A pixel of each of so many windows, one after the other, of an image whose axes are channels, width, height and images.
+    Windows(Windows),
+}
+
+/// The windows of a convolution as they begin in an image; of width and height, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Windows {
+    pub(in super::super) channels: usize,
+    pub(in super::super) pixels: usize,
+    /// Where the first one begins, from the first element; and where they end to begin, from behind the last one.
+    pub(in super::super) lower: [i32; 2],
+    pub(in super::super) upper: [i32; 2],
+    pub(in super::super) steps: [usize; 2],
+}
+
+/// Of two axes, where windows begin and end to begin, and how far a pixel of one is from its begin.
+const CORNERS: std::ops::RangeInclusive<i64> = -128..=127;
+const MOST_OFFSET: i64 = 255;
+const MOST_STEP: usize = 8;
+
+/// How a convolution goes along an axis.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Along {
+    pub(super) length: usize,
+    pub(super) outputs: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) dilation: usize,
+    pub(super) pads: (usize, usize),
+}
+
+impl Windows {
+    /// Windows along width and height; `None` where copies do not take them.
+    pub(super) fn of(along: [Along; 2], channels: usize, pixels: usize) -> Option<Self> {
+        let (mut lower, mut upper) = ([0; 2], [0; 2]);
+        for ((axis, lower), upper) in along.iter().zip(&mut lower).zip(&mut upper) {
+            let number = |n: usize| i64::try_from(n).ok();
+            let reach = number(axis.kernel.checked_sub(1)?.checked_mul(axis.dilation)?)?;
+            let (first, last) = (-number(axis.pads.0)?, number(axis.pads.1)?.checked_sub(reach)?);
+            // As many as the convolution has.
+            let steps = (number(axis.length)? + last - first).max(0) as u64;
+            let is_taken = CORNERS.contains(&first)
+                && CORNERS.contains(&last)
+                && reach <= MOST_OFFSET
+                && (1..=MOST_STEP).contains(&axis.stride)
+                && steps.div_ceil(axis.stride as u64) == axis.outputs as u64;
+            if !is_taken {
+                return None;
+            }
+            (*lower, *upper) = (i32::try_from(first).ok()?, i32::try_from(last).ok()?);
+        }
+        Some(Self { channels, pixels, lower, upper, steps: along.map(|axis| axis.stride) })
+    }
 }
 
 /// Copies take what begins at such multiples of bytes.
@@ -53,6 +106,25 @@ pub(super) fn strides(lengths: [usize; AXES - 1], given: [isize; AXES - 1]) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_are_those_of_the_convolution_or_none() {
+        let good = Along { length: 9, outputs: 5, kernel: 3, stride: 2, dilation: 1, pads: (1, 1) };
+        let of = |axis: Along| Windows::of([good, axis], 64, 128).map(|w| (w.lower, w.upper, w.steps));
+        assert_eq!(of(good), Some(([-1, -1], [-1, -1], [2, 2])));
+        let even = Along { length: 10, ..good };
+        assert_eq!(of(even), Some(([-1, -1], [-1, -1], [2, 2])), "what is left over at the end");
+        let wide = Along { outputs: 3, dilation: 2, pads: (0, 0), ..good };
+        assert_eq!(of(wide), Some(([-1, 0], [-1, -4], [2, 2])));
+        for wrong in [
+            Along { outputs: 6, ..good },
+            Along { stride: 9, outputs: 1, ..good },
+            Along { pads: (129, 1), outputs: 69, ..good },
+            Along { length: 400, kernel: 2, dilation: 256, stride: 1, outputs: 146, ..good },
+        ] {
+            assert_eq!(of(wrong), None, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn strides_are_what_copies_take_or_none() {

@@ -44,6 +44,7 @@ const FORMS: &[&str] = &[
     "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 1\nb = f32[20] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[2, 16, 99, 99]\nr: f32[2, 160, 97, 97]\nw = f32[160, 16, 3, 3] 1\nb = f32[160] 1\na = Conv(x, w, b)\nc = Add(a, r)\ny = HardSwish(c)\n-> y",
+    "x: f32[2, 64, 9, 9]\nw = f32[72, 64, 3, 3] 1\nb = f32[72] 1\nr: f32[2, 72, 7, 7]\na = Conv(x, w, b)\nc = Add(a, r)\ny = HardSwish(c)\n-> y",
     "x: f32[2, 4, 9, 9]\nw = f32[4, 1, 3, 3] 1\ny = Conv<group=4>(x, w)\n-> y",
     "x: f32[2, 4, 9, 9]\nw = f32[4, 6, 3, 3] 1\ny = ConvTranspose<strides=[2, 2]>(x, w)\n-> y",
     "x: f32[2, 4, 9, 9]\ny = MaxPool<kernel_shape=[3, 3]>(x)\n-> y",
@@ -106,6 +107,18 @@ const INSTRUCTIONS: &[(&str, &str, &[&str])] = &[
         "",
         &["cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier", "mbarrier.try_wait", "setmaxnreg.inc"],
     ),
+    (
+        "conv_wgmma",
+        "",
+        &[
+            "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier",
+            "mbarrier.try_wait",
+            "setmaxnreg.inc",
+        ],
+    ),
+    ("conv_wgmma", "#define ELEMENT f16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"]),
+    ("conv_wgmma", "#define ELEMENT bf16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"]),
+    ("conv_wgmma", "#define ELEMENT float", &["wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"]),
     ("gemm_wgmma", "#define ELEMENT f16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"]),
     ("gemm_wgmma", "#define ELEMENT bf16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"]),
     ("gemm_wgmma", "#define ELEMENT float", &["wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"]),
@@ -249,6 +262,35 @@ fn hopper_takes_products_that_fill_it() {
     let text =
         text.replace("perm=[3, 0, 1, 2, 4]", "perm=[1, 3, 0, 2, 4]").replace("f16[5, 2, 3,", "f16[3, 5, 2,");
     assert_eq!(kernels(&text, Precision::F32).first(), Some(&("gemm_tensor", false)));
+}
+
+#[test]
+fn hopper_takes_convolutions_of_channels_that_fill_a_stage() {
+    let kernel = |text: &str, precision| {
+        let plan = planned_for(HOPPER, text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        plan.launches.iter().map(|l| l.kernel).filter(|k| *k != "map").collect::<Vec<_>>().join(" ")
+    };
+    let text = "x: f32[2, 64, 9, 9]\nw = f32[72, 64, 3, 3] 1\ny = Conv(x, w)\n-> y";
+    for precision in [Precision::Tf32, Precision::F16, Precision::Bf16] {
+        assert_eq!(kernel(text, precision), "conv_wgmma");
+    }
+    // A stage is 64 elements of 16 bits, or 32 floats.
+    let few = text.replace("64", "24");
+    assert_eq!(
+        (kernel(&few, Precision::Bf16), kernel(&few, Precision::Tf32)),
+        ("conv_tensor".into(), "conv_wgmma".into())
+    );
+    let grouped =
+        text.replace("[2, 64,", "[2, 192,").replace("[72, 64", "[216, 64").replace("Conv(", "Conv<group=3>(");
+    assert_eq!(kernel(&grouped, Precision::Bf16), "conv_wgmma");
+    // A group's channels that a stage would have another's beside.
+    let odd = grouped.replace("192", "144").replace("[216, 64", "[216, 48");
+    assert_eq!(kernel(&odd, Precision::Bf16), "conv_tensor");
+    // What copies cannot say: steps of nine, three axes.
+    let steps = text.replace("9, 9]", "90, 90]").replace("Conv(", "Conv<strides=[9, 9]>(");
+    assert_eq!(kernel(&steps, Precision::Bf16), "conv_tensor");
+    let deep = text.replace("9, 9]", "9, 9, 9]").replace("3, 3]", "3, 3, 3]");
+    assert_eq!(kernel(&deep, Precision::Bf16), "conv_tensor");
 }
 
 #[test]
