@@ -265,6 +265,8 @@ const TENSOR_PRODUCTS: &[&str] = &[
     "x: f32[16, 9]\nw: f32[5, 16]\na = Abs(x)\ny = Gemm<transA=1, transB=1>(a, w)\n-> y",
     "x: f32[2, 9, 16]\nw: f32[16, 24]\na = Abs(x)\nb = Abs(w)\nc = MatMul(a, b)\nt = Transpose<perm=[2, 1, 0]>(c)\ny = Neg(t)\n-> y",
     "x: f32[1500, 16]\nw = f32[16, 1200] 0.1 0.2 -0.3 0.4 0.5\na = MatMul(x, w)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
+    // Several steps of depth, more of them than stages.
+    "x: f32[150, 320]\nw = f32[136, 320] 0.1 0.2 -0.3 0.4 0.5\nb = f32[136] 1 2\na = Gemm<transB=1>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f16[3, 24]\nw: f16[24, 10]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
 ];
 
@@ -377,6 +379,8 @@ const BARRIER: &str = "__syncthreads();";
 const ROWS_TEST: &str = "gpu::suite::operators_over_rows_are_what_they_are_elsewhere";
 const PRODUCTS_TEST: &str = "gpu::suite::products_are_what_they_are_elsewhere";
 const WINDOWS_TEST: &str = "gpu::suite::windows_are_what_they_are_elsewhere";
+const TENSOR_PRODUCTS_TEST: &str = "gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere";
+const TENSOR_WINDOWS_TEST: &str = "gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere";
 const POINTWISE_TEST: &str = "gpu::suite::pointwise_operators_are_what_they_are_elsewhere";
 
 const MUTANTS: &[Mutant] = &[
@@ -402,6 +406,41 @@ const MUTANTS: &[Mutant] = &[
         "pads=[1, 1, 1, 1]>(x, w, b)",
     ),
     ("pool", "z < w.length[0] && y >= 0", 0, "z < w.length[0]", WINDOWS_TEST, "AveragePool"),
+    // Tiles of Hopper: read too early, written anew too early, given back by too few.
+    (
+        "wgmma_tiles",
+        "barrier_wait(there(stages, turn.stage), turn.parity);",
+        0,
+        "",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    (
+        "wgmma_tiles",
+        "barrier_wait(used(stages, turn.stage), turn.parity ^ 1);",
+        0,
+        "",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    ("wgmma_tiles", "wgmma_wait<1>(sums);", 0, "", TENSOR_PRODUCTS_TEST, "f32[150, 320]"),
+    (
+        "wgmma_tiles",
+        "if (step > 0 && threadIdx.x",
+        0,
+        "if (step > 1 && threadIdx.x",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    (
+        "gemm_wgmma",
+        "if (row >= m || column >= n)",
+        0,
+        "if (column >= n)",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    ("conv_wgmma", "- w.pad[0];", 0, ";", TENSOR_WINDOWS_TEST, "x: f32[2, 64, 13, 11]"),
     // What nobody writes.
     ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
     ("reduce", "if (threadIdx.x == 0)", 0, "if (threadIdx.x == 0 && row != 1)", ROWS_TEST, "ReduceL2"),
