@@ -1,11 +1,9 @@
-// What goes on by itself within a block on Hopper: copies of tiles, and products of warpgroups, each as late as it may be.
+// What copies tiles by itself within a block on Hopper, as late as it may be, and the barriers that such copies arrive at.
 //
-// Copies and products see shared memory as the asynchronous proxy does: through a second copy of it, which copies write, and which gets what threads have
-// written only when one of them says so (`shared_written`). A product's sums are taken away when it is ordered and put back when it is waited for, and NaN
-// in between; it reads what it multiplies no sooner than that.
+// Copies and products (wgmma.cpp) see shared memory as the asynchronous proxy does: through a second copy of it, which copies write, and which gets what
+// threads have written only when one of them says so (`shared_written`).
 //
-// Who waits for a barrier is woken when its phase is over. Copies that are late are done one by one when no thread can go on, the oldest first; a
-// thread that waits for products goes on when no other one can.
+// Who waits for a barrier is woken when its phase is over. Copies that are late are done one by one when no thread can go on, the oldest first.
 
 #include "hopper.h"
 
@@ -17,11 +15,12 @@
 #include <cstring>
 #include <deque>
 #include <map>
+#include <numeric>
 #include <vector>
 
 namespace emulator {
 namespace {
-constexpr int WARPS = 4, GROUP = WARPS * WARP_LANES, SHARED_BYTES = 256 << 10, MOST_BYTES = (1 << 20) - 1;
+constexpr int SHARED_BYTES = 256 << 10, MOST_BYTES = (1 << 20) - 1;
 
 struct Barrier {
     int arrivals, pending, bytes;
@@ -38,52 +37,17 @@ struct TileCopy {
     int offsets[3];
 };
 
-// What a warp's lanes order alike.
-struct Product {
-    WgmmaKind kind;
-    bool right_rows, is_more;
-    int sums;
-    unsigned long long a, b;
-
-    bool operator==(const Product &o) const
-    {
-        return kind == o.kind && right_rows == o.right_rows && is_more == o.is_more && sums == o.sums && a == o.a && b == o.b;
-    }
-};
-
-// A thread's sums that products are at.
-struct Sums {
-    float *at;
-    std::vector<float> values;
-    int products;
-};
-
-struct Thread {
-    std::deque<std::pair<Product, float *>> ordered;
-    std::vector<Sums> sums;
-    // How many products each group has, and how many came since the last one.
-    std::deque<size_t> groups;
-    size_t in_group = 0, done = 0;
-    bool is_fenced = false;
-    int registers = 0;
-};
-
 std::map<void *, Barrier> barriers;
 std::deque<TileCopy> copies;
-std::vector<Thread> threads;
-// What the warps of a warpgroup have multiplied, of those products that not all of them have.
-struct Group {
-    std::deque<Product> products;
-    size_t first = 0;
-};
-std::vector<Group> groups;
+// How many registers each thread has said that it has.
+std::vector<int> registers_of;
 int threads_of_block;
 bool is_used;
 // Shared memory as copies and products see it.
 alignas(1024) unsigned char seen[SHARED_BYTES];
+} // namespace
 
-// Most blocks have nothing of all this.
-void use()
+void use_hopper()
 {
     if (is_used)
         return;
@@ -92,17 +56,12 @@ void use()
     is_used = true;
     barriers.clear();
     copies.clear();
-    threads.assign(threads_of_block, {});
-    groups.assign(threads_of_block / GROUP + 1, {});
+    registers_of.assign(threads_of_block, 0);
+    begin_products(threads_of_block);
     std::memset(seen, 0xff, sizeof seen);
 }
 
-Thread &own_of_threads()
-{
-    use();
-    return threads[own_thread()];
-}
-
+namespace {
 unsigned place_of(const void *shared) { return static_cast<unsigned>(static_cast<const unsigned char *>(shared) - shared_memory_of_block().begin); }
 
 // Whether these bytes lie in the block's dynamic shared memory.
@@ -124,7 +83,7 @@ std::string name_of(const void *barrier) { return "the barrier at byte " + std::
 
 Barrier &barrier_at(void *barrier)
 {
-    use();
+    use_hopper();
     auto found = barriers.find(barrier);
     if (found == barriers.end())
         fail(name_of(barrier) + " is none: nobody has begun it");
@@ -133,7 +92,7 @@ Barrier &barrier_at(void *barrier)
 
 void begin(void *barrier, int arrivals)
 {
-    use();
+    use_hopper();
     if (!is_shared(barrier, 8) || reinterpret_cast<uintptr_t>(barrier) % 8 != 0)
         fail("a barrier of copies lies in no shared memory, or at no multiple of 8 bytes", MISALIGNED_ADDRESS);
     if (arrivals < 1 || arrivals > MOST_BYTES)
@@ -145,7 +104,7 @@ void begin(void *barrier, int arrivals)
 
 void begun()
 {
-    use();
+    use_hopper();
     for (auto &[at, barrier] : barriers)
         barrier.is_begun = true;
 }
@@ -191,10 +150,12 @@ void wait(void *at, unsigned parity)
 
 void written()
 {
-    use();
+    use_hopper();
     SharedMemory memory = shared_memory_of_block();
     std::memcpy(seen + place_of(memory.dynamic), memory.dynamic, memory.dynamic_bytes);
 }
+
+} // namespace
 
 size_t swizzled(size_t at, int span_bytes)
 {
@@ -202,7 +163,9 @@ size_t swizzled(size_t at, int span_bytes)
     size_t rows = span_bytes == 128 ? 7 : span_bytes == 64 ? 3 : span_bytes == 32 ? 1 : 0;
     return at ^ ((at >> 7 & rows) << 4);
 }
+const unsigned char *seen_by_copies() { return seen; }
 
+namespace {
 float to_tf32(float x)
 {
     uint32_t bits;
@@ -334,192 +297,19 @@ void copy(void *shared, const void *given, void *at_barrier, int rank, const int
     copies.push_back(copy);
 }
 
-void fence() { own_of_threads().is_fenced = true; }
-
-void commit()
-{
-    Thread &own = own_of_threads();
-    own.groups.push_back(own.in_group);
-    own.in_group = 0;
-}
-
-// A matrix as its descriptor says: 8 rows of 128 bytes, swizzled, again and again.
-struct Matrix {
-    unsigned begin, part_bytes, rows_bytes;
-
-    explicit Matrix(unsigned long long bits)
-        : begin((bits & 0x3fff) << 4), part_bytes((bits >> 16 & 0x3fff) << 4), rows_bytes((bits >> 32 & 0x3fff) << 4)
-    {
-        unsigned base = bits >> 49 & 7, swizzle = bits >> 62;
-        if (swizzle != 1)
-            fail("a matrix is swizzled otherwise than by 128 bytes (" + std::to_string(swizzle) + "), which the emulator does not know");
-        if (base != 0 || begin % 1024 >= 128)
-            fail("a swizzled matrix begins at byte " + std::to_string(begin) + ": expected one of the first row of 1024 bytes", MISALIGNED_ADDRESS);
-        // Bits that no field has.
-        if (bits & ~(0x3fffull | 0x3fffull << 16 | 0x3fffull << 32 | 7ull << 49 | 3ull << 62))
-            fail("a matrix's descriptor has bits that mean nothing");
-    }
-
-    const unsigned char *at(unsigned place) const
-    {
-        SharedMemory memory = shared_memory_of_block();
-        size_t found = swizzled(begin + place, 128), first = memory.dynamic - memory.begin;
-        if (found < first || found + 16 > first + memory.dynamic_bytes)
-            fail("a product reads byte " + std::to_string(found) + " of shared memory, which its block does not have", ILLEGAL_ADDRESS);
-        return seen + found;
-    }
-    // Depth lies together.
-    const unsigned char *deep(int row, int byte) const { return at(row % 8 * 128 + row / 8 * rows_bytes + byte / 16 * 16) + byte % 16; }
-    // Columns do: 64 of them, then the next 64.
-    const unsigned char *wide(int column, int depth) const
-    {
-        int byte = column % 64 * 2;
-        return at(byte / 16 * 16 + column / 64 * part_bytes + depth % 8 * 128 + depth / 8 * rows_bytes) + byte % 16;
-    }
-};
-
-float number(WgmmaKind kind, const unsigned char *at)
-{
-    uint32_t bits = 0;
-    std::memcpy(&bits, at, kind == WgmmaKind::Tf32 ? 4 : 2);
-    float value;
-    if (kind == WgmmaKind::F16) {
-        // As words/tensor_core.h has it.
-        uint32_t magnitude = (bits & 0x7fff) << 13, is_special = (bits & 0x7c00) == 0x7c00;
-        magnitude |= is_special ? 0x7f800000 : 0;
-        std::memcpy(&value, &magnitude, 4);
-        value *= is_special ? 1 : 0x1p112f;
-        return bits & 0x8000 ? -value : value;
-    }
-    bits = kind == WgmmaKind::Bf16 ? bits << 16 : bits & ~0x1fffu;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
-
-// Sums of a warp: 16 rows of a product, added to those of the lanes.
-void multiply_warp(int first, const Product &product, Sums *(&of_lane)[WARP_LANES])
-{
-    static float a[16][16], b[16][256], d[16][256];
-    const int columns = product.sums * 2, bytes = product.kind == WgmmaKind::Tf32 ? 4 : 2, depths = 32 / bytes;
-    const Matrix left(product.a), right(product.b);
-    for (int k = 0; k < depths; k++) {
-        for (int row = 0; row < 16; row++)
-            a[row][k] = number(product.kind, left.deep(first % GROUP / WARP_LANES * 16 + row, k * bytes));
-        for (int column = 0; column < columns; column++)
-            b[k][column] = number(product.kind, product.right_rows ? right.wide(column, k) : right.deep(column, k * bytes));
-    }
-    auto each = [&](auto what) {
-        for (int lane = 0; lane < WARP_LANES; lane++)
-            for (int i = 0; i < product.sums; i++)
-                what(of_lane[lane]->values[i], d[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2]);
-    };
-    each([&](float &own, float &sum) { sum = product.is_more ? own : 0; });
-    for (int row = 0; row < 16; row++)
-        for (int k = 0; k < depths; k++)
-            for (int column = 0; column < columns; column++)
-                d[row][column] += a[row][k] * b[k][column];
-    each([&](float &own, float &sum) { own = sum; });
-}
-
-Sums &sums_at(Thread &thread, const float *at)
-{
-    return *std::find_if(thread.sums.begin(), thread.sums.end(), [=](const Sums &sums) { return sums.at == at; });
-}
-
-// The oldest product of a warp, which all of its lanes must have ordered alike, and so must the other warps.
-void multiply_oldest(int first)
-{
-    const Product product = threads[first].ordered.front().first;
-    size_t number = threads[first].done;
-    Group &group = groups[first / GROUP];
-    if (number - group.first == group.products.size())
-        group.products.push_back(product);
-    if (!(group.products[number - group.first] == product))
-        fail("the warps of its warpgroup multiply different matrices");
-    Sums *of_lane[WARP_LANES];
-    for (int lane = 0; lane < WARP_LANES; lane++) {
-        Thread &thread = threads[first + lane];
-        if (thread.ordered.empty() || thread.done != number || !(thread.ordered.front().first == product))
-            fail("the lanes of its warp do not order the same product");
-        of_lane[lane] = &sums_at(thread, thread.ordered.front().second);
-    }
-    multiply_warp(first, product, of_lane);
-    for (int lane = 0; lane < WARP_LANES; lane++) {
-        Thread &thread = threads[first + lane];
-        thread.ordered.pop_front();
-        thread.done++;
-        of_lane[lane]->products--;
-        if (of_lane[lane]->products == 0) {
-            std::copy(of_lane[lane]->values.begin(), of_lane[lane]->values.end(), of_lane[lane]->at);
-            thread.sums.erase(thread.sums.begin() + (of_lane[lane] - thread.sums.data()));
-        }
-    }
-    auto is_behind = [&](int warp) { return threads[first / GROUP * GROUP + warp * WARP_LANES].done <= group.first; };
-    while (!group.products.empty() && !is_behind(0) && !is_behind(1) && !is_behind(2) && !is_behind(3)) {
-        group.products.pop_front();
-        group.first++;
-    }
-}
-
-// How many products are to be done.
-void take_products(int lane, void *own, void *const *of_lane)
-{
-    if (lane != 0)
-        return;
-    for (int i = 0; i < WARP_LANES; i++)
-        if (*static_cast<size_t *>(of_lane[i]) != *static_cast<size_t *>(own))
-            fail("the lanes of its warp do not wait for the same products");
-    for (size_t i = 0; i < *static_cast<size_t *>(own); i++)
-        multiply_oldest(own_thread() / WARP_LANES * WARP_LANES);
-}
-
-void multiply(WgmmaKind kind, bool right_rows, float *d, int sums, unsigned long long a, unsigned long long b, bool is_more)
-{
-    Thread &own = own_of_threads();
-    if (static_cast<int>(threads.size()) < own_thread() / GROUP * GROUP + GROUP)
-        fail("a product of a warpgroup in one that has no 128 threads");
-    if (!own.is_fenced)
-        fail("a product without wgmma_fence since sums were waited for");
-    auto found = std::find_if(own.sums.begin(), own.sums.end(), [=](const Sums &sums) { return sums.at == d; });
-    if (found == own.sums.end()) {
-        found = own.sums.insert(found, Sums{d, std::vector<float>(d, d + sums), 0});
-        std::memset(static_cast<void *>(d), 0xff, sums * sizeof(float));
-    }
-    found->products++;
-    own.ordered.push_back({Product{kind, right_rows, is_more, sums, a, b}, d});
-    own.in_group++;
-}
-
-void wait_for_products(int but_newest)
-{
-    Thread &own = own_of_threads();
-    size_t count = 0;
-    while (own.groups.size() > static_cast<size_t>(but_newest)) {
-        count += own.groups.front();
-        own.groups.pop_front();
-    }
-    own.is_fenced = false;
-    if (count == 0)
-        return;
-    if (!is_early_block())
-        wait_for_all_others();
-    meet(0xffffffffu, take_products, &count);
-}
-
 void registers(int count)
 {
     if (count % 8 != 0 || count < 24 || count > 256)
         fail("a thread is to have " + std::to_string(count) + " registers: expected a multiple of 8 from 24 to 256");
-    own_of_threads().registers = count;
-    int all = 0;
-    for (const Thread &thread : threads)
-        all += thread.registers;
+    use_hopper();
+    registers_of[own_thread()] = count;
+    int all = std::accumulate(registers_of.begin(), registers_of.end(), 0);
     if (all > 65536)
         fail("the threads of its block are to have " + std::to_string(all) + " registers, of 65536");
 }
 } // namespace
 
-const HopperRuntime hopper_runtime{shared_address, begin, begun, arrive, wait, written, copy, fence, multiply, commit, wait_for_products, registers};
+const HopperRuntime hopper_runtime{shared_address, begin, begun, arrive, wait, written, copy, fence_products, multiply, commit_products, wait_for_products, registers};
 
 void begin_hopper(int count)
 {
@@ -543,13 +333,7 @@ std::string undone_by_hopper()
         return "";
     if (!copies.empty())
         return "its threads have ended, and a copy is on its way to its shared memory";
-    for (size_t i = 0; i < threads.size(); i++) {
-        if (!threads[i].ordered.empty())
-            return "thread " + std::to_string(i) + " has ended, and its products are not waited for";
-        if (threads[i].done != threads[i / GROUP * GROUP].done)
-            return "not all warps of a warpgroup have taken part in its products";
-    }
-    return "";
+    return undone_products();
 }
 
 std::string waits_of_hopper()
