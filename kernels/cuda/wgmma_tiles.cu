@@ -10,8 +10,8 @@
 #define MULTIPLIERS 2
 #define THREADS ((MULTIPLIERS + 1) * WARPGROUP)
 // Registers of a thread: a block begins with 168 for each, the one that has tiles copied needs few, and the others hold sums.
-#define KEPT_REGISTERS 24
-#define TAKEN_REGISTERS 240
+#define KEPT_REGISTERS 40
+#define TAKEN_REGISTERS 232
 // Tiles that are taken after each other are of so many rows of tiles, so that what they read is still in the L2 cache.
 #define TILE_ROWS 8
 
