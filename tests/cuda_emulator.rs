@@ -71,7 +71,17 @@ fn products_are_those_of_tensor_cores() {
 fn products_of_warpgroups_are_those_of_hopper() {
     match is_inside() {
         true => hopper::products(),
-        false => drop(in_every_schedule(WIDE_PRODUCTS, &[])),
+        false => {
+            in_every_schedule(WIDE_PRODUCTS, &[]);
+            // Other generations have none of it.
+            let other = [("CUDA_EMULATOR_CAPABILITY", "80")];
+            let Some(ran) = run_inside(WIDE_PRODUCTS, SCHEDULES[0], &other) else { return };
+            let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+            assert!(
+                !ran.status.success() && said.contains("what compute capability 9.0 alone has"),
+                "{said}"
+            );
+        }
     }
 }
 

@@ -265,8 +265,8 @@ const TENSOR_PRODUCTS: &[&str] = &[
     "x: f32[16, 9]\nw: f32[5, 16]\na = Abs(x)\ny = Gemm<transA=1, transB=1>(a, w)\n-> y",
     "x: f32[2, 9, 16]\nw: f32[16, 24]\na = Abs(x)\nb = Abs(w)\nc = MatMul(a, b)\nt = Transpose<perm=[2, 1, 0]>(c)\ny = Neg(t)\n-> y",
     "x: f32[1500, 16]\nw = f32[16, 1200] 0.1 0.2 -0.3 0.4 0.5\na = MatMul(x, w)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
-    // Several steps of depth, more of them than stages.
-    "x: f32[150, 320]\nw = f32[136, 320] 0.1 0.2 -0.3 0.4 0.5\nb = f32[136] 1 2\na = Gemm<transB=1>(x, w, b)\ny = Relu(a)\n-> y",
+    // Several steps of depth, more of them than stages, and columns that are no pairs.
+    "x: f32[150, 320]\nw = f32[137, 320] 0.1 0.2 -0.3 0.4 0.5\nb = f32[137] 1 2\na = Gemm<transB=1>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f16[3, 24]\nw: f16[24, 10]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
 ];
 

@@ -233,7 +233,51 @@ pub(crate) fn refusals() {
     for (what, told) in wrong {
         assert_eq!(told.encode(&mut maps[0]), REFUSED, "{what}");
     }
+    windows(&good);
     // SAFETY: within the two maps.
     let between = unsafe { maps.as_mut_ptr().byte_add(32) };
     assert_eq!(good.encode(between), REFUSED, "where the map lies");
+}
+
+/// The same of windows: where they may begin, and how many pixels a copy takes.
+fn windows(told: &Told) {
+    let encode = |axes: u32, lower: [i32; 3], channels: u32, pixels: u32| {
+        let mut map = Map([0; 128]);
+        // SAFETY: as above; there are as many corners as a tensor can have.
+        unsafe {
+            sys::cuTensorMapEncodeIm2col(
+                std::ptr::from_mut(&mut map).cast(),
+                told.dtype,
+                axes,
+                told.address as *mut _,
+                told.lengths.as_ptr(),
+                told.strides.as_ptr(),
+                lower.as_ptr(),
+                [0; 3].as_ptr(),
+                channels,
+                pixels,
+                told.steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                told.swizzle,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_NONE,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        }
+    };
+    use sys::CUresult::{CUDA_ERROR_INVALID_VALUE as REFUSED, CUDA_SUCCESS as TAKEN};
+    let rows = [
+        (4, [-128, 127, 0], 64, 256, TAKEN),
+        (3, [-32768, 0, 0], 64, 1024, TAKEN),
+        (4, [-129, 0, 0], 64, 256, REFUSED),
+        (4, [0, 128, 0], 64, 256, REFUSED),
+        (4, [0; 3], 128, 256, REFUSED),
+        (4, [0; 3], 60, 256, REFUSED),
+        (4, [0; 3], 64, 1025, REFUSED),
+        (4, [0; 3], 64, 0, REFUSED),
+        (2, [0; 3], 64, 256, REFUSED),
+    ];
+    for (axes, lower, channels, pixels, expected) in rows {
+        let got = encode(axes, lower, channels, pixels);
+        assert_eq!(got, expected, "{axes} axes from {lower:?}, {channels} channels of {pixels} pixels");
+    }
 }
