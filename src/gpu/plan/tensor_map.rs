@@ -59,11 +59,12 @@ impl Windows {
     pub(super) fn of(along: [Along; 2], channels: usize, pixels: usize) -> Option<Self> {
         let (mut lower, mut upper) = ([0; 2], [0; 2]);
         for ((axis, lower), upper) in along.iter().zip(&mut lower).zip(&mut upper) {
-            let number = |n: usize| i64::try_from(n).ok();
-            let reach = number(axis.kernel.checked_sub(1)?.checked_mul(axis.dilation)?)?;
-            let (first, last) = (-number(axis.pads.0)?, number(axis.pads.1)?.checked_sub(reach)?);
+            // What is out of all bounds is not taken, and must not overflow before.
+            let number = |n: usize| i64::from(u32::try_from(n).unwrap_or(u32::MAX));
+            let reach = number(axis.kernel.saturating_sub(1).saturating_mul(axis.dilation));
+            let (first, last) = (-number(axis.pads.0), number(axis.pads.1) - reach);
             // As many as the convolution has.
-            let steps = (number(axis.length)? + last - first).max(0) as u64;
+            let steps = (number(axis.length) + last - first).max(0) as u64;
             let is_taken = CORNERS.contains(&first)
                 && CORNERS.contains(&last)
                 && reach <= MOST_OFFSET
@@ -120,6 +121,8 @@ mod tests {
             Along { outputs: 6, ..good },
             Along { stride: 9, outputs: 1, ..good },
             Along { pads: (129, 1), outputs: 69, ..good },
+            Along { pads: (usize::MAX, usize::MAX), ..good },
+            Along { kernel: usize::MAX, dilation: usize::MAX, ..good },
             Along { length: 400, kernel: 2, dilation: 256, stride: 1, outputs: 146, ..good },
         ] {
             assert_eq!(of(wrong), None, "{wrong:?}");
