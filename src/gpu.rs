@@ -34,7 +34,7 @@ use crate::offload::{self, OffloadScorer, Placed};
 use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Precision, Scorer};
 use machine::GpuMachine;
 pub use measure::Measured;
-use plan::{GpuPlanner, Settings};
+use plan::{GpuPlanner, Settings, TensorCores};
 
 /// The environment variable that names the driver library.
 pub const LIBRARY_VARIABLE: &str = "TRISCORE_LIBCUDA";
@@ -75,7 +75,7 @@ impl GpuBackend {
     }
 
     fn settings(&self, precision: Precision) -> Settings {
-        Settings { precision, guarded: self.guarded, tensor_cores: true, ..Settings::default() }
+        Settings { precision, guarded: self.guarded, tensor_cores: TensorCores::Mma, ..Settings::default() }
     }
 }
 

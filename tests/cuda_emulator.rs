@@ -10,6 +10,8 @@
 mod devices;
 #[path = "../hardware-tests/emulated.rs"]
 mod emulated;
+#[path = "cuda_emulator/hopper.rs"]
+mod hopper;
 #[path = "cuda_emulator/inside.rs"]
 mod inside;
 #[path = "cuda_emulator/library.rs"]
@@ -30,6 +32,7 @@ use emulated::{SCHEDULES, is_inside};
 /// The tests that mutants fail.
 const KERNELS: &str = "kernels_compute_what_they_say";
 const PRODUCTS: &str = "products_are_those_of_tensor_cores";
+const WIDE_PRODUCTS: &str = "products_of_warpgroups_are_those_of_hopper";
 
 /// Runs a test of this file again on that driver; it may fail. `None` where there is no driver.
 fn run_inside(test: &str, (order, time): (&str, &str), also: &[(&str, &str)]) -> Option<Output> {
@@ -61,6 +64,37 @@ fn products_are_those_of_tensor_cores() {
     match is_inside() {
         true => products::every_kind(),
         false => drop(in_every_schedule(PRODUCTS, &[])),
+    }
+}
+
+#[test]
+fn products_of_warpgroups_are_those_of_hopper() {
+    match is_inside() {
+        true => hopper::products(),
+        false => {
+            in_every_schedule(WIDE_PRODUCTS, &[]);
+            // Other generations have none of it.
+            let other = [("CUDA_EMULATOR_CAPABILITY", "80")];
+            let Some(ran) = run_inside(WIDE_PRODUCTS, SCHEDULES[0], &other) else { return };
+            let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+            assert!(
+                !ran.status.success() && said.contains("what compute capability 9.0 alone has"),
+                "{said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn tensors_that_no_copy_takes_are_refused() {
+    match is_inside() {
+        true => hopper::refusals(),
+        false => {
+            let said = in_every_schedule("tensors_that_no_copy_takes_are_refused", &[]);
+            let is_said = |what| said.is_empty() || said.contains(what);
+            assert!(is_said("stride 0 is 136 bytes: expected a multiple of 16 below 2^40"), "{said}");
+            assert!(is_said("the map lies at no multiple of 64 bytes"), "{said}");
+        }
     }
 }
 

@@ -13,7 +13,9 @@
 
 #include "faults.h"
 #include "fiber.h"
+#include "hopper.h"
 #include "stream.h"
+#include "threads.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -24,7 +26,7 @@
 
 namespace emulator {
 namespace {
-enum class State { Unstarted, Ready, AtBarrier, InExchange, Done };
+enum class State { Unstarted, Ready, AtBarrier, InExchange, Watching, Late, Done };
 
 struct Copy {
     unsigned char *to;
@@ -36,6 +38,9 @@ struct Copy {
 struct Thread {
     State state;
     Fiber *fiber;
+    // What it watches for.
+    bool (*holds)(const void *about);
+    const void *about;
     // Asynchronous copies that are ordered and not done, and how many of them each group ends behind.
     std::vector<Copy> copies;
     std::vector<size_t> groups;
@@ -66,6 +71,7 @@ const Entry *kernel;
 void *const *arguments;
 Here *here;
 int device;
+size_t dynamic_bytes;
 bool is_early_copy;
 Order how;
 Outcome failure;
@@ -115,28 +121,31 @@ void wait(State state)
     running->suspend();
 }
 
-[[noreturn]] void fail(const std::string &why, Status status = LAUNCH_FAILED)
+} // namespace
+
+int own_thread() { return current; }
+
+void fail(const std::string &why, Status status)
 {
     uint3 at = here->thread_index;
     failure = {status, "thread " + std::to_string(at.x) + " " + std::to_string(at.y) + " " + std::to_string(at.z) + ": " + why};
     running->suspend();
     std::abort();
 }
-void fail_with(const char *why, int status) { fail(why, static_cast<Status>(status)); }
-void fault(const char *what, void *address)
-{
-    char at[32];
-    std::snprintf(at, sizeof at, ", %p", address);
-    fail(std::string(what) + at, ILLEGAL_ADDRESS);
-}
 
-int barrier(int says)
+void wait_until(bool (*holds)(const void *about), const void *about)
 {
-    at_barrier++;
-    said += says;
-    wait(State::AtBarrier);
-    return said_before;
+    if (holds(about))
+        return;
+    threads[current].holds = holds, threads[current].about = about;
+    wait(State::Watching);
 }
+void wait_for_all_others() { wait(State::Late); }
+
+SharedMemory shared_memory_of_block() { return {shared_memory, here->dynamic_shared, dynamic_bytes}; }
+int device_of_block() { return device; }
+bool is_early_block() { return is_early_copy; }
+bool are_products_first() { return how != Order::Reverse; }
 
 void meet(unsigned mask, Take take, void *own)
 {
@@ -162,6 +171,23 @@ void meet(unsigned mask, Take take, void *own)
             }
     }
     wait(threads[current].state);
+}
+
+namespace {
+void fail_with(const char *why, int status) { fail(why, static_cast<Status>(status)); }
+void fault(const char *what, void *address)
+{
+    char at[32];
+    std::snprintf(at, sizeof at, ", %p", address);
+    fail(std::string(what) + at, ILLEGAL_ADDRESS);
+}
+
+int barrier(int says)
+{
+    at_barrier++;
+    said += says;
+    wait(State::AtBarrier);
+    return said_before;
 }
 
 void fulfil(const Copy &copy)
@@ -194,7 +220,8 @@ void commit_copies() { threads[current].groups.push_back(threads[current].copies
 
 void wait_for_copies(int but_newest)
 {
-    auto &[state, fiber, copies, groups] = threads[current];
+    auto &copies = threads[current].copies;
+    auto &groups = threads[current].groups;
     if (groups.size() <= static_cast<size_t>(but_newest))
         return;
     size_t over = groups.size() - but_newest, until = groups[over - 1];
@@ -206,7 +233,7 @@ void wait_for_copies(int but_newest)
         end -= until;
 }
 
-const Runtime runtime{barrier, meet, copy_async, commit_copies, wait_for_copies, fail_with};
+const Runtime runtime{barrier, meet, copy_async, commit_copies, wait_for_copies, fail_with, &hopper_runtime};
 
 std::string numbers(State state)
 {
@@ -234,7 +261,7 @@ bool run_warp(int warp)
             }
             running = idle.back();
             idle.pop_back();
-        } else if (thread.state == State::Ready) {
+        } else if (thread.state == State::Ready || (thread.state == State::Watching && thread.holds(thread.about))) {
             running = thread.fiber;
             enter(number);
         } else
@@ -247,8 +274,23 @@ bool run_warp(int warp)
     return ran;
 }
 
+// No thread can go on: those that wait for that do, or something that goes on by itself. Whether there is either.
+bool advance()
+{
+    if (!are_products_first() && advance_hopper())
+        return true;
+    bool is_late = false;
+    for (int i = 0; i < count; i++)
+        if (threads[i].state == State::Late) {
+            threads[i].state = State::Ready;
+            is_late = true;
+        }
+    return is_late || advance_hopper();
+}
+
 Outcome run_block()
 {
+    begin_hopper(count);
     for (int i = 0; i < count; i++) {
         threads[i].state = State::Unstarted;
         threads[i].copies.clear();
@@ -268,8 +310,11 @@ Outcome run_block()
                     break;
             }
         }
-        if (done == count)
+        if (done == count) {
+            if (std::string undone = undone_by_hopper(); !undone.empty())
+                return {LAUNCH_FAILED, undone};
             return {};
+        }
         if (at_barrier > 0 && at_barrier + done == count) {
             if (done > 0)
                 return {LAUNCH_FAILED, std::to_string(at_barrier) + " of " + std::to_string(count) + " threads are at a barrier (" +
@@ -278,9 +323,11 @@ Outcome run_block()
                 threads[i].state = State::Ready;
             said_before = said;
             at_barrier = said = 0;
-        } else if (!ran)
-            return {LAUNCH_FAILED, "its threads wait for each other: at a barrier " + numbers(State::AtBarrier) +
-                                       "; in an exchange of a warp " + numbers(State::InExchange) + "; ended " + numbers(State::Done)};
+        } else if (!ran && !advance()) {
+            std::string watching = numbers(State::Watching) == "none" ? "" : "; for a barrier of copies " + numbers(State::Watching) + " (" + waits_of_hopper() + ")";
+            return {LAUNCH_FAILED, "its threads wait for each other: at a barrier " + numbers(State::AtBarrier) + "; in an exchange of a warp " +
+                                       numbers(State::InExchange) + watching + "; ended " + numbers(State::Done)};
+        }
     }
 }
 
@@ -319,6 +366,7 @@ void prepare(const Grid &grid)
     here->block_size = size;
     here->dynamic_shared = shared_memory + RED_ZONE;
     here->runtime = &runtime;
+    dynamic_bytes = grid.shared_bytes;
     fill_red(shared_memory);
     fill_red(here->dynamic_shared + grid.shared_bytes);
 }

@@ -44,6 +44,8 @@ int device_of_context(void *context)
 bool is_one(int device) { return device >= 0 && device < device_count(); }
 } // namespace
 
+int emulator::capability() { return number_from("CUDA_EMULATOR_CAPABILITY", 90, 50, 999); }
+
 API cuInit(unsigned flags)
 {
     Alone alone;
@@ -88,8 +90,8 @@ API cuDeviceGetAttribute(int *value, int which, int device)
     case 39: *value = 2048; break;             // threads a multiprocessor
     case 40: *value = 2; break;                // copies at the same time
     case 41: *value = 1; break;                // one address space
-    case 75: *value = 9; break;                // compute capability
-    case 76: *value = 0; break;
+    case 75: *value = capability() / 10; break; // compute capability
+    case 76: *value = capability() % 10; break;
     case 81: *value = 228 << 10; break;          // shared memory a multiprocessor
     case 82: *value = 65536; break;              // registers a multiprocessor
     case 97: *value = MOST_SHARED_BYTES; break;  // shared memory a block, for who asks

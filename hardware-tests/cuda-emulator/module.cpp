@@ -81,7 +81,7 @@ const std::string &ingredients()
 {
     static const std::string all = [] {
         std::string words = folder_of_driver() + "/words/", text = compiler() + COMPILER_FLAGS + " " + more_flags();
-        for (const char *name : {"kernel.h", "registration.h", "checks.h", "language.h", "vectors.h", "mathematics.h", "integers.h", "tensor_core.h"})
+        for (const char *name : {"kernel.h", "registration.h", "checks.h", "language.h", "vectors.h", "mathematics.h", "integers.h", "tensor_core.h", "hopper.h"})
             text += content(words + name);
         return text;
     }();

@@ -43,6 +43,8 @@ struct Event {
 // The device whose context is this OS thread's; -1 for none.
 int current_device();
 void set_current_device(int device);
+// The compute capability that devices claim: 90 for 9.0.
+int capability();
 // The error that a device's context is lost with; SUCCESS while it is not. Of no device: that there is no context.
 Status lost(int device);
 Status lose(int device, Status status, const std::string &why);

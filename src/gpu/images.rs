@@ -9,6 +9,7 @@ mod cache;
 use std::sync::Arc;
 
 use super::nvrtc::{self, Nvrtc};
+use super::plan::TensorCores;
 use crate::error::{Result, ScoreError};
 use crate::scoring::Device;
 use cache::{Cache, Key};
@@ -16,15 +17,15 @@ use cache::{Cache, Key};
 /// What the emulated driver knows a source by.
 const SOURCE: &[u8] = b"// CUDA C++\n";
 
-/// The compute capability from which on kernels copy and multiply as tensor_core.cu says.
-const TENSOR_CORES: (u32, u32) = (8, 0);
+/// Multiprocessors of a device that nobody can ask: those of an H100 or H200.
+const MULTIPROCESSORS: usize = 132;
 
 /// What makes images for one kind of device; used from many threads at once.
 #[derive(Debug)]
 pub(super) struct Images {
     architecture: String,
     device: Kind,
-    has_tensor_cores: bool,
+    tensor_cores: TensorCores,
 }
 
 #[derive(Debug)]
@@ -44,18 +45,20 @@ impl Images {
     /// # Errors
     /// `Unavailable` when the driver does not say what the device can do.
     pub(super) fn for_device(device: &Device) -> Result<Self> {
-        if device.emulated {
-            return Ok(Self {
-                architecture: "emulated".to_owned(),
-                device: Kind::Emulated,
-                has_tensor_cores: true,
-            });
-        }
         let fact =
             |name: &str| device.facts.iter().find(|(fact, _)| *fact == name).map(|(_, text)| text.as_str());
         let capability = fact("compute capability");
         let numbers = capability.and_then(|text| text.split_once('.'));
         let numbers = numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let multiprocessors = fact("multiprocessors").and_then(|text| text.parse().ok());
+        let multiprocessors = multiprocessors.unwrap_or(MULTIPROCESSORS);
+        if device.emulated {
+            return Ok(Self {
+                architecture: "emulated".to_owned(),
+                device: Kind::Emulated,
+                tensor_cores: numbers.map_or(TensorCores::Mma, |n| TensorCores::of(n, multiprocessors)),
+            });
+        }
         let Some(numbers) = numbers else {
             return Err(ScoreError::unavailable(format!(
                 "{device}: expected a compute capability like 9.0 from its driver, got {}: update the NVIDIA driver",
@@ -68,7 +71,7 @@ impl Images {
         Ok(Self {
             architecture: nvrtc::architecture(numbers),
             device,
-            has_tensor_cores: numbers >= TENSOR_CORES,
+            tensor_cores: TensorCores::of(numbers, multiprocessors),
         })
     }
 
@@ -86,7 +89,10 @@ impl Images {
         Ok(Self {
             architecture: architecture.to_owned(),
             device: Kind::Real { driver: None, cache: Cache::of_process() },
-            has_tensor_cores: (number / 10, number % 10) >= TENSOR_CORES,
+            tensor_cores: match (number, architecture.ends_with('a')) {
+                (90, false) => TensorCores::Mma,
+                _ => TensorCores::of((number / 10, number % 10), MULTIPROCESSORS),
+            },
         })
     }
 
@@ -96,9 +102,9 @@ impl Images {
         &self.architecture
     }
 
-    /// Whether the device takes the products and copies of kernels/cuda/tensor_core.cu.
-    pub(super) fn has_tensor_cores(&self) -> bool {
-        self.has_tensor_cores
+    /// What the device multiplies tiles with.
+    pub(super) fn tensor_cores(&self) -> TensorCores {
+        self.tensor_cores
     }
 
     /// What `cuModuleLoadData` takes for this source. `name` is for messages.

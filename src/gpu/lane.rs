@@ -5,6 +5,7 @@
 //! allocated on the device for a run whose shapes came before.
 
 mod library;
+mod tensors;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -123,6 +124,7 @@ impl GpuLane {
             }
             PlannedArgument::Null => 0,
             PlannedArgument::Word(word) => u64::from(*word),
+            PlannedArgument::Tensor(map) => self.address(loaded, &map.at)?,
         })
     }
 
@@ -130,6 +132,10 @@ impl GpuLane {
     fn bytes(&self, loaded: &Loaded, argument: &[PlannedArgument]) -> Result<Vec<u64>> {
         let mut bytes = Vec::new();
         for part in argument {
+            if let PlannedArgument::Tensor(map) = part {
+                bytes.extend(self.encoded(map, self.address(loaded, part)?)?);
+                continue;
+            }
             let address = self.address(loaded, part)?.to_ne_bytes();
             let length = if matches!(part, PlannedArgument::Word(_)) { 4 } else { 8 };
             bytes.extend(address.into_iter().take(length));

@@ -3,6 +3,8 @@
 //! Objects of the driver are owned here and released here. What the driver says of an error decides what becomes of the device: out of memory is
 //! the call's misfortune, while an illegal address or a hardware fault ends the process's context with that GPU, for good; then every call says so.
 
+mod fit;
+
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,6 +36,9 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 /// From this driver on the function that measures between events is there under the name that it is called by.
 const TIMES_EVENTS: i32 = 12_080;
 
+/// And from this one on it says what arguments a kernel takes.
+const TELLS_ARGUMENTS: i32 = 12_040;
+
 /// One GPU.
 pub(super) struct GpuMachine {
     pub(super) context: Arc<CudaContext>,
@@ -48,6 +53,8 @@ pub(super) struct GpuMachine {
     uploads: Arc<CudaStream>,
     /// Whether the driver can be asked how long something took.
     pub(super) times_events: bool,
+    /// Whether it can be asked what arguments a kernel takes.
+    tells_arguments: bool,
     /// By the hash of their source.
     modules: Mutex<HashMap<u64, Arc<Module>>>,
     /// Constants that are in the device's memory, while a plan uses them.
@@ -96,7 +103,7 @@ impl GpuMachine {
         let images = Images::for_device(device)?;
         let choices = Choices::open(&context, device, version)?;
         let settings = Settings {
-            tensor_cores: images.has_tensor_cores(),
+            tensor_cores: images.tensor_cores(),
             has_library: choices.has_products(),
             has_convolutions: choices.has_convolutions(),
             ..settings
@@ -112,6 +119,7 @@ impl GpuMachine {
             choices,
             most_bytes: free,
             times_events: version >= TIMES_EVENTS,
+            tells_arguments: version >= TELLS_ARGUMENTS,
             modules: Mutex::default(),
             constants: Mutex::default(),
         })
@@ -212,9 +220,11 @@ impl GpuMachine {
             let module = modules
                 .get(launch.source)
                 .ok_or_else(|| ScoreError::internal("a launch without a kernel"))?;
-            module
+            let function = module
                 .function(launch.kernel)
-                .map_err(|e| self.failed(&format!("looking for the kernel {}", launch.kernel), e))
+                .map_err(|e| self.failed(&format!("looking for the kernel {}", launch.kernel), e))?;
+            self.fit(&function, launch)?;
+            Ok(function)
         };
         self.enter()?;
         let functions = all().map(function).collect::<Result<Vec<_>>>()?;

@@ -140,8 +140,7 @@ impl GpuBackend {
         rows: usize,
     ) -> Result<usize> {
         let images = Images::for_architecture(architecture)?;
-        let settings =
-            Settings { tensor_cores: images.has_tensor_cores(), ..self.settings(options.precision) };
+        let settings = Settings { tensor_cores: images.tensor_cores(), ..self.settings(options.precision) };
         let placed = placed(model, settings)?;
         require_whole(&placed)?;
         let sample = inputs(&placed, rows)?;

@@ -39,6 +39,12 @@ pub(super) struct Cubin {
     pub(super) is_ptx: bool,
     /// What each kernel takes of a multiprocessor; empty for text.
     pub(super) usage: Vec<Usage>,
+    /// Its instructions as text, on the way to machine code.
+    #[cfg(test)]
+    pub(super) text: String,
+    /// What the compiler said.
+    #[cfg(test)]
+    pub(super) log: String,
 }
 
 /// Compiles a source for an architecture (`sm_90a`), with any NVRTC that is here. `name` is for messages.
@@ -206,7 +212,16 @@ impl Nvrtc {
             true => program.text("nvrtcGetPTX", functions.ptx_size, functions.ptx)?,
             false => program.text("nvrtcGetCUBIN", functions.cubin_size, functions.cubin)?,
         };
-        Ok(Cubin { bytes, is_ptx: target.is_ptx, usage: usage::parse(log) })
+        Ok(Cubin {
+            bytes,
+            is_ptx: target.is_ptx,
+            usage: usage::parse(log),
+            #[cfg(test)]
+            text: String::from_utf8_lossy(&program.text("nvrtcGetPTX", functions.ptx_size, functions.ptx)?)
+                .into_owned(),
+            #[cfg(test)]
+            log: log.to_owned(),
+        })
     }
 
     /// What is told to NVRTC for a device of this architecture.

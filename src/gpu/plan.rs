@@ -27,9 +27,12 @@ mod rows;
 mod scatter;
 mod sources;
 mod tensor_conv;
+mod tensor_map;
 mod tensor_product;
 mod text;
 mod views;
+mod wgmma;
+mod wgmma_conv;
 mod windows;
 
 use std::collections::HashMap;
@@ -45,6 +48,7 @@ pub(super) use finish::{Launch, Plan, Port, Value as PlannedArgument};
 pub(super) use library::{Alternative, ConvShape, Matrix, Shape, Strided, Work};
 use program::{Array, Program, Register};
 use sources::Source;
+pub(super) use tensor_map::{AXES, Taken, TensorMap};
 pub(super) use text::Struct;
 use text::{Access, writer};
 
@@ -55,12 +59,39 @@ pub(super) struct Settings {
     pub(super) precision: Precision,
     /// Whether every tensor has memory of its own, which nobody writes to but its kernel: for those who look for mistakes.
     pub(super) guarded: bool,
-    /// Whether the device multiplies tiles: GPUs of compute capability 8.0 or later do.
-    pub(super) tensor_cores: bool,
+    /// What the device multiplies tiles with.
+    pub(super) tensor_cores: TensorCores,
     /// Whether there is a library of matrix products, so that a plan says what it could compute.
     pub(super) has_library: bool,
     /// Whether there is a library of convolutions.
     pub(super) has_convolutions: bool,
+}
+
+/// What a device multiplies tiles with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum TensorCores {
+    /// Nothing of its own.
+    #[default]
+    None,
+    /// Warps do, from registers: GPUs of compute capability 8.0 or later (kernels/cuda/tensor_core.cu).
+    Mma,
+    /// Warpgroups do, from shared memory, too: those of 9.0 (kernels/cuda/hopper.cu). What fills so many multiprocessors is worth it.
+    Wgmma { multiprocessors: usize },
+}
+
+impl TensorCores {
+    /// Those of a device of this compute capability.
+    pub(super) fn of(capability: (u32, u32), multiprocessors: usize) -> Self {
+        match capability {
+            (9, 0) => Self::Wgmma { multiprocessors: multiprocessors.max(1) },
+            (8.., _) => Self::Mma,
+            _ => Self::None,
+        }
+    }
+
+    fn is_wgmma(self) -> bool {
+        matches!(self, Self::Wgmma { .. })
+    }
 }
 
 /// What the GPU takes.
@@ -162,6 +193,8 @@ enum Argument {
     Struct(Struct),
     /// Storage, and bytes from its start; nothing is a null pointer.
     Pointer(Option<(Storage, usize)>),
+    /// A tensor that copies take tiles of.
+    Tensor(TensorMap<(Storage, usize)>),
     Int(i32),
     Unsigned(u32),
     Float(f32),

@@ -9,7 +9,7 @@ mod emulated;
 mod library;
 mod moves;
 
-use emulated::{SCHEDULES, again, driver, in_schedules, is_inside};
+use emulated::{SCHEDULES, again, driver, in_schedules, is_inside, passes};
 
 use super::GpuBackend;
 use crate::cpu::CpuBackend;
@@ -164,6 +164,25 @@ fn everywhere(test: &str, schedules: &[(&str, &str)], body: impl Fn()) {
     in_schedules(test, schedules);
 }
 
+/// Runs a test everywhere, and on the emulated one as a device of each kind of tensor cores.
+fn on_all_tensor_cores(test: &str, body: impl Fn()) {
+    everywhere(test, &[], body);
+    let emulated: &[(&str, &[(&str, &str)])] = match is_inside() {
+        true => &[],
+        false => &[("80", &SCHEDULES[..2]), ("90", &SCHEDULES)],
+    };
+    for (capability, schedules) in emulated {
+        for (order, time) in schedules.iter().copied() {
+            let variables = [
+                ("CUDA_EMULATOR_ORDER", order),
+                ("CUDA_EMULATOR_TIME", time),
+                ("CUDA_EMULATOR_CAPABILITY", capability),
+            ];
+            passes(test, &variables);
+        }
+    }
+}
+
 const POINTWISE: &[&str] = &[
     "x: f32[2, 3, 4]\ny = Relu(x)\n-> y",
     "x: f32[2, 3, 4]\nb = f32[4] 1 2 3 4\na = Add(x, b)\ny = Sigmoid(a)\n-> y",
@@ -247,6 +266,8 @@ const TENSOR_PRODUCTS: &[&str] = &[
     "x: f32[16, 9]\nw: f32[5, 16]\na = Abs(x)\ny = Gemm<transA=1, transB=1>(a, w)\n-> y",
     "x: f32[2, 9, 16]\nw: f32[16, 24]\na = Abs(x)\nb = Abs(w)\nc = MatMul(a, b)\nt = Transpose<perm=[2, 1, 0]>(c)\ny = Neg(t)\n-> y",
     "x: f32[1500, 16]\nw = f32[16, 1200] 0.1 0.2 -0.3 0.4 0.5\na = MatMul(x, w)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
+    // Several steps of depth, more of them than stages, and columns that are no pairs.
+    "x: f32[150, 320]\nw = f32[137, 320] 0.1 0.2 -0.3 0.4 0.5\nb = f32[137] 1 2\na = Gemm<transB=1>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f16[3, 24]\nw: f16[24, 10]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
 ];
 
@@ -278,6 +299,10 @@ const TENSOR_WINDOWS: &[&str] = &[
     "x: f32[1, 8, 5, 6, 7]\nw: f32[18, 8, 2, 3, 2]\ny = Conv<pads=[1, 0, 0, 0, 1, 0]>(x, w)\n-> y",
     "x: f32[3, 16, 6, 6]\nw = f32[16, 16, 1, 1] 0.1 -0.2 0.3\na = Conv(x, w)\nb = Conv<pads=[1, 1, 1, 1]>(x, w)\nc = Conv<strides=[2, 2]>(b, w)\nd = Flatten(a)\ne = Flatten(c)\ny = Concat<axis=1>(d, e)\n-> y",
     "x: f32[1, 8, 130, 130]\nw = f32[140, 8, 1, 3] 0.1 0.2 -0.3 0.4 0.5\na = Conv(x, w)\ny = GlobalAveragePool(a)\n-> y",
+    // Channels that fill a stage, or most of one.
+    "x: f32[2, 64, 13, 11]\nw = f32[72, 64, 3, 2] 0.1 0.2 -0.3 0.4 0.5\nb = f32[72] 1 2\na = Conv<dilations=[1, 3], pads=[2, 1, 0, 2], strides=[2, 1]>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[3, 128, 6, 7]\nw = f32[140, 64, 2, 2] 0.1 0.2 -0.3 0.4 0.5\ny = Conv<group=2, auto_pad=SAME_LOWER>(x, w)\n-> y",
+    "x: f32[2, 48, 190]\nw = f32[66, 48, 3] 0.1 0.2 -0.3 0.4 0.5\nr: f32[2, 66, 95]\na = Conv<auto_pad=SAME_UPPER, strides=[2]>(x, w)\ny = Add(a, r)\n-> y",
 ];
 
 const ATTENTIONS: &[&str] = &[
@@ -329,7 +354,7 @@ fn products_are_what_they_are_elsewhere() {
 
 #[test]
 fn products_on_tensor_cores_are_what_they_are_elsewhere() {
-    everywhere("gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere", &SCHEDULES, || {
+    on_all_tensor_cores("gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere", || {
         run(TENSOR_PRODUCTS, &[Precision::Tf32, Precision::F16, Precision::Bf16])
     });
 }
@@ -341,7 +366,7 @@ fn windows_are_what_they_are_elsewhere() {
 
 #[test]
 fn windows_on_tensor_cores_are_what_they_are_elsewhere() {
-    everywhere("gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere", &SCHEDULES, || {
+    on_all_tensor_cores("gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere", || {
         run(TENSOR_WINDOWS, &[Precision::Tf32, Precision::F16, Precision::Bf16])
     });
 }
@@ -359,6 +384,8 @@ const BARRIER: &str = "__syncthreads();";
 const ROWS_TEST: &str = "gpu::suite::operators_over_rows_are_what_they_are_elsewhere";
 const PRODUCTS_TEST: &str = "gpu::suite::products_are_what_they_are_elsewhere";
 const WINDOWS_TEST: &str = "gpu::suite::windows_are_what_they_are_elsewhere";
+const TENSOR_PRODUCTS_TEST: &str = "gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere";
+const TENSOR_WINDOWS_TEST: &str = "gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere";
 const POINTWISE_TEST: &str = "gpu::suite::pointwise_operators_are_what_they_are_elsewhere";
 
 const MUTANTS: &[Mutant] = &[
@@ -384,6 +411,41 @@ const MUTANTS: &[Mutant] = &[
         "pads=[1, 1, 1, 1]>(x, w, b)",
     ),
     ("pool", "z < w.length[0] && y >= 0", 0, "z < w.length[0]", WINDOWS_TEST, "AveragePool"),
+    // Tiles of Hopper: read too early, written anew too early, given back by too few.
+    (
+        "wgmma_tiles",
+        "barrier_wait(there(stages, turn.stage), turn.parity);",
+        0,
+        "",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    (
+        "wgmma_tiles",
+        "barrier_wait(used(stages, turn.stage), turn.parity ^ 1);",
+        0,
+        "",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    ("wgmma_tiles", "wgmma_wait<1>(sums);", 0, "", TENSOR_PRODUCTS_TEST, "f32[150, 320]"),
+    (
+        "wgmma_tiles",
+        "if (step > 0 && threadIdx.x",
+        0,
+        "if (step > 1 && threadIdx.x",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    (
+        "gemm_wgmma",
+        "if (row >= m || column >= n)",
+        0,
+        "if (column >= n)",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    ("conv_wgmma", "- w.pad[0];", 0, ";", TENSOR_WINDOWS_TEST, "x: f32[2, 64, 13, 11]"),
     // What nobody writes.
     ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
     ("reduce", "if (threadIdx.x == 0)", 0, "if (threadIdx.x == 0 && row != 1)", ROWS_TEST, "ReduceL2"),

@@ -1,13 +1,14 @@
 //! Mistakes that are made in kernels, put into them: the emulated driver must find each in at least one schedule.
 
 use super::emulated::{SCHEDULES, driver};
+use super::hopper::{WIDE_PRODUCT, WRITTEN_PRODUCT};
 use super::sources::{DYNAMIC, MUTANT, PRODUCT, ROW_SUMS, TRANSPOSE, TRANSPOSED_PRODUCT, WARPS};
-use super::{KERNELS, PRODUCTS, run_inside};
+use super::{KERNELS, PRODUCTS, WIDE_PRODUCTS, run_inside};
 
 /// The text, what of it is replaced, by what, and the test that must fail then.
 type Mutant = (&'static str, &'static str, &'static str, &'static str);
 
-pub(crate) const MUTANTS: [Mutant; 25] = [
+pub(crate) const MUTANTS: [Mutant; 45] = [
     // Barriers: before others read what was written, and before what others still read is written again.
     (ROW_SUMS, "__syncthreads(); // written", "", KERNELS),
     (ROW_SUMS, "__syncthreads(); // halved", "", KERNELS),
@@ -41,6 +42,41 @@ pub(crate) const MUTANTS: [Mutant; 25] = [
     (PRODUCT, "step % 2 * 1024;", "(step + 1) % 2 * 1024;", PRODUCTS),
     // A row's address that is no multiple of 16 bytes.
     (PRODUCT, "lane / 16 * 16);", "lane / 16 * 8);", PRODUCTS),
+    // A tile that is read before it is there, written anew before it was read, or given back while products are at it.
+    (WIDE_PRODUCT, "barrier_wait(there + step % 2, step / 2 % 2);", "", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "barrier_wait(used + step % 2, step / 2 % 2 ^ 1);", "", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "step / 2 % 2);", "step / 2 % 2 ^ 1);", WIDE_PRODUCTS),
+    (
+        WIDE_PRODUCT,
+        "wgmma_wait<0>(d);\n        if (threadIdx.x % 32 == 0)\n            barrier_arrive(used + step % 2);",
+        "if (threadIdx.x % 32 == 0) barrier_arrive(used + step % 2); wgmma_wait<0>(d);",
+        WIDE_PRODUCTS,
+    ),
+    (WIDE_PRODUCT, "wgmma_wait<0>(d);", "", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "wgmma_wait<0>(d);", "wgmma_wait<1>(d);", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "wgmma_commit();", "", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "wgmma_fence();", "", WIDE_PRODUCTS),
+    (WRITTEN_PRODUCT, "wgmma_wait<0>(d);", "", WIDE_PRODUCTS),
+    // Barriers that count wrongly, and those that copies do not know of.
+    (WIDE_PRODUCT, "step % 2, STAGE_BYTES);", "step % 2, STAGE_BYTES + 16);", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "step % 2, STAGE_BYTES);", "step % 2, STAGE_BYTES - 16);", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "if (threadIdx.x % 32 == 0)", "if (threadIdx.x == 0)", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "if (threadIdx.x % 32 == 0)", "", WIDE_PRODUCTS),
+    (WIDE_PRODUCT, "barriers_begun();", "", WIDE_PRODUCTS),
+    // A warp of the four that does not come.
+    (WIDE_PRODUCT, "wgmma_fence();", "if (threadIdx.x < 32) continue; wgmma_fence();", WIDE_PRODUCTS),
+    // Matrices that lie otherwise: by their swizzle, their parts, and where they begin.
+    (WIDE_PRODUCT, "8192, 1024)", "8192, 512)", WIDE_PRODUCTS),
+    (
+        WIDE_PRODUCT,
+        "TILES_SHARED(stages);",
+        "TILES_SHARED(shared); unsigned char *stages = shared + 512;",
+        WIDE_PRODUCTS,
+    ),
+    (WRITTEN_PRODUCT, "piece ^ row % 8", "piece ^ row % 4", WIDE_PRODUCTS),
+    // What threads wrote, and did not say so; and what others have not written yet.
+    (WRITTEN_PRODUCT, "shared_written();", "", WIDE_PRODUCTS),
+    (WRITTEN_PRODUCT, "__syncthreads();", "", WIDE_PRODUCTS),
 ];
 
 pub(crate) fn all() {

@@ -6,12 +6,12 @@ use super::inside::{Gpu, assert_near, grid, noise};
 use super::sources::{PRODUCT, TRANSPOSED_PRODUCT};
 
 /// Elements of a kind: how many bytes each, and one's bits and value, from a number between -1 and 1.
-struct Kind {
-    name: &'static str,
-    bytes: usize,
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) bytes: usize,
     is_integer: bool,
-    a: fn(f32) -> (u32, f64),
-    b: fn(f32) -> (u32, f64),
+    pub(crate) a: fn(f32) -> (u32, f64),
+    pub(crate) b: fn(f32) -> (u32, f64),
 }
 
 /// To 8 bits behind the point, so that it is one in every type.
@@ -50,7 +50,7 @@ fn unsigned(x: f32) -> (u32, f64) {
     (u32::from(value), f64::from(value))
 }
 
-const KINDS: [Kind; 5] = [
+pub(crate) const KINDS: [Kind; 5] = [
     Kind { name: "mma_f16", bytes: 2, is_integer: false, a: f16, b: f16 },
     Kind { name: "mma_bf16", bytes: 2, is_integer: false, a: bf16, b: bf16 },
     Kind { name: "mma_tf32", bytes: 4, is_integer: false, a: tf32, b: tf32 },
@@ -71,7 +71,12 @@ pub(crate) fn every_kind() {
 }
 
 /// A matrix as a kernel reads it, and its values.
-fn matrix(count: usize, seed: u32, kind: &Kind, element: fn(f32) -> (u32, f64)) -> (Vec<u8>, Vec<f64>) {
+pub(crate) fn matrix(
+    count: usize,
+    seed: u32,
+    kind: &Kind,
+    element: fn(f32) -> (u32, f64),
+) -> (Vec<u8>, Vec<f64>) {
     let elements = noise(count, seed).into_iter().map(element).collect::<Vec<_>>();
     let bytes = elements.iter().flat_map(|(bits, _)| bits.to_le_bytes()[..kind.bytes].to_vec());
     (bytes.collect(), elements.iter().map(|(_, value)| *value).collect())

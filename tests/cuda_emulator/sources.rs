@@ -5,8 +5,13 @@ use super::mutants::MUTANTS;
 /// Says to a process inside which mutant it is to make.
 pub(crate) const MUTANT: &str = "TRISCORE_TEST_MUTANT";
 
-/// What makes a text a source for the emulated driver, and the twin of which it has built in.
-const HEAD: &str = concat!("// CUDA C++\n", include_str!("../../kernels/cuda/tensor_core.cu"));
+/// What makes a text a source for the emulated driver, and the twins of which it has built in.
+const HEAD: &str = concat!(
+    "// CUDA C++\n",
+    include_str!("../../kernels/cuda/tensor_core.cu"),
+    "typedef unsigned long long u64;\n",
+    include_str!("../../kernels/cuda/hopper.cu")
+);
 
 /// The sums of rows, each by a block, in shared memory and twice over, so that what is read last must not be written anew too early.
 pub(crate) const ROW_SUMS: &str = r#"

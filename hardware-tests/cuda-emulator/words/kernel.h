@@ -20,6 +20,26 @@ constexpr int WARP_LANES = 32;
 // place (null for a lane outside of the mask). It reads what others gave and writes what this one gets: never the same field.
 using Take = void (*)(int lane, void *own, void *const *of_lane);
 
+// What is multiplied by a warpgroup.
+enum class WgmmaKind { F16, Bf16, Tf32 };
+
+// What only Hopper has (words/hopper.h).
+struct HopperRuntime {
+    unsigned (*shared_address)(const void *shared);
+    void (*begin)(void *barrier, int arrivals);
+    void (*begun)();
+    void (*arrive)(void *barrier, int expected_bytes);
+    void (*wait)(void *barrier, unsigned parity);
+    void (*written)();
+    // Offsets are those of a window: null for a box.
+    void (*copy)(void *shared, const void *map, void *barrier, int rank, const int *at, const unsigned short *offsets);
+    void (*fence)();
+    void (*multiply)(WgmmaKind kind, bool right_rows, float *d, int sums, unsigned long long a, unsigned long long b, bool is_more);
+    void (*commit)();
+    void (*wait_for_products)(int but_newest);
+    void (*registers)(int count);
+};
+
 struct Runtime {
     // At the block's barrier; how many of its threads said something other than zero.
     int (*barrier)(int says);
@@ -29,6 +49,7 @@ struct Runtime {
     void (*wait_for_copies)(int but_newest);
     // Ends the kernel with an error of the driver (cuda.h); does not come back.
     void (*fail)(const char *why, int status);
+    const HopperRuntime *hopper;
 };
 
 // Who runs: set by the driver before it lets a thread go on.

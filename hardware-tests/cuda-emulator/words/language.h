@@ -176,3 +176,4 @@ template <class T> void __stcg(T *at, T value) { *at = value; }
 template <class T> void __stcs(T *at, T value) { *at = value; }
 
 #include "tensor_core.h"
+#include "hopper.h"

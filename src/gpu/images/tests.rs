@@ -27,6 +27,37 @@ fn a_devices_facts_say_what_it_is_compiled_for() {
 }
 
 #[test]
+fn a_devices_facts_say_what_tensor_cores_it_has() {
+    let wgmma = |multiprocessors| TensorCores::Wgmma { multiprocessors };
+    let rows = [
+        ("7.5", "40", TensorCores::None),
+        ("8.0", "108", TensorCores::Mma),
+        ("9.0", "114", wgmma(114)),
+        ("9.0", "many", wgmma(132)),
+        ("10.0", "148", TensorCores::Mma),
+    ];
+    for (capability, count, expected) in rows {
+        for emulated in [false, true] {
+            let facts = [("compute capability", capability), ("multiprocessors", count)];
+            let images = Images::for_device(&device(emulated, &facts)).unwrap();
+            assert_eq!(images.tensor_cores(), expected, "{capability}");
+        }
+    }
+    for (architecture, expected) in [
+        ("sm_75", TensorCores::None),
+        ("sm_90", TensorCores::Mma),
+        ("sm_90a", wgmma(132)),
+        ("sm_120a", TensorCores::Mma),
+    ] {
+        assert_eq!(
+            Images::for_architecture(architecture).unwrap().tensor_cores(),
+            expected,
+            "{architecture}"
+        );
+    }
+}
+
+#[test]
 fn an_emulated_device_takes_the_source() {
     let images = Images::for_device(&device(true, &[])).unwrap();
     assert_eq!(images.architecture(), "emulated");
@@ -83,7 +114,7 @@ fn nvrtc_makes_images_that_the_cache_gives_back() {
     }
     let dir = tempfile::tempdir().unwrap();
     let images = Images {
-        has_tensor_cores: true,
+        tensor_cores: TensorCores::Mma,
         architecture: "sm_90a".to_owned(),
         device: Kind::Real { driver: None, cache: Some(Cache::in_folder(dir.path().to_owned())) },
     };

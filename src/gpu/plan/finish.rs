@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::library::Alternative;
+use super::tensor_map::TensorMap;
 use super::text::{NOWHERE, Struct};
 use super::{Argument, Constant, Planner};
 use crate::error::Result;
@@ -65,6 +66,8 @@ pub(in super::super) enum Value {
     Constant(usize, usize),
     Null,
     Word(u32),
+    /// A tensor that copies take tiles of, as the driver encodes it.
+    Tensor(Box<TensorMap<Value>>),
 }
 
 /// What the driver aligns allocations to, and vector loads want.
@@ -146,6 +149,7 @@ impl Planner<'_> {
                     pointers.chain(words.iter().map(|w| Value::Word(*w))).collect()
                 }
                 Argument::Pointer(place) => vec![place.map_or(Value::Null, address)],
+                Argument::Tensor(map) => vec![Value::Tensor(Box::new(map.map(|place| address(*place))))],
                 Argument::Int(value) => vec![Value::Word(*value as u32)],
                 Argument::Unsigned(value) => vec![Value::Word(*value)],
                 Argument::Float(value) => vec![Value::Word(value.to_bits())],
@@ -225,6 +229,7 @@ impl super::Operator {
             match argument {
                 Argument::Struct(given) => all.extend(given.pointers.iter().map(|p| p.0)),
                 Argument::Pointer(Some((storage, _))) => all.push(*storage),
+                Argument::Tensor(map) => all.push(map.at.0),
                 _ => {}
             }
         }

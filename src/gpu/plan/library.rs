@@ -271,7 +271,7 @@ fn result(array: &Array, strides: &[isize], [batch, m, n]: [usize; 3]) -> Option
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Settings, plan};
+    use super::super::{Settings, TensorCores, plan};
     use super::*;
     use crate::gpu::plan::{Plan, PlannedArgument};
     use crate::graph::fold;
@@ -280,7 +280,8 @@ mod tests {
     fn planned(text: &str, precision: Precision, has_library: bool) -> Plan {
         let mut graph = graph_of(text);
         fold::fold(&mut graph, None).unwrap();
-        let settings = Settings { precision, tensor_cores: true, has_library, ..Settings::default() };
+        let settings =
+            Settings { precision, tensor_cores: TensorCores::Mma, has_library, ..Settings::default() };
         plan(&graph, settings).unwrap()
     }
 

@@ -110,8 +110,12 @@ impl Planner<'_> {
         };
         let library = library.map(|form| Box::new(Form::Product(form)));
         if let Some(sides) = &sides {
-            let row_stride = (left_rows / left.size.max(1) as isize) as usize;
-            let operator = sides.operator(batches, row_stride, [matrices, m, n, k])?;
+            let (row_stride, shape) = ((left_rows / left.size.max(1) as isize) as usize, [matrices, m, n, k]);
+            let firsts = (&left_begin.view, &right_begin.view);
+            let operator = match sides.on_wgmma(self.settings.tensor_cores, firsts, left_rows, shape)? {
+                Some(operator) => operator,
+                None => sides.operator(batches, row_stride, shape)?,
+            };
             let access = match access {
                 Access::Blocks(groups) => Access::Pairs(groups),
                 other => other,

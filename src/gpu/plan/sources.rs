@@ -19,10 +19,13 @@ families!(
     "conv",
     "conv_direct",
     "conv_tensor",
+    "conv_wgmma",
     "cumulate",
     "gather",
     "gemm",
     "gemm_tensor",
+    "gemm_wgmma",
+    "hopper",
     "map",
     "normalise",
     "picked",
@@ -34,7 +37,8 @@ families!(
     "scatter_joined",
     "tensor_core",
     "tensor_tiles",
-    "top"
+    "top",
+    "wgmma_tiles"
 );
 
 /// The environment variable that names another folder of kernels.

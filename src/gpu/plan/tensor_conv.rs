@@ -64,18 +64,21 @@ impl Planner<'_> {
         let tile = Tile::of(rows, per_group, groups);
         let source = Source::new("conv_tensor", "conv_tensor", &["tensor_core", "tensor_tiles"])
             .define("ELEMENT", stored_name(dtype)?);
-        let operator = Operator {
-            source: tile.define(source),
-            grid: [per_group.div_ceil(tile.columns), rows.div_ceil(tile.rows), groups],
-            block: tile.threads(),
-            shared_bytes: tile.shared_bytes(),
-            arguments: vec![
-                Argument::Result,
-                Argument::at(&images.array.view),
-                Argument::at(&right.view),
-                Argument::Struct(Struct { pointers: Vec::new(), words }),
-            ],
-            writes: Vec::new(),
+        let operator = match self.conv_on_wgmma(&images, &right, window, shape, groups)? {
+            Some(operator) => operator,
+            None => Operator {
+                source: tile.define(source),
+                grid: [per_group.div_ceil(tile.columns), rows.div_ceil(tile.rows), groups],
+                block: tile.threads(),
+                shared_bytes: tile.shared_bytes(),
+                arguments: vec![
+                    Argument::Result,
+                    Argument::at(&images.array.view),
+                    Argument::at(&right.view),
+                    Argument::Struct(Struct { pointers: Vec::new(), words }),
+                ],
+                writes: Vec::new(),
+            },
         };
         let places = std::iter::once(0).chain(2..rank).collect();
         let access = Access::Pairs(vec![places, vec![1]]);

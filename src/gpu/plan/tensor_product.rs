@@ -8,7 +8,7 @@ use super::product::int;
 use super::program::{Array, Program, stored_name};
 use super::sources::Source;
 use super::text::Generated;
-use super::{Argument, Operator, Planner};
+use super::{Argument, Operator, Planner, TensorCores};
 use crate::error::{Result, ScoreError};
 use crate::layout::view::View;
 use crate::scoring::Precision;
@@ -29,7 +29,7 @@ pub(super) struct Sides {
     /// `[…, k, n]`.
     pub(super) right: Array,
     /// Whether the columns of the right side lie together, else the depth.
-    right_rows: bool,
+    pub(super) right_rows: bool,
 }
 
 /// The part of a result that a block computes, and how its warps share it.
@@ -107,7 +107,7 @@ impl Planner<'_> {
     /// What tensor cores multiply tensors of these types as, if they do.
     pub(super) fn tensor_type(&self, left: DType, right: DType) -> Option<DType> {
         let is_tf32 = self.settings.precision == Precision::Tf32;
-        match (self.settings.tensor_cores, self.stored(left), self.stored(right)) {
+        match (self.settings.tensor_cores != TensorCores::None, self.stored(left), self.stored(right)) {
             (true, DType::F16, DType::F16) => Some(DType::F16),
             (true, DType::Bf16, DType::Bf16) => Some(DType::Bf16),
             (true, DType::F32, DType::F32) if is_tf32 => Some(DType::F32),
@@ -135,7 +135,9 @@ impl Planner<'_> {
             }
         };
         let is_whole = (columns * size).is_multiple_of(PIECE_BYTES);
-        if b.dtype == dtype && is_whole && lies_in_pieces(&b.view, deep + 1) {
+        // A constant may lie either way for nothing, and Hopper multiplies TF32 in one way alone.
+        let is_turned = dtype == DType::F32 && self.settings.tensor_cores.is_wgmma() && self.is_constant(b);
+        if b.dtype == dtype && is_whole && !is_turned && lies_in_pieces(&b.view, deep + 1) {
             return Ok(Some(Sides { left, right: b.clone(), right_rows: true }));
         }
         let right = match b.dtype == dtype && lies_in_pieces(&b.view, deep) {
@@ -146,6 +148,10 @@ impl Planner<'_> {
             }
         };
         Ok(Some(Sides { left, right, right_rows: false }))
+    }
+
+    fn is_constant(&self, array: &Array) -> bool {
+        self.held.get(array.view.storage.0).is_some_and(|held| held.constant.is_some())
     }
 
     /// A tensor stored as that type, its axes in that order without gaps: a constant is uploaded so, another one is copied.

@@ -4,9 +4,13 @@ use crate::graph::testing::graph_of;
 use crate::graph::{fold, rewrite};
 
 fn planned(text: &str, precision: Precision) -> Result<Plan> {
+    planned_for(TensorCores::Mma, text, precision)
+}
+
+fn planned_for(tensor_cores: TensorCores, text: &str, precision: Precision) -> Result<Plan> {
     let mut graph = graph_of(text);
     fold::fold(&mut graph, None)?;
-    plan(&graph, Settings { precision, tensor_cores: true, ..Settings::default() })
+    plan(&graph, Settings { precision, tensor_cores, ..Settings::default() })
 }
 
 fn kernels(text: &str) -> Vec<&'static str> {
@@ -40,6 +44,7 @@ const FORMS: &[&str] = &[
     "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 1\nb = f32[20] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[2, 16, 99, 99]\nr: f32[2, 160, 97, 97]\nw = f32[160, 16, 3, 3] 1\nb = f32[160] 1\na = Conv(x, w, b)\nc = Add(a, r)\ny = HardSwish(c)\n-> y",
+    "x: f32[2, 64, 9, 9]\nw = f32[72, 64, 3, 3] 1\nb = f32[72] 1\nr: f32[2, 72, 7, 7]\na = Conv(x, w, b)\nc = Add(a, r)\ny = HardSwish(c)\n-> y",
     "x: f32[2, 4, 9, 9]\nw = f32[4, 1, 3, 3] 1\ny = Conv<group=4>(x, w)\n-> y",
     "x: f32[2, 4, 9, 9]\nw = f32[4, 6, 3, 3] 1\ny = ConvTranspose<strides=[2, 2]>(x, w)\n-> y",
     "x: f32[2, 4, 9, 9]\ny = MaxPool<kernel_shape=[3, 3]>(x)\n-> y",
@@ -83,6 +88,48 @@ const FORMS: &[&str] = &[
     "x: u8[1, 3, 6, 6]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[20, 3, 3, 3] 1\nv = i8[] 0\na = QLinearConv(x, s, z, w, s, v, s, z)\ny = DequantizeLinear(a, s, z)\n-> y",
 ];
 
+/// Two multiprocessors, so that small products fill them.
+const HOPPER: TensorCores = TensorCores::Wgmma { multiprocessors: 2 };
+
+/// What a kernel is made for: its machine code must have it, whatever a compiler thinks of the text. By the kernel, and a line of its source.
+const INSTRUCTIONS: &[(&str, &str, &[&str])] = &[
+    ("gemm_tensor", "", &["ldmatrix.sync.aligned.m8n8.x4.shared.b16", "cp.async.cg.shared.global"]),
+    ("gemm_tensor", "#define ELEMENT f16", &["mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"]),
+    ("gemm_tensor", "#define ELEMENT bf16", &["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"]),
+    ("gemm_tensor", "#define ELEMENT float", &["mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"]),
+    ("conv_tensor", "", &["ldmatrix.sync.aligned.m8n8.x4.shared.b16", "cp.async.cg.shared.global"]),
+    ("conv_tensor", "#define ELEMENT f16", &["mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"]),
+    ("conv_tensor", "#define ELEMENT bf16", &["mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"]),
+    ("conv_tensor", "#define ELEMENT float", &["mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32"]),
+    ("attention_tensor", "", &["mma.sync.aligned.m16n8k", "cp.async.c", "ldmatrix.sync.aligned"]),
+    (
+        "gemm_wgmma",
+        "",
+        &["cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier", "mbarrier.try_wait", "setmaxnreg.inc"],
+    ),
+    (
+        "conv_wgmma",
+        "",
+        &[
+            "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier",
+            "mbarrier.try_wait",
+            "setmaxnreg.inc",
+        ],
+    ),
+    ("conv_wgmma", "#define ELEMENT f16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"]),
+    ("conv_wgmma", "#define ELEMENT bf16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"]),
+    ("conv_wgmma", "#define ELEMENT float", &["wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"]),
+    ("gemm_wgmma", "#define ELEMENT f16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"]),
+    ("gemm_wgmma", "#define ELEMENT bf16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"]),
+    ("gemm_wgmma", "#define ELEMENT float", &["wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"]),
+];
+
+/// Registers that a block on Hopper begins with for each of its threads: it takes and gives what adds up to them.
+const BEGUN_REGISTERS: u32 = 168;
+
+/// What a compiler says where it waits for each product by itself, as it cannot tell that nobody touches the sums.
+const ONE_BY_ONE: &str = "wgmma.mma_async instructions are serialized";
+
 #[test]
 fn every_source_compiles_for_real_gpus_and_spills_nothing() {
     if let Err(e) = nvrtc::version() {
@@ -92,22 +139,47 @@ fn every_source_compiles_for_real_gpus_and_spills_nothing() {
     let mut sources = std::collections::BTreeMap::new();
     for text in FORMS {
         for precision in [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16] {
-            let plan = planned(text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
-            for launch in &plan.launches {
-                sources.insert(plan.sources[launch.source].clone(), launch.kernel);
+            for tensor_cores in [TensorCores::Mma, HOPPER] {
+                let plan = planned_for(tensor_cores, text, precision);
+                let plan = plan.unwrap_or_else(|e| panic!("{e}\n{text}"));
+                for launch in &plan.launches {
+                    sources.insert(plan.sources[launch.source].clone(), launch.kernel);
+                }
             }
         }
     }
     println!("{} sources", sources.len());
+    let mut seen = std::collections::BTreeSet::new();
     for architecture in ["sm_80", "sm_90a", "sm_120"] {
         for (source, kernel) in &sources {
+            let is_wide = kernel.ends_with("_wgmma");
+            if is_wide && architecture != "sm_90a" {
+                continue;
+            }
             let cubin = nvrtc::compile(kernel, source, architecture)
                 .unwrap_or_else(|e| panic!("{architecture}: {e}\n{source}"));
             for usage in &cubin.usage {
                 assert_eq!(usage.spilled_bytes, 0, "{architecture}: {usage:?}");
+                assert!(!is_wide || usage.registers == BEGUN_REGISTERS, "{usage:?}");
+            }
+            assert!(!cubin.log.contains(ONE_BY_ONE), "{kernel}: {}", cubin.log);
+            for (row, (of, line, instructions)) in INSTRUCTIONS.iter().enumerate() {
+                if of == kernel && (line.is_empty() || source.lines().any(|l| l == *line)) {
+                    seen.insert(row);
+                    for instruction in *instructions {
+                        let has = cubin.text.contains(instruction);
+                        assert!(has, "{architecture}: {kernel} has no {instruction}\n{source}");
+                    }
+                }
             }
         }
     }
+    let missing = INSTRUCTIONS.iter().enumerate().filter(|(row, _)| !seen.contains(row));
+    assert_eq!(
+        missing.map(|(_, row)| row).collect::<Vec<_>>(),
+        Vec::<&(_, _, _)>::new(),
+        "no form has these"
+    );
 }
 
 #[test]
@@ -171,7 +243,7 @@ fn queries_keys_and_values_are_one_product_and_stay_where_it_leaves_them() {
     assert_eq!(rewrite::join_products(&mut graph).unwrap(), 1);
     graph.tidy().unwrap();
     fold::fold(&mut graph, None).unwrap();
-    let settings = Settings { tensor_cores: true, ..Settings::default() };
+    let settings = Settings { tensor_cores: TensorCores::Mma, ..Settings::default() };
     let kernels = plan(&graph, settings).unwrap().launches.iter().map(|l| l.kernel).collect::<Vec<_>>();
     assert_eq!(kernels, ["gemm", "attention"]);
 }
@@ -193,6 +265,63 @@ fn tensor_cores_take_products_of_whole_pieces() {
     assert_eq!(kernels(&text), ["map", "gemm"]);
     let text = text.replace("[9, 16]", "[8, 16]").replace("[5, 9]", "[5, 8]");
     assert_eq!(kernels(&text), ["map", "map", "gemm_tensor"]);
+}
+
+#[test]
+fn hopper_takes_products_that_fill_it() {
+    let kernels = |text: &str, precision| {
+        let plan = planned_for(HOPPER, text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let tiles = plan.launches.iter().map(|l| (l.kernel, plan.sources[l.source].contains("PARTS 2")));
+        tiles.collect::<Vec<_>>()
+    };
+    let text = "x: f32[500, 40]\nw = f32[40, 200] 1\na = Relu(x)\ny = MatMul(a, w)\n-> y";
+    for precision in [Precision::Tf32, Precision::F16, Precision::Bf16] {
+        assert_eq!(kernels(text, precision), [("map", false), ("gemm_wgmma", true)]);
+        assert_eq!(kernels(&text.replace("500", "70"), precision), [("map", false), ("gemm_wgmma", false)]);
+        // Too few rows, too few columns.
+        assert_eq!(kernels(&text.replace("500", "64"), precision), [("map", false), ("gemm_tensor", false)]);
+        assert_eq!(kernels(&text.replace("200", "64"), precision), [("map", false), ("gemm_tensor", false)]);
+    }
+    assert_eq!(kernels(text, Precision::F32), [("map", false), ("gemm", false)]);
+    // As Hopper multiplies TF32 in one way alone, what is computed the other way round is left to the other kernel.
+    let text = text.replace("w = f32[40, 200] 1", "w: f32[40, 200]");
+    assert_eq!(kernels(&text, Precision::Tf32), [("map", false), ("gemm_tensor", false)]);
+    assert_eq!(kernels(&text, Precision::F16).last(), Some(&("gemm_wgmma", true)));
+    // A batch of three axes that do not follow each other, and rows that repeat.
+    let text = "x: f16[2, 3, 100, 5, 24]\nw: f16[5, 2, 3, 24, 104]\na = Transpose<perm=[3, 0, 1, 2, 4]>(x)\ny = MatMul(a, w)\n-> y";
+    assert_eq!(kernels(text, Precision::F32).first(), Some(&("gemm_wgmma", false)));
+    let text =
+        text.replace("perm=[3, 0, 1, 2, 4]", "perm=[1, 3, 0, 2, 4]").replace("f16[5, 2, 3,", "f16[3, 5, 2,");
+    assert_eq!(kernels(&text, Precision::F32).first(), Some(&("gemm_tensor", false)));
+}
+
+#[test]
+fn hopper_takes_convolutions_of_channels_that_fill_a_stage() {
+    let kernel = |text: &str, precision| {
+        let plan = planned_for(HOPPER, text, precision).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        plan.launches.iter().map(|l| l.kernel).filter(|k| *k != "map").collect::<Vec<_>>().join(" ")
+    };
+    let text = "x: f32[2, 64, 9, 9]\nw = f32[72, 64, 3, 3] 1\ny = Conv(x, w)\n-> y";
+    for precision in [Precision::Tf32, Precision::F16, Precision::Bf16] {
+        assert_eq!(kernel(text, precision), "conv_wgmma");
+    }
+    // A stage is 64 elements of 16 bits, or 32 floats.
+    let few = text.replace("64", "24");
+    assert_eq!(
+        (kernel(&few, Precision::Bf16), kernel(&few, Precision::Tf32)),
+        ("conv_tensor".into(), "conv_wgmma".into())
+    );
+    let grouped =
+        text.replace("[2, 64,", "[2, 192,").replace("[72, 64", "[216, 64").replace("Conv(", "Conv<group=3>(");
+    assert_eq!(kernel(&grouped, Precision::Bf16), "conv_wgmma");
+    // A group's channels that a stage would have another's beside.
+    let odd = grouped.replace("192", "144").replace("[216, 64", "[216, 48");
+    assert_eq!(kernel(&odd, Precision::Bf16), "conv_tensor");
+    // What copies cannot say: steps of nine, three axes.
+    let steps = text.replace("9, 9]", "90, 90]").replace("Conv(", "Conv<strides=[9, 9]>(");
+    assert_eq!(kernel(&steps, Precision::Bf16), "conv_tensor");
+    let deep = text.replace("9, 9]", "9, 9, 9]").replace("3, 3]", "3, 3, 3]");
+    assert_eq!(kernel(&deep, Precision::Bf16), "conv_tensor");
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn is_along_channels(view: &View) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Settings, plan};
+    use super::super::super::{Settings, TensorCores, plan};
     use super::*;
     use crate::gpu::plan::PlannedArgument;
     use crate::graph::fold;
@@ -220,8 +220,12 @@ mod tests {
     fn convolutions(text: &str, precision: Precision) -> Vec<(ConvShape, Alternative<PlannedArgument>)> {
         let mut graph = graph_of(text);
         fold::fold(&mut graph, None).unwrap();
-        let settings =
-            Settings { precision, tensor_cores: true, has_convolutions: true, ..Settings::default() };
+        let settings = Settings {
+            precision,
+            tensor_cores: TensorCores::Mma,
+            has_convolutions: true,
+            ..Settings::default()
+        };
         let plan = plan(&graph, settings).unwrap();
         let shape = |a: Alternative<_>| match a.work.clone() {
             Work::Convolution(shape) => (shape, a),

@@ -1,0 +1,147 @@
+// A product of tiles on Hopper: what matrix products and convolutions have in common, whatever the left tile is copied from.
+//
+// A block has three warpgroups. One thread of the first has tiles copied into stages of shared memory, as far ahead as there are free ones; the other
+// two multiply what lies there, each half of the rows, and are not held up by addresses or by a barrier of the whole block. Blocks stay and take tile after
+// tile, so that the next tile's copies are on their way while sums are written.
+//
+// A stage has 128 bytes of depth: 64 elements of 16 bits, or 32 floats, which a copy rounds to the 19 bits that the product takes. The left tile is
+// [M][depth]; the right one [N][depth], or, where RIGHT_ROWS, two of [depth][64] beside each other. 16 bits alone can lie so.
+
+#define MULTIPLIERS 2
+#define THREADS ((MULTIPLIERS + 1) * WARPGROUP)
+// Registers of a thread: a block begins with 168 for each, the one that has tiles copied needs few, and the others hold sums.
+#define KEPT_REGISTERS 40
+#define TAKEN_REGISTERS 232
+// Tiles that are taken after each other are of so many rows of tiles, so that what they read is still in the L2 cache.
+#define TILE_ROWS 8
+
+template <class Element, bool RIGHT_ROWS> struct WideProduct;
+#define WIDE_PRODUCT(Element, RIGHT_ROWS, wgmma)                                                                                             \
+    template <> struct WideProduct<Element, RIGHT_ROWS> {                                                                                    \
+        static __device__ __forceinline__ void into(float (&d)[64], u64 a, u64 b, bool is_more) { wgmma(d, a, b, is_more); }                 \
+    };
+WIDE_PRODUCT(f16, false, wgmma_f16)
+WIDE_PRODUCT(bf16, false, wgmma_bf16)
+WIDE_PRODUCT(float, false, wgmma_tf32)
+WIDE_PRODUCT(f16, true, wgmma_f16_rows)
+WIDE_PRODUCT(bf16, true, wgmma_bf16_rows)
+#undef WIDE_PRODUCT
+
+// A stage, and in which of its turns: the parity of the phase that its barriers are in.
+template <int STAGES> struct Turn {
+    int stage = 0;
+    unsigned parity = 0;
+
+    __device__ __forceinline__ void next()
+    {
+        stage++;
+        if (stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+// The tile of the result that comes at that place in the order in which they are taken.
+struct TileAt {
+    int row, column, z;
+};
+__device__ __forceinline__ TileAt tile_at(int place, int rows, int columns)
+{
+    int z = place / (rows * columns), own = place - z * rows * columns;
+    int band = own / (TILE_ROWS * columns), row0 = band * TILE_ROWS, height = min(rows - row0, TILE_ROWS);
+    int in_band = own - row0 * columns;
+    return TileAt{row0 + in_band % height, in_band / height, z};
+}
+
+template <class Element, int PARTS, int STAGES, bool RIGHT_ROWS> struct WideTiles {
+    static const int M = MULTIPLIERS * PARTS * 64, N = 128;
+    static const int STEP = SPAN_BYTES / (int)sizeof(Element); // elements of depth
+    static const int LEFT_BYTES = M * SPAN_BYTES, STAGE_BYTES = (M + N) * SPAN_BYTES;
+    static const int HALF_BYTES = STEP * SPAN_BYTES; // of the right tile, where its columns lie together
+
+    float sums[PARTS][64];
+
+    // The stages' barriers: that a tile is there, and that it was used.
+    static __device__ __forceinline__ u64 *there(unsigned char *stages, int stage) { return (u64 *)(stages + STAGES * STAGE_BYTES) + stage; }
+    static __device__ __forceinline__ u64 *used(unsigned char *stages, int stage) { return there(stages, STAGES + stage); }
+
+    // Before anything else, by all threads.
+    static __device__ __forceinline__ void begin(unsigned char *stages)
+    {
+        // Tiles that lie otherwise would be read wrongly.
+        if (shared_address(stages) % 1024 != 0)
+            __trap();
+        if (threadIdx.x == 0) {
+            for (int stage = 0; stage < STAGES; stage++) {
+                barrier_begin(there(stages, stage), 1);
+                barrier_begin(used(stages, stage), MULTIPLIERS * WARPGROUP / 32);
+            }
+            barriers_begun();
+        }
+        __syncthreads();
+    }
+
+    // Has a stage filled as soon as it is free: `copy_left(tile, barrier)` copies the left tile; the right one is of that place in a tensor.
+    template <class CopyLeft>
+    static __device__ __forceinline__ void fill(unsigned char *stages, Turn<STAGES> &turn, const TensorMap &right, int column, int depth, int inner, int outer, CopyLeft copy_left)
+    {
+        unsigned char *stage = stages + turn.stage * STAGE_BYTES;
+        u64 *barrier = there(stages, turn.stage);
+        barrier_wait(used(stages, turn.stage), turn.parity ^ 1);
+        barrier_expect(barrier, STAGE_BYTES);
+        copy_left(stage, barrier);
+        if (RIGHT_ROWS) {
+            copy_box(stage + LEFT_BYTES, right, barrier, column, depth, inner, outer);
+            copy_box(stage + LEFT_BYTES + HALF_BYTES, right, barrier, column + 64, depth, inner, outer);
+        } else {
+            copy_box(stage + LEFT_BYTES, right, barrier, depth, column, inner, outer);
+        }
+        turn.next();
+    }
+
+    static __device__ __forceinline__ int own_row() { return (threadIdx.x / WARPGROUP - 1) * (PARTS * 64); }
+
+    // Sums the products of so many stages. A stage is given back when the products of the next one are ordered, so that the tensor cores never wait.
+    __device__ __forceinline__ void multiply(unsigned char *stages, Turn<STAGES> &turn, int steps)
+    {
+        int last = 0;
+#pragma unroll 1
+        for (int step = 0; step < steps; step++) {
+            unsigned char *stage = stages + turn.stage * STAGE_BYTES;
+            barrier_wait(there(stages, turn.stage), turn.parity);
+            u64 left = matrix_of(stage + own_row() * SPAN_BYTES, 0, 8 * SPAN_BYTES);
+            u64 right = matrix_of(stage + LEFT_BYTES, RIGHT_ROWS ? HALF_BYTES : 0, 8 * SPAN_BYTES);
+            wgmma_fence();
+            // By 32 bytes of depth: as addresses are written, two further on; where columns lie together, sixteen rows.
+#pragma unroll
+            for (int part = 0; part < 4; part++)
+#pragma unroll
+                for (int i = 0; i < PARTS; i++)
+                    WideProduct<Element, RIGHT_ROWS>::into(sums[i], left + i * (64 * SPAN_BYTES >> 4) + part * 2,
+                                                           right + part * (RIGHT_ROWS ? 16 * SPAN_BYTES >> 4 : 2), step > 0 || part > 0);
+            wgmma_commit();
+            wgmma_wait<1>(sums);
+            if (step > 0 && threadIdx.x % 32 == 0)
+                barrier_arrive(used(stages, last));
+            last = turn.stage;
+            turn.next();
+        }
+        wgmma_wait<0>(sums);
+        if (threadIdx.x % 32 == 0)
+            barrier_arrive(used(stages, last));
+    }
+
+    // Calls `write(value, next, row, column)` for every two sums beside each other.
+    template <class Write> __device__ __forceinline__ void for_pairs(Write write) const
+    {
+        int lane = threadIdx.x % 32, row = own_row() + threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
+#pragma unroll
+        for (int i = 0; i < PARTS; i++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+#pragma unroll
+                for (int j = 0; j < 16; j++)
+                    write(sums[i][j * 4 + half * 2], sums[i][j * 4 + half * 2 + 1], row + i * 64 + half * 8, j * 8 + lane % 4 * 2);
+    }
+};

@@ -1,0 +1,226 @@
+//! Products on Hopper's own tensor cores: when `kernels/cuda/gemm_wgmma.cu` takes a product that tensor cores take, and with which tiles.
+//!
+//! Its tiles are large and its blocks stay on their multiprocessors, which is fast where there is a tile for each of them; a result of fewer tiles is
+//! better off with the small ones of `gemm_tensor.cu`. What its copies cannot say (more axes of a batch than two, rows that repeat) is left to it, too.
+
+use super::product::int;
+use super::program::stored_name;
+use super::sources::Source;
+use super::tensor_map::{self, Taken, TensorMap};
+use super::tensor_product::Sides;
+use super::text::Struct;
+use super::{Argument, Operator, TensorCores};
+use crate::error::Result;
+use crate::layout::view::{Loops, Storage, View};
+use crate::tensor::DType;
+
+/// Bytes of depth of a stage, and columns of a tile (kernels/cuda/wgmma_tiles.cu).
+const SPAN_BYTES: usize = 128;
+const COLUMNS: usize = 128;
+/// Two warpgroups multiply, parts of 64 rows each; a third one has tiles copied.
+const MULTIPLIERS: usize = 2;
+const PART_ROWS: usize = 64;
+const THREADS: usize = 128 * (MULTIPLIERS + 1);
+/// Two barriers of each stage.
+const BARRIER_BYTES: usize = 2 * 8;
+/// Results that are narrower or lower than this leave most of a tile empty.
+const FEW: usize = 64;
+
+/// The part of a result that a block computes at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WideTile {
+    /// Of 64 rows, of each warpgroup that multiplies.
+    parts: usize,
+    stages: usize,
+    /// Blocks that take them.
+    pub(super) blocks: usize,
+}
+
+impl WideTile {
+    /// For a result of so many rows and columns, so many times; `None` where the device would be idle for the most part, or has no such tensor cores.
+    pub(super) fn of(cores: TensorCores, rows: usize, columns: usize, times: usize) -> Option<Self> {
+        let TensorCores::Wgmma { multiprocessors } = cores else { return None };
+        if rows <= FEW || columns <= FEW {
+            return None;
+        }
+        let tile = |parts: usize, stages: usize| {
+            let tiles =
+                rows.div_ceil(MULTIPLIERS * parts * PART_ROWS) * columns.div_ceil(COLUMNS) * times.max(1);
+            (tiles, Self { parts, stages, blocks: tiles.min(multiprocessors) })
+        };
+        let ((large, wide), (small, narrow)) = (tile(2, 4), tile(1, 6));
+        // Twice the rows are read for less, unless there are rows of which much is empty.
+        match (large >= multiprocessors && large * 8 <= small * 5, small * 2 >= multiprocessors) {
+            (true, _) => Some(wide),
+            (false, true) => Some(narrow),
+            (false, false) => None,
+        }
+    }
+
+    pub(super) fn rows(self) -> usize {
+        MULTIPLIERS * self.parts * PART_ROWS
+    }
+
+    fn shared_bytes(self) -> usize {
+        self.stages * ((self.rows() + COLUMNS) * SPAN_BYTES + BARRIER_BYTES)
+    }
+
+    /// The launch of a kernel with such tiles, of elements of that type.
+    pub(super) fn operator(
+        self,
+        kernel: &'static str,
+        dtype: DType,
+        right_rows: bool,
+        arguments: Vec<Argument>,
+    ) -> Result<Operator> {
+        let source = Source::new(kernel, kernel, &["hopper", "wgmma_tiles"])
+            .define("ELEMENT", stored_name(dtype)?)
+            .define("RIGHT_ROWS", i32::from(right_rows))
+            .define("PARTS", self.parts)
+            .define("STAGES", self.stages);
+        Ok(Operator {
+            source,
+            grid: [self.blocks, 1, 1],
+            block: THREADS,
+            shared_bytes: self.shared_bytes(),
+            arguments,
+            writes: Vec::new(),
+        })
+    }
+}
+
+/// Elements of depth that a stage has.
+pub(super) fn step(size: usize) -> usize {
+    SPAN_BYTES / size.max(1)
+}
+
+/// The box of a right tile.
+pub(super) fn right_box(size: usize, right_rows: bool) -> Taken {
+    // Columns that lie together come in halves of what a swizzle spans.
+    let rows = if right_rows { step(size) } else { COLUMNS };
+    Taken::Box([step(size), rows, 1, 1])
+}
+
+/// A batch as two axes: their lengths, the inner one first, and the strides of each side along them.
+#[derive(Debug, PartialEq)]
+struct Batch {
+    lengths: [usize; 2],
+    strides: [[isize; 2]; 2],
+}
+
+impl Batch {
+    /// Of the views of both sides' first elements; `None` where it has more axes.
+    fn of(left: &View, right: &View) -> Option<Self> {
+        let order = (0..left.shape.len()).collect::<Vec<_>>();
+        let index = View::ordered(Storage(0), &left.shape, &order, 1);
+        let loops = Loops::over(&[&index, left, right]);
+        let axis = |list: &[isize], n: usize| list.iter().rev().nth(n).copied().unwrap_or(0);
+        let mut lengths = loops.lengths.iter().rev().copied();
+        let found = [lengths.next().unwrap_or(1), lengths.next().unwrap_or(1)];
+        let [_, left, right] = loops.strides.as_slice() else { return None };
+        let sides = [left, right].map(|list| [axis(list, 0), axis(list, 1)]);
+        lengths.next().is_none().then_some(Self { lengths: found, strides: sides })
+    }
+
+    /// A side's lengths along both axes: one where its matrices are the same all along.
+    fn own(&self, side: usize) -> ([usize; 2], [isize; 2]) {
+        let strides = self.strides.get(side).copied().unwrap_or_default();
+        let [inner, outer] = self.lengths;
+        ([if strides[0] == 0 { 1 } else { inner }, if strides[1] == 0 { 1 } else { outer }], strides)
+    }
+}
+
+impl Sides {
+    /// The launch on Hopper's tensor cores, for so many matrices, and rows, columns and depth of each; the views are of their first elements, and the left
+    /// one's rows are that far from each other.
+    pub(super) fn on_wgmma(
+        &self,
+        cores: TensorCores,
+        (left_batch, right_batch): (&View, &View),
+        left_stride: isize,
+        [matrices, m, n, k]: [usize; 4],
+    ) -> Result<Option<Operator>> {
+        let Some(tile) = WideTile::of(cores, m, n, matrices) else { return Ok(None) };
+        let (dtype, size) = (self.left.dtype, self.left.view.size);
+        // Only 16 bits are multiplied where columns lie together.
+        if self.right_rows && size != 2 {
+            return Ok(None);
+        }
+        let batch = match matrices {
+            1 => Some(Batch { lengths: [1, 1], strides: [[0, 0]; 2] }),
+            _ => Batch::of(left_batch, right_batch),
+        };
+        let Some(batch) = batch else { return Ok(None) };
+        // The axis that lies together, the other one, and its stride.
+        let right = &self.right.view;
+        let axis = right.shape.len().saturating_sub(if self.right_rows { 2 } else { 1 });
+        let left_axes = ([k, m], left_stride, Taken::Box([step(size), tile.rows(), 1, 1]));
+        let right_lengths = if self.right_rows { [n, k] } else { [k, n] };
+        let right_axes = (right_lengths, right.stride(axis), right_box(size, self.right_rows));
+        let mut arguments = vec![Argument::Result];
+        for (side, view, axes) in [(0, &self.left.view, left_axes), (1, right, right_axes)] {
+            let ([inner, other], stride, taken) = axes;
+            let ([first, second], [first_stride, second_stride]) = batch.own(side);
+            let given = [stride, first_stride, second_stride];
+            let Some(strides) = tensor_map::strides([other, first, second], given) else { return Ok(None) };
+            let at = (view.storage, view.offset);
+            let lengths = [inner, other, first, second];
+            arguments.push(Argument::Tensor(TensorMap { dtype, at, lengths, strides, taken }));
+        }
+        let has = |side: usize| batch.own(side).0.map(|length| u32::from(length != 1));
+        let words = [batch.lengths[0] as u32].into_iter().chain(has(0)).chain(has(1)).collect();
+        arguments.push(Argument::Struct(Struct { pointers: Vec::new(), words }));
+        arguments.extend([int(m)?, int(n)?, int(k)?, int(matrices)?]);
+        Ok(Some(tile.operator("gemm_wgmma", dtype, self.right_rows, arguments)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const H200: TensorCores = TensorCores::Wgmma { multiprocessors: 132 };
+
+    #[test]
+    fn tiles_are_as_large_as_leaves_no_multiprocessor_idle() {
+        let tile = |rows, columns, times| {
+            WideTile::of(H200, rows, columns, times).map(|tile| (tile.rows(), tile.blocks))
+        };
+        assert_eq!(tile(4096, 4096, 1), Some((256, 132)));
+        assert_eq!(tile(2048, 1024, 1), Some((128, 128)));
+        assert_eq!(tile(128, 128, 80), Some((128, 80)));
+        assert_eq!(
+            (tile(128, 128, 200), tile(300, 128, 80)),
+            (Some((128, 132)), Some((128, 132))),
+            "rows that are empty"
+        );
+        assert_eq!(tile(1024, 1024, 1), None, "64 tiles for 132 multiprocessors");
+        assert_eq!((tile(100_000, 64, 1), tile(64, 100_000, 1)), (None, None));
+        assert_eq!(WideTile::of(TensorCores::Mma, 4096, 4096, 1), None);
+        // What a multiprocessor of Hopper has.
+        for (rows, columns) in [(4096, 4096), (2048, 1024)] {
+            let tile = WideTile::of(H200, rows, columns, 1).unwrap();
+            assert!(tile.shared_bytes() <= 227 << 10, "{tile:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_two_axes_or_none() {
+        let view = |shape: &[usize], strides: &[isize]| View {
+            storage: Storage(0),
+            offset: 0,
+            shape: shape.to_vec(),
+            strides: strides.to_vec(),
+            size: 2,
+        };
+        // Heads that lie between the rows of a matrix, and one matrix for all of them.
+        let batch = Batch::of(&view(&[2, 3], &[600, 16]), &view(&[2, 3], &[32, 0])).unwrap();
+        assert_eq!(batch, Batch { lengths: [3, 2], strides: [[16, 600], [0, 32]] });
+        assert_eq!((batch.own(0).0, batch.own(1).0), ([3, 2], [1, 2]));
+        // Without gaps it is one axis.
+        let batch = Batch::of(&view(&[2, 3], &[48, 16]), &view(&[2, 3], &[0, 0])).unwrap();
+        assert_eq!(batch, Batch { lengths: [6, 1], strides: [[16, 0], [0, 0]] });
+        let odd = view(&[2, 3, 2], &[1600, 16, 100]);
+        assert_eq!(Batch::of(&odd, &odd), None);
+    }
+}
