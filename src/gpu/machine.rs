@@ -296,9 +296,7 @@ impl Loaded {
     fn drop_unused(&mut self) {
         let mut used = vec![false; self.constants.len()];
         let mut note = |value: &PlannedArgument| {
-            if let PlannedArgument::Constant(at, _) = value
-                && let Some(used) = used.get_mut(*at)
-            {
+            if let Some(used) = value.constant().and_then(|at| used.get_mut(at)) {
                 *used = true;
             }
         };

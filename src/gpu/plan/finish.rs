@@ -70,6 +70,17 @@ pub(in super::super) enum Value {
     Tensor(Box<TensorMap<Value>>),
 }
 
+impl Value {
+    /// The constant that it points to, if it is one.
+    pub(in super::super) fn constant(&self) -> Option<usize> {
+        match self {
+            Self::Constant(constant, _) => Some(*constant),
+            Self::Tensor(map) => map.at.constant(),
+            Self::Arena(..) | Self::Null | Self::Word(_) => None,
+        }
+    }
+}
+
 /// What the driver aligns allocations to, and vector loads want.
 const ALIGN_BYTES: usize = 256;
 
