@@ -42,6 +42,8 @@ pub(super) struct GpuLane {
     stream: Arc<CudaStream>,
     /// One arena; or one for each tensor of the plan that ran last, where they are kept apart.
     arenas: Vec<Memory>,
+    /// The plan that ran last, by its number.
+    arenas_of: Option<u64>,
     /// What libraries use besides tensors, one launch after the other.
     workspace: Option<Memory>,
     /// What orders convolutions of a library, from the first one on.
@@ -75,6 +77,7 @@ impl GpuLane {
             machine,
             stream,
             arenas,
+            arenas_of: None,
             workspace: None,
             session: None,
             graphs,
@@ -91,7 +94,9 @@ impl GpuLane {
         let wanted = &loaded.plan.arenas;
         let fits =
             wanted.len() == self.arenas.len() && self.arenas.iter().zip(wanted).all(|(a, n)| a.bytes >= *n);
-        if !fits || wanted.len() > 1 {
+        // Tensors that are kept apart have memory that no other plan has written to.
+        let is_own = wanted.len() == 1 || self.arenas_of == Some(loaded.number);
+        if !fits || !is_own {
             // The addresses are in the graphs.
             self.graphs.clear();
             self.arenas.clear();
@@ -100,6 +105,7 @@ impl GpuLane {
                 self.arenas.push(self.machine.memory(*bytes)?);
             }
         }
+        self.arenas_of = Some(loaded.number);
         loaded.chosen.all().try_for_each(|chosen| self.make_ready(chosen))?;
         let up = loaded.plan.inputs.iter().map(|(_, p)| room(p)).sum::<usize>();
         let down = loaded.plan.outputs.iter().map(room).sum::<usize>();
