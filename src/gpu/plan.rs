@@ -30,6 +30,7 @@ mod tensor_conv;
 mod tensor_product;
 mod text;
 mod views;
+mod whole_sums;
 mod windows;
 
 use std::collections::HashMap;

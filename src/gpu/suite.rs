@@ -7,6 +7,7 @@
 mod emulated;
 mod library;
 mod moves;
+mod quantised;
 
 use emulated::{SCHEDULES, again, driver, in_schedules, is_inside};
 
@@ -32,7 +33,7 @@ impl Noise {
         (self.0 >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     }
 
-    /// Floats in -1..1, integers from 0 to 3, truth values.
+    /// Floats in -1..1, all bytes, wider integers from 0 to 3, truth values.
     fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
         let count = shape.iter().product::<usize>();
         let floats = (0..count).map(|_| self.next()).collect::<Vec<_>>();
@@ -47,8 +48,14 @@ impl Noise {
             }
             DType::I64 => Tensor::from_slice(shape, &whole),
             DType::I32 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as i32).collect::<Vec<_>>()),
-            DType::I8 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as i8).collect::<Vec<_>>()),
-            DType::U8 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as u8).collect::<Vec<_>>()),
+            DType::I8 => Tensor::from_slice(
+                shape,
+                &floats.iter().map(|v| (v * 128.0).floor() as i8).collect::<Vec<_>>(),
+            ),
+            DType::U8 => Tensor::from_slice(
+                shape,
+                &floats.iter().map(|v| (v * 128.0 + 128.0) as u8).collect::<Vec<_>>(),
+            ),
             DType::Bool => Tensor::from_slice(shape, &floats.iter().map(|v| *v > 0.0).collect::<Vec<_>>()),
             other => panic!("no noise of {}", other.name()),
         }

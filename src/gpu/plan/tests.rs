@@ -80,6 +80,12 @@ const FORMS: &[&str] = &[
     "x: f32[2, 3, 4, 8]\nc: f32[50, 4]\np: i64[2, 4]\ny = RotaryEmbedding(x, c, c, p)\n-> y",
     "x: u8[3, 70]\nw: i8[70, 5]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: u8[3, 70]\nw: i8[70, 5]\nz: u8[]\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[2, 70, 80]\nw = i8[80, 72] 1\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: i8[2000, 64]\nw: i8[64, 1001]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[3, 700, 64]\nw: u8[3, 64, 720]\nz: u8[]\na = MatMulInteger(x, w, z, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: i8[70, 64]\nw: u8[64, 72]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[2, 16, 99, 99]\nr: f32[2, 160, 97, 97]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[160, 16, 3, 3] 1\na = ConvInteger(x, w, z)\nb = Cast<to=1>(a)\nc = Mul(b, s)\nd = Add(c, r)\ne = Relu(d)\nq = QuantizeLinear(e, s, z)\ny = DequantizeLinear(q, s, z)\n-> y",
+    "x: u8[2, 32, 9, 9]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[36, 16, 3, 3] 1\nt = f32[36] 0.1\nv = i8[36] 0\nb = i32[36] 5\na = QLinearConv<group=2, pads=[1, 1, 1, 1]>(x, s, z, w, t, v, s, z, b)\ny = DequantizeLinear(a, s, z)\n-> y",
     "x: u8[1, 3, 6, 6]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[20, 3, 3, 3] 1\nv = i8[] 0\na = QLinearConv(x, s, z, w, s, v, s, z)\ny = DequantizeLinear(a, s, z)\n-> y",
 ];
 
@@ -162,6 +168,26 @@ fn tensor_cores_take_products_of_whole_pieces() {
     assert_eq!(kernels(&text), ["map", "gemm"]);
     let text = text.replace("[9, 16]", "[8, 16]").replace("[5, 9]", "[5, 8]");
     assert_eq!(kernels(&text), ["map", "map", "gemm_tensor"]);
+}
+
+#[test]
+fn integers_of_eight_bits_are_multiplied_as_they_are_stored() {
+    // Whatever floats are multiplied as; what zero points have in the sums is computed once.
+    let text =
+        "x: u8[70, 48]\nw = i8[48, 33] 1\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y";
+    for precision in [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16] {
+        assert_eq!(kernels_in(text, precision), ["gemm_tensor"]);
+    }
+    assert_eq!(kernels(&text.replace("48", "41")), ["gemm"]);
+    // What is computed is turned round, and summed where there is a zero point on the other side.
+    let computed = text.replace("w = i8[48, 33] 1", "w: i8[48, 33]");
+    assert_eq!(kernels(&computed), ["map", "reduce_columns", "gemm_tensor"]);
+    let text = "x: u8[2, 16, 9, 9]\nw = u8[20, 16, 3, 3] 100\nz = u8[] 3\nv = u8[] 128\na = ConvInteger<pads=[1, 1, 1, 1]>(x, w, z, v)\nb = Cast<to=1>(a)\ny = GlobalAveragePool(b)\n-> y";
+    assert_eq!(kernels(text), ["map", "conv_tensor", "reduce_columns"]);
+    // More products than 32 bits hold with their zero points.
+    let deep =
+        "x: u8[2, 70000]\nw: i8[70000, 5]\nz: u8[]\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y";
+    assert_eq!(kernels(deep), ["map", "gemm"]);
 }
 
 #[test]
