@@ -14,6 +14,7 @@ use emulated::{SCHEDULES, again, driver, in_schedules, is_inside};
 use super::GpuBackend;
 use crate::cpu::CpuBackend;
 use crate::graph::testing::{model_of, read};
+use crate::model::Model;
 use crate::scoring::{Backend, Call, CompileOptions, Device, Precision};
 use crate::signature::{Dim, PortKind};
 use crate::tensor::{DType, Tensor};
@@ -48,6 +49,7 @@ impl Noise {
             }
             DType::I64 => Tensor::from_slice(shape, &whole),
             DType::I32 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as i32).collect::<Vec<_>>()),
+            DType::U16 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as u16).collect::<Vec<_>>()),
             DType::I8 => Tensor::from_slice(
                 shape,
                 &floats.iter().map(|v| (v * 128.0).floor() as i8).collect::<Vec<_>>(),
@@ -95,14 +97,40 @@ fn difference(got: &Tensor, expected: &Tensor, tolerance: f64) -> Option<String>
 
 /// Runs a model that is written as text on a GPU and in ONNX Runtime; what is wrong, if anything.
 fn compare(device: &Device, text: &str, precision: Precision, seed: u64) -> Option<String> {
-    let model = read(&model_of(text));
+    compare_within(device, text, precision, seed, None)
+}
+
+/// Inputs for a model: noise.
+fn inputs_of(model: &Model, seed: u64) -> Vec<Tensor> {
     let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let inputs = model.signature().inputs().iter().map(|port| {
         let PortKind::Tensor { dtype, dims } = &port.kind else { panic!("{port:?}") };
         let length = |dim: &Dim| if let Dim::Fixed(n) = dim { *n } else { 3 };
         noise.tensor(*dtype, &dims.iter().flatten().map(length).collect::<Vec<_>>())
     });
-    let inputs = inputs.collect::<Vec<_>>();
+    inputs.collect()
+}
+
+/// The kernels that a model launches.
+fn launched(text: &str, precision: Precision) -> Vec<&'static str> {
+    let model = read(&model_of(text));
+    let options =
+        CompileOptions { lanes: Some(1), skip_tuning: true, precision, ..CompileOptions::default() };
+    let scorer = GpuBackend::new().compile(&model, &gpus(), &options).unwrap();
+    let scored = scorer.score(&inputs_of(&model, 7), &Call::new().with_profile()).unwrap();
+    scored.launches.iter().map(|l| l.kernel).collect()
+}
+
+/// As [`compare`], with another tolerance than the precision's.
+fn compare_within(
+    device: &Device,
+    text: &str,
+    precision: Precision,
+    seed: u64,
+    tolerance: Option<f64>,
+) -> Option<String> {
+    let model = read(&model_of(text));
+    let inputs = inputs_of(&model, seed);
     let cpu = CpuBackend::new();
     let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..CompileOptions::default() };
     let expected =
@@ -120,11 +148,12 @@ fn compare(device: &Device, text: &str, precision: Precision, seed: u64) -> Opti
             Ok(scored) => scored,
             Err(e) => return Some(e.to_string()),
         };
-        let tolerance = match precision {
+        let own = match precision {
             Precision::Bf16 => 3e-2,
             Precision::F16 | Precision::Tf32 => 4e-3,
             _ => 1e-5,
         };
+        let tolerance = tolerance.unwrap_or(own);
         for (at, expected) in expected.outputs.iter().enumerate() {
             let wrong = difference(scored.tensor(at).unwrap(), expected.as_tensor().unwrap(), tolerance);
             if let Some(wrong) = wrong {

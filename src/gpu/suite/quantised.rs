@@ -1,6 +1,6 @@
 //! Quantised tensors: products of integers, on tensor cores and without them, and graphs of Q/DQ pairs, to the bit where ONNX Runtime computes on integers.
 
-use super::{SCHEDULES, everywhere, run};
+use super::{ONLY, SCHEDULES, compare_within, everywhere, gpus, launched, run};
 use crate::scoring::Precision;
 
 /// Sums of integers.
@@ -25,6 +25,7 @@ const SUMS: &[&str] = &[
 
 /// Operators that ONNX Runtime has on integers.
 const REQUANTISED: &[&str] = &[
+    "x: i8[40, 48]\ns = f32[] 0.1\nz = i8[] -3\nw = i8[48, 20] 1 -2 3 -128 127\nt = f32[20] 0.3 0.2 0.1\nv = i8[20] 0\nu = f32[] 90\ny = QLinearMatMul(x, s, z, w, t, v, u, z)\n-> y: i8[?]",
     "x: u8[3, 70]\ns = f32[] 0.1\nz = u8[] 3\nw: u8[70, 5]\nt = f32[] 0.3\nu = f32[] 900\ny = QLinearMatMul(x, s, z, w, t, z, u, z)\n-> y: u8[?]",
     "x: u8[40, 48]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[48, 20] 1 -2 3 -128 127\nt = f32[20] 0.3 0.2 0.1\nv = i8[20] 0\nu = f32[] 90\no = u8[] 100\ny = QLinearMatMul(x, s, z, w, t, v, u, o)\n-> y: u8[?]",
     "x: u8[1, 3, 6, 6]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[20, 3, 3, 3] 1 2 3 -4 5\nt = f32[20] 0.3 0.2 0.1\nv = i8[20] 0\nu = f32[] 9\nb = i32[20] 5 -6\ny = QLinearConv<pads=[1, 1, 1, 1]>(x, s, z, w, t, v, u, z, b)\n-> y: u8[?]",
@@ -33,6 +34,116 @@ const REQUANTISED: &[&str] = &[
     "x: u8[9, 64]\ns = f32[] 0.1\nz = u8[] 100\nw = i8[10, 64] 1 2 3 -4 5 -128 127\nt = f32[10] 0.3 0.2 0.1\nv = i8[10] 0\nb = i32[10] 500 -600\ny = com.microsoft.QGemm<transB=1>(x, s, z, w, t, v, b)\n-> y: f32[?]",
     "x: u8[9, 64]\ns = f32[] 0.1\nz = u8[] 100\nw = i8[64, 10] 1 2 3 -4 5 -128 127\nt = f32[10] 0.3 0.2 0.1\nv = i8[10] 0\nb = i32[10] 500 -600\nu = f32[] 70\ny = com.microsoft.QGemm(x, s, z, w, t, v, b, u, z)\n-> y: u8[?]",
 ];
+
+const IMAGE: &str = "x: u8[2, 16, 9, 9]\nz = u8[] 117\ns = f32[] 0.03\nxf = DequantizeLinear(x, s, z)\nw = i8[20, 16, 3, 3] 1 -2 3 -128 127 0 4\nt = f32[20] 0.3 0.2 0.1\nv = i8[20] 0\nwf = DequantizeLinear<axis=0>(w, t, v)\nbi = i32[20] 500 -600 7\nbt = f32[20] 0.009 0.006 0.003\nbf = DequantizeLinear<axis=0>(bi, bt, _)\nu = f32[] 9\no = u8[] 100";
+const ROWS: &str = "x: u8[2, 9, 64]\nz = u8[] 117\ns = f32[] 0.03\nxf = DequantizeLinear(x, s, z)\nw = i8[64, 20] 1 -2 3 -128 127 0 4\nt = f32[20] 0.3 0.2 0.1\nv = i8[20] 0\nwf = DequantizeLinear<axis=1>(w, t, v)\nu = f32[] 9\no = u8[] 100";
+
+/// Behind one of the two beginnings: what a quantiser writes, with every end, the kernels that compute it, and how far it may be from ONNX Runtime.
+const PAIRS: &[(&str, &str, &[&str], f64)] = &[
+    // Requantised: to the bit.
+    (
+        IMAGE,
+        "a = Conv<pads=[1, 1, 1, 1]>(xf, wf, bf)\ny = QuantizeLinear(a, u, o)\n-> y: u8[?]",
+        &["map", "conv_tensor", "map"],
+        0.0,
+    ),
+    (
+        IMAGE,
+        "a = Conv<strides=[2, 1]>(xf, wf)\nr = Relu(a)\nn = u8[] 0\nq = QuantizeLinear(r, u, n)\ny = DequantizeLinear(q, u, n)\n-> y",
+        &["map", "conv_tensor", "map"],
+        1e-6,
+    ),
+    (
+        IMAGE,
+        "six = f32[] 600\na = Conv(xf, wf, bf)\nr = Clip(a, _, six)\ny = QuantizeLinear(r, u, o)\n-> y: u8[?]",
+        &["map", "conv_tensor", "map"],
+        0.0,
+    ),
+    // A float bias, a residual that is not quantised, a result that stays a float: floats, of exact sums.
+    (
+        IMAGE,
+        "b = f32[20] 0.5 -3 4\na = Conv<pads=[1, 1, 1, 1]>(xf, wf, b)\ny = Sigmoid(a)\n-> y",
+        &["map", "conv_tensor", "map"],
+        1e-5,
+    ),
+    (
+        IMAGE,
+        "r: f32[2, 20, 7, 7]\na = Conv(xf, wf, bf)\nc = Add(a, r)\ny = Relu(c)\n-> y",
+        &["map", "conv_tensor", "map"],
+        1e-5,
+    ),
+    // Two in a row, and what was before the first one behind the second.
+    (
+        IMAGE,
+        "a = Conv<pads=[1, 1, 1, 1]>(xf, wf, bf)\nr = Relu(a)\nq = QuantizeLinear(r, u, o)\nd = DequantizeLinear(q, u, o)\nk = i8[16, 20, 1, 1] 3 -5 100 -100 20\nkt = f32[] 0.01\nkf = DequantizeLinear(k, kt, _)\nb = Conv(d, kf)\nc = Add(b, xf)\ne = Relu(c)\np = GlobalAveragePool(e)\ny = Flatten(p)\n-> y",
+        &["map", "conv_tensor", "map", "map", "gemm_tensor", "map", "reduce_columns"],
+        1e-5,
+    ),
+    // Maxima are taken of integers.
+    (
+        IMAGE,
+        "m = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(xf)\nq = QuantizeLinear(m, s, z)\nd = DequantizeLinear(q, s, z)\na = Conv(d, wf, bf)\ny = QuantizeLinear(a, u, o)\n-> y: u8[?]",
+        &["map", "max_pool", "conv_tensor", "map"],
+        0.0,
+    ),
+    (ROWS, "a = MatMul(xf, wf)\ny = QuantizeLinear(a, u, o)\n-> y: u8[?]", &["gemm_tensor"], 0.0),
+    (
+        ROWS,
+        "b = f32[20] 0.5 -3 4\na = MatMul(xf, wf)\nc = Add(a, b)\ny = Gelu(c)\n-> y",
+        &["gemm_tensor"],
+        1e-5,
+    ),
+    (
+        ROWS,
+        "a = Transpose<perm=[0, 2, 1]>(xf)\nq = QuantizeLinear(a, s, z)\nd = DequantizeLinear(q, s, z)\nb = MatMul(xf, d)\ny = QuantizeLinear(b, u, o)\n-> y: u8[?]",
+        &["reduce_rows", "reduce_rows", "gemm_tensor"],
+        0.0,
+    ),
+    (
+        ROWS,
+        "h = i64[2] 18 64\na = Reshape(xf, h)\nq = QuantizeLinear(a, s, z)\nd = DequantizeLinear(q, s, z)\nbi = i32[20] 500 -600 7\nbt = f32[20] 0.009 0.006 0.003\nbf = DequantizeLinear<axis=0>(bi, bt, _)\ny = Gemm(d, wf, bf)\n-> y",
+        &["gemm_tensor"],
+        1e-6,
+    ),
+    // What cannot be said in integers stays floats: 16 bits, a scale that is computed.
+    (
+        ROWS,
+        "f: u16[2, 9, 64]\nff = DequantizeLinear(f, s, _)\ny = MatMul(ff, wf)\n-> y",
+        &["map", "gemm"],
+        1e-3,
+    ),
+    (
+        ROWS,
+        "f: f32[]\nff = Abs(f)\nfd = DequantizeLinear(x, ff, z)\ny = MatMul(fd, wf)\n-> y",
+        &["map", "gemm"],
+        1e-5,
+    ),
+];
+
+#[test]
+fn pairs_become_integers_and_are_what_they_are_elsewhere() {
+    everywhere(
+        "gpu::suite::quantised::pairs_become_integers_and_are_what_they_are_elsewhere",
+        &SCHEDULES[..2],
+        || {
+            let only = std::env::var(ONLY).unwrap_or_default();
+            let mut failures = Vec::new();
+            for (begin, end, kernels, tolerance) in PAIRS.iter().filter(|(_, end, ..)| end.contains(&only)) {
+                let text = format!("{begin}\n{end}");
+                for device in &gpus() {
+                    let wrong = compare_within(device, &text, Precision::F32, 3, Some(*tolerance));
+                    failures.extend(wrong.map(|what| format!("{what}\n{end}")));
+                }
+                // Products of integers are so whatever floats are multiplied as.
+                let launched = launched(&text, Precision::F32);
+                if launched != *kernels {
+                    failures.push(format!("{launched:?}\n{end}"));
+                }
+            }
+            assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+        },
+    );
+}
 
 #[test]
 fn sums_of_integers_are_what_they_are_elsewhere() {
