@@ -390,6 +390,7 @@ const BARRIER: &str = "__syncthreads();";
 const ROWS_TEST: &str = "gpu::suite::operators_over_rows_are_what_they_are_elsewhere";
 const PRODUCTS_TEST: &str = "gpu::suite::products_are_what_they_are_elsewhere";
 const WINDOWS_TEST: &str = "gpu::suite::windows_are_what_they_are_elsewhere";
+const SUMS_TEST: &str = "gpu::suite::quantised::sums_of_integers_are_what_they_are_elsewhere";
 const POINTWISE_TEST: &str = "gpu::suite::pointwise_operators_are_what_they_are_elsewhere";
 
 const MUTANTS: &[Mutant] = &[
@@ -417,6 +418,12 @@ const MUTANTS: &[Mutant] = &[
     ("pool", "z < w.length[0] && y >= 0", 0, "z < w.length[0]", WINDOWS_TEST, "AveragePool"),
     // What nobody writes.
     ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
+    // Integers of another type, and what is beyond an image.
+    ("tensor_tiles", "mma_u8s8(d, a, b)", 0, "mma_s8(d, a, b)", SUMS_TEST, "x: u8[2, 70, 80]"),
+    ("tensor_tiles", "mma_u8(d, a, b)", 0, "mma_s8u8(d, a, b)", SUMS_TEST, "x: u8[70, 48]"),
+    ("conv_tensor", "is_there || BEYOND", 0, "is_there", SUMS_TEST, "z = u8[] 117"),
+    ("conv_tensor", "is_there ? x + at : beyond", 0, "x + at", SUMS_TEST, "z = u8[] 117"),
+    ("gemm_tensor", BARRIER, 0, "", SUMS_TEST, "x: u8[130, 64]"),
     ("reduce", "if (threadIdx.x == 0)", 0, "if (threadIdx.x == 0 && row != 1)", ROWS_TEST, "ReduceL2"),
 ];
 

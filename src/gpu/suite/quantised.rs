@@ -1,7 +1,14 @@
 //! Quantised tensors: products of integers, on tensor cores and without them, and graphs of Q/DQ pairs, to the bit where ONNX Runtime computes on integers.
 
-use super::{ONLY, SCHEDULES, compare_within, everywhere, gpus, launched, run};
-use crate::scoring::Precision;
+use std::path::Path;
+
+use super::{ONLY, SCHEDULES, compare_within, difference, everywhere, gpus, inputs_of, launched, run};
+use crate::cpu::CpuBackend;
+use crate::gpu::GpuBackend;
+use crate::graph::encode;
+use crate::model::{Model, ReadLimits};
+use crate::quantize::{Calibration, Scheme, quantize};
+use crate::scoring::{Backend, Call, CompileOptions, Precision};
 
 /// Sums of integers.
 const SUMS: &[&str] = &[
@@ -163,6 +170,55 @@ fn requantised_products_are_what_they_are_elsewhere() {
         &SCHEDULES[..1],
         || {
             run(REQUANTISED, &[Precision::F32, Precision::Bf16]);
+        },
+    );
+}
+
+/// How far the models of `models/` may be from ONNX Runtime, of the largest number, and in which precisions. Products and maxima are the same integers
+/// in all of them; what there is besides is computed with floats, and may be a step away where it is requantised.
+const MODELS: &[(&str, f64, &[Precision])] = &[
+    ("digits_mlp", 1e-6, &[Precision::F32, Precision::Bf16]),
+    ("digits_cnn", 1e-6, &[Precision::F32, Precision::Bf16]),
+    ("digits_res", 1e-2, &[Precision::F32]),
+    ("digits_vit", 1e-2, &[Precision::F32]),
+];
+
+#[test]
+fn quantised_models_are_what_they_are_elsewhere() {
+    everywhere(
+        "gpu::suite::quantised::quantised_models_are_what_they_are_elsewhere",
+        &SCHEDULES[..1],
+        || {
+            let mut failures = Vec::new();
+            for (name, tolerance, precisions) in MODELS {
+                let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(name);
+                let model = Model::open(folder.join("model.onnx")).unwrap();
+                let samples = (1..9).map(|seed| inputs_of(&model, seed)).collect::<Vec<_>>();
+                let cpu = CpuBackend::new();
+                let done =
+                    quantize(&model, &samples, &Scheme::default(), Calibration::MinMax, &cpu, &|_, _, _| {});
+                let bytes = encode(&done.unwrap().model).unwrap();
+                let quantised = Model::from_bytes(bytes, &ReadLimits::default()).unwrap();
+                for precision in *precisions {
+                    let options = CompileOptions {
+                        lanes: Some(1),
+                        skip_tuning: true,
+                        precision: *precision,
+                        ..CompileOptions::default()
+                    };
+                    let theirs = cpu.compile(&quantised, &cpu.probe().unwrap(), &options).unwrap();
+                    let gpu = GpuBackend::new().guarded();
+                    let ours = gpu.compile(&quantised, &gpus()[..1], &options).unwrap();
+                    for inputs in &samples[..2] {
+                        let theirs = theirs.score(inputs, &Call::new()).unwrap();
+                        let ours = ours.score(inputs, &Call::new()).unwrap();
+                        let (got, expected) = (ours.tensor(0).unwrap(), theirs.tensor(0).unwrap());
+                        let wrong = difference(got, expected, *tolerance);
+                        failures.extend(wrong.map(|what| format!("{name} {precision:?}: {what}")));
+                    }
+                }
+            }
+            assert!(failures.is_empty(), "{}", failures.join("\n"));
         },
     );
 }
