@@ -2,7 +2,7 @@
 //!
 //! A requantised result is `saturate(round_half_even(f32(sum) · m) + zero)` with `m = f32(f32(left · right) / made)`, in this order: it equals ONNX
 //! Runtime's in every bit (src/int8/rescale.rs), and so does what `QGemm` leaves as a float. All of that is the end of the product's kernel; what follows
-//! from constants alone is computed once. How the sums are found is in [`whole_sums`](super::whole_sums).
+//! from constants alone is computed once. Sums and products of two tensors, element by element, are ONNX Runtime's, too. How the sums are found is in [`whole_sums`](super::whole_sums).
 
 use super::pieces::padded;
 use super::pointwise::literal;
@@ -12,6 +12,7 @@ use super::whole_sums::{Factor, joint};
 use super::{Deferred, Planner};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
+use crate::int8::{AddFactors, QParams, QType, mul_factor};
 use crate::tensor::DType;
 
 /// Which inputs say how a result is requantised.
@@ -32,7 +33,7 @@ impl Planner<'_> {
     pub(super) fn whole_products(&mut self, node: &Node) -> Result<bool> {
         let name = match (node.op.domain.as_str(), node.op.name.as_str()) {
             ("", name) => name,
-            ("com.microsoft", "QGemm") => "QGemm",
+            ("com.microsoft", name @ ("QGemm" | "QLinearAdd" | "QLinearMul")) => name,
             _ => return Ok(false),
         };
         match name {
@@ -65,6 +66,10 @@ impl Planner<'_> {
                 let left = self.deferred(node, SCALES.left)?;
                 let right = self.of_outputs(node, SCALES.right, behind)?;
                 let y = self.requantised(node, sum, left, right, &SCALES)?;
+                self.defer(node, 0, y)?;
+            }
+            "QLinearAdd" | "QLinearMul" => {
+                let y = self.whole_pair(node, name == "QLinearAdd")?;
                 self.defer(node, 0, y)?;
             }
             "DynamicQuantizeLinear" => self.dynamic(node)?,
@@ -155,6 +160,54 @@ impl Planner<'_> {
         let mut y = self.call("quantize", Register::F32, of, &shape)?;
         y.program = super::cast_to(y.program, to)?;
         Ok(y)
+    }
+
+    /// The sum or the product of two quantised tensors, element by element: src/int8/elementwise.rs, to the bit.
+    fn whole_pair(&mut self, node: &Node, is_sum: bool) -> Result<Deferred> {
+        let (shape, to) = (self.shape_of(node, 0)?, self.dtype_of(node, 0)?);
+        let [a, b, made] = [
+            self.qparams(node, 1, self.input_dtype(node, 0)?)?,
+            self.qparams(node, 4, self.input_dtype(node, 3)?)?,
+            self.qparams(node, 6, to)?,
+        ];
+        let (x, mut y) = (self.deferred(node, 0)?, self.deferred(node, 3)?);
+        if x.base.is_some() && y.base.is_some() {
+            // One of two kernels ends before the other begins.
+            let stored = self.input_dtype(node, 3)?;
+            y = Deferred::of(self.launch(y, stored, None, None)?)?;
+        }
+        let float = |value: f32| literal(Register::F32, value.into(), &[]);
+        let sum = if is_sum {
+            let by = AddFactors::of(&a, &b, &made);
+            let of = vec![y.cast(Register::F32), float(by.b), float(by.fixed)];
+            let part = self.call("multiply_add_rounded_once", Register::F32, of, &shape)?;
+            let of = vec![x.cast(Register::F32), float(by.a), part];
+            self.call("multiply_add_rounded_once", Register::F32, of, &shape)?
+        } else {
+            let whole = |value: i32| literal(Register::I32, value.into(), &[]);
+            let x = self.call("subtract", Register::I32, vec![x, whole(a.zero_point())], &shape)?;
+            let y = self.call("subtract", Register::I32, vec![y, whole(b.zero_point())], &shape)?;
+            let product = self.call("multiply", Register::I32, vec![x, y], &shape)?.cast(Register::F32);
+            let of = vec![product, float(mul_factor(&a, &b, &made)), float(made.zero_point() as f32)];
+            self.call("multiply_add_rounded_twice", Register::F32, of, &shape)?
+        };
+        let range = [made.qtype().min(), made.qtype().max()].map(|bound| float(bound as f32));
+        let of = [sum, float(1.0), float(0.0)].into_iter().chain(range).collect();
+        let mut y = self.call("quantize", Register::F32, of, &shape)?;
+        y.program = super::cast_to(y.program, to)?;
+        Ok(y)
+    }
+
+    /// A constant scale, and the zero point behind it, of a tensor of that type.
+    fn qparams(&self, node: &Node, scale: usize, dtype: DType) -> Result<QParams> {
+        let one = |list: Option<Vec<f64>>| list.and_then(|list| <[f64; 1]>::try_from(list).ok());
+        let several = || ScoreError::unsupported(format!("input {scale} is not one scale"));
+        let [value] = one(self.numbers(node, scale)?).ok_or_else(several)?;
+        let [zero] = match node.input(scale + 1) {
+            Some(_) => one(self.numbers(node, scale + 1)?).ok_or_else(several)?,
+            None => [0.0],
+        };
+        QParams::new(value as f32, zero as i32, QType::try_from(dtype)?)
     }
 
     /// To eight bits, by a scale and a zero point that the tensor's own range says.

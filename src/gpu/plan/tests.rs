@@ -80,6 +80,8 @@ const FORMS: &[&str] = &[
     "x: f32[2, 3, 4, 8]\nc: f32[50, 4]\np: i64[2, 4]\ny = RotaryEmbedding(x, c, c, p)\n-> y",
     "x: u8[3, 70]\nw: i8[70, 5]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: u8[3, 70]\nw: i8[70, 5]\nz: u8[]\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[3, 40]\ns = f32[] 0.1\nz = u8[] 3\nw: u8[40]\na = com.microsoft.QLinearAdd(x, s, z, w, s, z, s, z)\nb = com.microsoft.QLinearMul(a, s, z, w, s, z, s, z)\ny = DequantizeLinear(b, s, z)\n-> y",
+    "x: u8[70, 64]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[10, 64] 1\nt = f32[10] 0.3\nv = i8[10] 0\nb = i32[10] 5\ny = com.microsoft.QGemm<transB=1>(x, s, z, w, t, v, b)\n-> y",
     "x: u8[2, 70, 80]\nw = i8[80, 72] 1\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
     "x: i8[2000, 64]\nw: i8[64, 1001]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: u8[3, 700, 64]\nw: u8[3, 64, 720]\nz: u8[]\na = MatMulInteger(x, w, z, z)\ny = Cast<to=1>(a)\n-> y",

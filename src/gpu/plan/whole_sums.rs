@@ -152,7 +152,6 @@ impl Planner<'_> {
             }
         }
         let mut y = self.matmul(&a.array, &b.array, &shape)?;
-        let inputs = [left.input, left.zero, right.input, right.zero];
         let mut shares = Vec::new();
         // Sums along the depth: the last axis but one on the right, the last one on the left.
         for (zero, other, factor, axis) in
@@ -186,7 +185,11 @@ impl Planner<'_> {
             plus = Some(self.less(plus, both)?);
         }
         if let Some(plus) = plus {
-            let read = inputs.iter().copied().chain(bias).collect::<Vec<_>>();
+            // A zero point brings the other side's sums with it.
+            let of_left = b.zero.as_ref().map(|_| left.input);
+            let of_right = a.zero.as_ref().map(|_| right.input);
+            let read = [left.zero, right.zero].into_iter().chain(of_left).chain(of_right).chain(bias);
+            let read = read.collect::<Vec<_>>();
             let plus = self.settled_if_constant(node, &read, plus, DType::I32)?;
             y = self.call("add", Register::I32, vec![y, plus], &shape)?;
         }

@@ -32,6 +32,9 @@ const SUMS: &[&str] = &[
 
 /// Operators that ONNX Runtime has on integers.
 const REQUANTISED: &[&str] = &[
+    "x: u8[2, 3, 40]\ns = f32[] 0.5\nz = u8[] 100\nw: u8[3, 40]\nt = f32[] 0.25\nu = f32[] 1.0\no = u8[] 77\ny = com.microsoft.QLinearAdd(x, s, z, w, t, o, u, o)\n-> y: u8[?]",
+    "x: i8[2, 3, 40]\ns = f32[] 0.07\nz = i8[] -100\nw: i8[2, 3, 40]\nt = f32[] 0.11\nu = f32[] 0.13\no = i8[] 7\ny = com.microsoft.QLinearAdd(x, s, z, w, t, o, u, z)\n-> y: i8[?]",
+    "x: u8[2, 3, 40]\ns = f32[] 0.5\nz = u8[] 100\nw: u8[2, 3, 40]\nt = f32[] 0.25\nu = f32[] 32.0\no = u8[] 77\ny = com.microsoft.QLinearMul(x, s, z, w, t, o, u, o)\n-> y: u8[?]",
     "x: i8[40, 48]\ns = f32[] 0.1\nz = i8[] -3\nw = i8[48, 20] 1 -2 3 -128 127\nt = f32[20] 0.3 0.2 0.1\nv = i8[20] 0\nu = f32[] 90\ny = QLinearMatMul(x, s, z, w, t, v, u, z)\n-> y: i8[?]",
     "x: u8[3, 70]\ns = f32[] 0.1\nz = u8[] 3\nw: u8[70, 5]\nt = f32[] 0.3\nu = f32[] 900\ny = QLinearMatMul(x, s, z, w, t, z, u, z)\n-> y: u8[?]",
     "x: u8[40, 48]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[48, 20] 1 -2 3 -128 127\nt = f32[20] 0.3 0.2 0.1\nv = i8[20] 0\nu = f32[] 90\no = u8[] 100\ny = QLinearMatMul(x, s, z, w, t, v, u, o)\n-> y: u8[?]",
@@ -85,6 +88,13 @@ const PAIRS: &[(&str, &str, &[&str], f64)] = &[
         "a = Conv<pads=[1, 1, 1, 1]>(xf, wf, bf)\nr = Relu(a)\nq = QuantizeLinear(r, u, o)\nd = DequantizeLinear(q, u, o)\nk = i8[16, 20, 1, 1] 3 -5 100 -100 20\nkt = f32[] 0.01\nkf = DequantizeLinear(k, kt, _)\nb = Conv(d, kf)\nc = Add(b, xf)\ne = Relu(c)\np = GlobalAveragePool(e)\ny = Flatten(p)\n-> y",
         &["map", "conv_tensor", "map", "map", "gemm_tensor", "map", "reduce_columns"],
         1e-5,
+    ),
+    // What is added to a requantised convolution and requantised again: one kernel, to the bit.
+    (
+        IMAGE,
+        "a = Conv<pads=[1, 1, 1, 1]>(xf, wf, bf)\nq = QuantizeLinear(a, u, o)\nd = DequantizeLinear(q, u, o)\nf: u8[2, 20, 9, 9]\nff = DequantizeLinear(f, u, o)\nc = Add(d, ff)\nr = Relu(c)\ny = QuantizeLinear(r, u, o)\n-> y: u8[?]",
+        &["map", "conv_tensor", "map"],
+        0.0,
     ),
     // Maxima are taken of integers.
     (

@@ -56,7 +56,8 @@ pub fn to_integers(graph: &mut Graph) -> Result<usize> {
     Ok(count)
 }
 
-/// Makes products on integers of those whose sides are dequantised integers of 8 bits, and lets integers be moved where quantised values only are.
+/// Makes products on integers of those whose sides are dequantised integers of 8 bits, and of sums and products element by element that are requantised;
+/// lets integers be moved where quantised values only are.
 /// Returns how many.
 ///
 /// A product that is requantised becomes what [`to_integers`] makes of it. Another one becomes `ConvInteger` or `MatMulInteger`, times its scale, plus its
@@ -80,7 +81,7 @@ pub fn to_integer_products(graph: &mut Graph) -> Result<usize> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Everything,
-    /// Products of 8 bits, and what is moved between them.
+    /// Products of 8 bits, what joins two tensors element by element, and what is moved between them.
     Products,
 }
 

@@ -22,9 +22,15 @@ struct Sides {
 }
 
 impl ToIntegers<'_> {
-    /// Whether all of it has 8 bits: what is read, and what is made.
+    /// Whether it is a product, or joins two tensors element by element, and all of it has 8 bits: what is read, and what is made.
     pub(super) fn is_product_of_bytes(&self, node: &Node, target: &Target<'_>) -> bool {
-        is_of_bytes(target.to) && self.sides(node).is_some()
+        let is_pair = match node.op.onnx_name() {
+            Some("Add" | "Mul") => {
+                (0..2).all(|input| self.activation(node, input).is_some_and(|q| is_of_bytes(&q.params)))
+            }
+            _ => false,
+        };
+        is_of_bytes(target.to) && (is_pair || self.sides(node).is_some())
     }
 
     fn sides(&self, node: &Node) -> Option<Sides> {

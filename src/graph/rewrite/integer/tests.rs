@@ -219,12 +219,16 @@ fn products_go_on_as_floats_where_nobody_requantises_them() {
         ),
         // What else there is stays floats, and what only moves quantised values moves integers.
         (
-            format!("{rows}\nc = Add(f, f)\ny = QuantizeLinear(c, t, z)"),
+            format!("{rows}\nc = Sub(f, f)\ny = QuantizeLinear(c, t, z)"),
             vec![
                 "f = DequantizeLinear(x, [0.5], u8[])",
-                "c = Add(f, f)",
+                "c = Sub(f, f)",
                 "y = QuantizeLinear(c, [0.25], u8[])",
             ],
+        ),
+        (
+            format!("{rows}\nc = Add(f, f)\ny = QuantizeLinear(c, t, z)"),
+            vec!["y = com.microsoft.QLinearAdd(x, [0.5], u8[], x, [0.5], u8[], [0.25], u8[])"],
         ),
         (format!("{rows}\nc = Flatten(f)\ny = QuantizeLinear(c, s, z)"), vec!["y = Flatten(x)"]),
         (
