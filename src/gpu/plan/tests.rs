@@ -193,6 +193,33 @@ fn integers_of_eight_bits_are_multiplied_as_they_are_stored() {
 }
 
 #[test]
+fn integers_are_multiplied_by_integer_instructions_of_tensor_cores() {
+    if let Err(e) = nvrtc::version() {
+        assert_ne!(std::env::var("TRISCORE_NVRTC").as_deref(), Ok("required"), "{e}");
+        return println!("skipped: {e}");
+    }
+    let product = "x: LEFT[70, 64]\nw: RIGHT[64, 72]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y";
+    let conv = "x: u8[2, 16, 9, 9]\nw = i8[20, 16, 3, 3] 1\na = ConvInteger(x, w)\ny = Cast<to=1>(a)\n-> y";
+    for (text, left, right) in [
+        (product, "u8", "u8"),
+        (product, "u8", "i8"),
+        (product, "i8", "u8"),
+        (product, "i8", "i8"),
+        (conv, "u8", "i8"),
+    ] {
+        let plan = planned(&text.replace("LEFT", left).replace("RIGHT", right), Precision::F32).unwrap();
+        let launch = plan.launches.iter().find(|l| l.kernel.ends_with("_tensor")).unwrap();
+        // A device that is newer than the compiler gets text.
+        let made = nvrtc::compile(launch.kernel, &plan.sources[launch.source], "sm_990").unwrap();
+        assert!(made.is_ptx);
+        let made = String::from_utf8_lossy(&made.bytes);
+        let products = made.matches("mma.sync.").count();
+        let own = format!("mma.sync.aligned.m16n8k32.row.col.s32.{left}.{right}.s32").replace("i8", "s8");
+        assert!(products > 0 && made.matches(&own).count() == products, "{own}: {products} products");
+    }
+}
+
+#[test]
 fn convolutions_keep_their_channels_last() {
     let text = "x: f32[2, 3, 9, 9]
          w = f32[20, 3, 3, 3] 1
