@@ -3,8 +3,8 @@
 //! `Σ (a - z)(b - y) = Σ a b - z Σ b - y Σ a + k z y`: kernels multiply the bytes as they are stored, and what the zero points have in the sums is taken
 //! off at the end of the kernel. `Σ b` is computed once where b is constant. Constant weights lose their zero point before they are uploaded, if what
 //! remains has 8 bits. Beyond an image is a zero, which is the zero point among integers: tensor cores are given it there, so that every place of the
-//! result has the same share of it. Other kernels of convolutions leave out what is beyond, so there each element's zero point is taken off first, into
-//! 16 bits; and so it is where the sums and the shares together might not fit 32 bits.
+//! result has the same share of it. Other kernels of convolutions leave out what is beyond, and take it off each element that they read. Where the sums and
+//! the shares together might not fit 32 bits, or other weights have a zero point, it is taken off each element first, into 16 bits.
 
 use super::pieces::padded;
 use super::pointwise::literal;
@@ -261,11 +261,11 @@ impl Planner<'_> {
         let depth = form.inputs * form.window.kernel.iter().product::<usize>();
         let is_apart = zero.is_none() || fits(depth, own, stored, false);
         let beyond = match &zero {
-            Some(zero) if is_apart && self.tensor_types(own, stored).is_some() => {
+            Some(zero) => {
                 let piece = self.call("same", zero.register(), vec![zero.clone()], &[PIECE])?;
                 Some(self.launch(piece, own, None, None)?)
             }
-            _ => None,
+            None => None,
         };
         let of = Operand::Input(x);
         let on_tensor_cores = match is_apart {
@@ -288,13 +288,7 @@ impl Planner<'_> {
                 plus = Some(self.less(plus, share)?);
                 y
             }
-            (None, None) => self.conv_anyhow(node, &form, &of, &weights)?,
-            (None, Some(zero)) => {
-                // Padding is what stands for zero.
-                let array = self.memory(node, x)?;
-                let images = self.centred(&array, zero.cast(Register::I32))?;
-                self.conv_anyhow(node, &form, &Operand::Memory(images), &weights)?
-            }
+            (None, _) => self.conv_anyhow(node, &form, &of, &weights, beyond.as_ref())?,
         };
         let Some(plus) = plus else { return Ok(y) };
         let read = [w, x_zero, w_zero].into_iter().chain(bias).collect::<Vec<_>>();

@@ -139,7 +139,7 @@ impl Planner<'_> {
         let form = self.conv_form(node, of, by)?;
         match self.conv_on_tensor_cores(node, &form, of, by, None)? {
             Some(y) => Ok(y),
-            None => self.conv_anyhow(node, &form, of, by),
+            None => self.conv_anyhow(node, &form, of, by, None),
         }
     }
 
@@ -205,13 +205,14 @@ impl Planner<'_> {
         }
     }
 
-    /// A convolution with the kernels that take any of them.
+    /// A convolution with the kernels that take any of them. Where `zero` is given, elements of what it is of count from the first one of that.
     pub(super) fn conv_anyhow(
         &mut self,
         node: &Node,
         form: &ConvForm,
         of: &Operand,
         by: &Operand,
+        zero: Option<&Array>,
     ) -> Result<Deferred> {
         let ConvForm { shape, window, groups, inputs, outputs: per_group } = form;
         let (rank, outputs) = (shape.len(), groups * per_group);
@@ -247,7 +248,13 @@ impl Planner<'_> {
             }
             false => [per_group.div_ceil(TILE), rows.div_ceil(TILE), *groups],
         };
-        self.window_base(family, name, &images.array, weights.dtype, sum, grid, arguments, shape)
+        arguments.push(Argument::Pointer(zero.map(|zero| (zero.view.storage, zero.view.offset))));
+        let mut y =
+            self.window_base(family, name, &images.array, weights.dtype, sum, grid, arguments, shape)?;
+        if let (Some(base), Some(_)) = (y.base.as_mut(), zero) {
+            base.operator.source = base.operator.source.clone().define("CENTRED", 1);
+        }
+        Ok(y)
     }
 
     /// With a bias for each channel, where there is one.

@@ -16,6 +16,8 @@ const SUMS: &[&str] = &[
     "x: u8[2, 3, 7]\nw: u8[7, 5]\nz: u8[]\nv = u8[] 9\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
     "x: u8[1, 3, 6, 6]\nw: u8[4, 3, 3, 3]\nz = u8[] 120\nv = u8[] 7\na = ConvInteger<pads=[1, 1, 1, 1]>(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[3, 40]\na, s, z = DynamicQuantizeLinear(x)\ny = DequantizeLinear(a, s, z)\n-> y",
+    "x: u8[2, 3, 6, 6]\nw = i8[18, 3, 3, 3] 1 -2 3 -128 127\nz: u8[]\na = ConvInteger<pads=[1, 1, 1, 1]>(x, w, z)\nb = ConvInteger<auto_pad=SAME_LOWER, strides=[2, 2]>(x, w)\nc = Cast<to=1>(a)\nd = Cast<to=1>(b)\ne = GlobalAveragePool(d)\ny = Add(c, e)\n-> y",
+    "x: u8[2, 32, 9, 9]\nw: i8[34, 16, 3, 3]\nz = u8[] 9\na = ConvInteger<group=2, pads=[1, 1, 1, 1]>(x, w, z)\nb = Cast<to=1>(a)\nh: u8[34, 3, 3, 3]\nk: u8[2, 3, 5, 5]\nc = ConvInteger<pads=[0, 1, 1, 0]>(k, h, z)\nd = Cast<to=1>(c)\ne = GlobalAveragePool(d)\ny = Add(b, e)\n-> y",
     // On tensor cores: every pair of types, full and partial tiles, batches, constants and what is computed, zero points of both sides.
     "x: u8[2, 70, 80]\nw = i8[80, 72] 1 -2 3 -128 127\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: i8[70, 48]\nw: i8[48, 33]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
