@@ -1,8 +1,12 @@
 //! Operators on quantised tensors: sums of integers, exactly, and what brings them to floats or back to eight bits.
 //!
 //! A requantised result is `saturate(round_half_even(f32(sum) · m) + zero)` with `m = f32(f32(left · right) / made)`, in this order: it equals ONNX
-//! Runtime's in every bit (src/int8/rescale.rs), and so does what `QGemm` leaves as a float. All of that is the end of the product's kernel; what follows
-//! from constants alone is computed once. Sums and products of two tensors, element by element, are ONNX Runtime's, too. How the sums are found is in [`whole_sums`](super::whole_sums).
+//! Runtime's in every bit (src/int8/rescale.rs), and so do `QGemm`'s floats, and sums and products of two tensors, element by element. All of that is the
+//! end of a kernel; what follows from constants alone is computed once. How the sums are found is in [`whole_sums`](super::whole_sums).
+//!
+//! Q/DQ pairs come as these operators where all of a group is quantised (`rewrite::to_integer_products`). A product that goes on as a float is an exact
+//! sum, rounded once to a float and once by its scale; what is requantised after further floats may be a step away from ONNX Runtime's where its order of
+//! roundings is another. No precision changes any of it but how those floats are stored.
 
 use super::pieces::padded;
 use super::pointwise::literal;
