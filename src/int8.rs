@@ -35,7 +35,7 @@ mod softmax;
 
 pub use conv::{ConvShape, conv, conv_integer};
 pub use dynamic::dynamic_quantize;
-pub use elementwise::{add, concat, lookup, mul, requantize_table};
+pub use elementwise::{AddFactors, add, concat, lookup, mul, mul_factor, requantize_table};
 pub use ints::{Accumulators, Ints};
 pub use layer_norm::{LayerNorm, layer_norm};
 pub use matmul::{gemm_to_f32, matmul, matmul_integer};

@@ -3,6 +3,9 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
 #![cfg(all(feature = "cuda", feature = "cpu", target_os = "linux"))]
 
+#[allow(dead_code, reason = "it is more than is needed here")]
+#[path = "oracle/cases.rs"]
+mod cases;
 #[path = "../hardware-tests/emulated.rs"]
 mod emulated;
 #[allow(dead_code, reason = "it is more than is needed here")]
@@ -12,6 +15,9 @@ mod model;
 use std::sync::Arc;
 
 use triscore::gpu::GpuBackend;
+use triscore::graph::{Graph, rewrite};
+use triscore::int8::QType;
+use triscore::quantize::reference;
 use triscore::{Backend, Call, CompileOptions, DType, ErrorKind, Health, Model, Result, Scorer, Tensor};
 
 use emulated::{is_inside, passes};
@@ -217,4 +223,39 @@ fn a_model_is_measured_part_by_part_and_one_that_is_not_wholly_there_is_not() {
     let error = gpu.measure(&builder.build(), &device, &options, 1, 4).expect_err("no kernel for Det");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("Det"), "{error}");
+}
+
+/// Seeded products, and what joins two tensors, between Q/DQ pairs: to the bit what operators on integers must give.
+#[test]
+fn quantised_operators_equal_the_reference() {
+    if !is_inside() {
+        return drop(passes("quantised_operators_equal_the_reference", &[]));
+    }
+    let seeds = std::env::var("TRISCORE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let gpu = GpuBackend::new().guarded();
+    let mut failures = Vec::new();
+    for operator in
+        ["Conv", "MatMul", "MatMul2", "Gemm", "Add", "Mul", "MaxPool", "Clip", "Residual", "Deep", "Empty"]
+    {
+        for (seed, activation) in (0..seeds).flat_map(|seed| [(seed, QType::U8), (seed, QType::I8)]) {
+            let case = cases::case(operator, activation, seed);
+            let shapes = case.inputs.iter().map(Tensor::shape).collect::<Vec<_>>();
+            let mut graph = Graph::of(&case.model).unwrap().bind(&shapes).unwrap();
+            rewrite::to_integers(&mut graph).unwrap();
+            graph.tidy().unwrap();
+            let values = reference::run(&graph, &case.inputs).unwrap();
+            let expected = values[graph.outputs()[0].index()].as_ref().unwrap();
+            let scorer = gpu.compile(&case.model, &gpu.probe().unwrap(), &CompileOptions::default());
+            match scorer.and_then(|scorer| scorer.score(&case.inputs, &Call::new())) {
+                Ok(scored) if scored.tensor(0).unwrap().as_bytes() == expected.as_bytes() => {}
+                Ok(scored) => {
+                    let got = scored.tensor(0).unwrap().as_bytes().iter().zip(expected.as_bytes());
+                    let wrong = got.filter(|(g, e)| g != e).count();
+                    failures.push(format!("{}: {wrong} of {} differ", case.what, expected.len()));
+                }
+                Err(e) => failures.push(format!("{}: {e}", case.what)),
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of the cases:\n{}", failures.len(), failures.join("\n"));
 }

@@ -1,12 +1,15 @@
 // Convolutions of one to three spatial axes (fewer are given as axes of one element in front), of tensors that lie however their strides say.
 //
 // x: [n][d][h][w][c] of LEFT by strides; weights: [kd][kh][kw][c of a group][outputs] of RIGHT, without gaps; sums in SUM. Row r of the result is the
-// r-th place in [n][od][oh][ow]; the host generates `result(out, value, row, channel)`, which writes.
+// r-th place in [n][od][oh][ow]; the host generates `result(out, value, row, channel)`, which writes. Where CENTRED is 1, elements of x count from `zero`.
 // conv: a product whose left matrix is never written down: a block computes 64 places of 64 channels of one group, as gemm.cu does.
 //   Grid: (outputs of a group / 64, rows / 64, rounded up; groups); block: (256).
 // conv_direct: a thread a result, for groups of few outputs. conv_transposed: the same for the transposed convolution, where `stride` is the
 //   step between two inputs' places in the result. Grid: enough for all results; block: any.
 
+#ifndef CENTRED
+#define CENTRED 0
+#endif
 #define CONV_TILE 64
 #define CONV_STEP 16
 #define CONV_EACH 4
@@ -34,12 +37,13 @@ __device__ __forceinline__ Place place_of(const Window &w, int row)
     return Place{(int)image, {(int)z, (int)y, (int)x}};
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv(Result out, const LEFT *x, const RIGHT *weights, Window w)
+extern "C" __global__ void __launch_bounds__(256) conv(Result out, const LEFT *x, const RIGHT *weights, Window w, const LEFT *zero)
 {
     __shared__ SUM tile_x[CONV_STEP][CONV_TILE + 4], tile_w[CONV_STEP][CONV_TILE + 4];
     int row0 = blockIdx.y * CONV_TILE, column0 = blockIdx.x * CONV_TILE, group = blockIdx.z;
     int own_row = threadIdx.x / 16 * CONV_EACH, own_column = threadIdx.x % 16 * CONV_EACH;
     int depths = w.kernel[0] * w.kernel[1] * w.kernel[2] * w.group_inputs;
+    SUM from = CENTRED ? (SUM)load(*zero) : (SUM)0;
     // What this thread reads of the input: one depth of a step, and four rows.
     int depth_in_step = threadIdx.x % CONV_STEP;
     Place places[CONV_EACH];
@@ -71,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(256) conv(Result out, const LEFT *x
                 is_inside = is_inside && place >= 0 && place < w.length[a];
                 at += (i64)place * w.x_stride[1 + a];
             }
-            tile_x[depth_in_step][threadIdx.x / CONV_STEP + j * CONV_STEP] = is_inside ? (SUM)load(x[at]) : (SUM)0;
+            tile_x[depth_in_step][threadIdx.x / CONV_STEP + j * CONV_STEP] = is_inside ? (SUM)load(x[at]) - from : (SUM)0;
         }
         for (int i = threadIdx.x; i < CONV_TILE * CONV_STEP; i += blockDim.x) {
             int column = column0 + i % CONV_TILE, row = step + i / CONV_TILE;

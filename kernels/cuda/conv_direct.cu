@@ -1,5 +1,9 @@
 // Convolutions with a thread for each result: for groups of few outputs (depthwise convolutions), whose products are too narrow for a tile, and
-// for transposed convolutions. Tensors, `Window` and `result` are as in conv.cu.
+// for transposed convolutions. Tensors, `Window`, `zero` and `result` are as in conv.cu.
+
+#ifndef CENTRED
+#define CENTRED 0
+#endif
 
 struct Window {
     int x_stride[5];
@@ -9,8 +13,9 @@ struct Window {
     Divide taps[3]; // outputs, outputs of a group, nothing
 };
 
-extern "C" __global__ void __launch_bounds__(256) conv_direct(Result out, const LEFT *x, const RIGHT *weights, Window w, unsigned count)
+extern "C" __global__ void __launch_bounds__(256) conv_direct(Result out, const LEFT *x, const RIGHT *weights, Window w, unsigned count, const LEFT *zero)
 {
+    SUM from = CENTRED ? (SUM)load(*zero) : (SUM)0;
     for (unsigned i = first_element(); i < count; i += all_threads()) {
         unsigned row = quotient(i, w.taps[0]), output = i - row * w.taps[0].by;
         int group = quotient(output, w.taps[1]);
@@ -30,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(256) conv_direct(Result out, const 
                         continue;
                     const LEFT *at = channels + (i64)z * w.x_stride[1] + (i64)y * w.x_stride[2] + (i64)p * w.x_stride[3];
                     for (int c = 0; c < w.group_inputs; c++)
-                        sum += (SUM)load(at[(i64)c * w.x_stride[4]]) * (SUM)load(own[(i64)c * w.outputs]);
+                        sum += ((SUM)load(at[(i64)c * w.x_stride[4]]) - from) * (SUM)load(own[(i64)c * w.outputs]);
                 }
         result(out, sum, row, output);
     }

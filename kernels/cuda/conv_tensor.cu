@@ -1,14 +1,15 @@
 // Convolutions of one to three spatial axes on tensor cores: a product whose left matrix, a row for each place of the result, is never written down:
-// its pieces are copied from the images while earlier ones are multiplied. Sums are floats.
+// its pieces are copied from the images while earlier ones are multiplied. Sums are floats, or integers where elements are.
 //
-// x: [n][d][h][w][c] of ELEMENT (f16, bf16, or float as TF32) by strides, channels together; weights: [outputs][kd][kh][kw][c of a group], without gaps; every
-// pixel begins at a multiple of 16 bytes, and a group's channels are a multiple of 16 bytes, so that a piece is of one pixel. Row r of the result is the
+// x: [n][d][h][w][c] of ELEMENT by strides, channels together; weights: [outputs][kd][kh][kw][c of a group] of RIGHT, without gaps; types are as in
+// gemm_tensor.cu. Every pixel begins at a multiple of 16 bytes, and a group's channels are a multiple of 16 bytes, so that a piece is of one pixel. Beyond
+// an image are zeros, or, where BEYOND is 1, the 16 bytes at `beyond`: what stands for zero among integers may be another one. Row r of the result is the
 // r-th place in [n][od][oh][ow]; the host generates `result(out, value, row, channel)` and `result2(out, value, next, row, channel)`, which write one
 // element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu).
 // Grid: (outputs of a group / TILE_N, rows / TILE_M, rounded up; groups); block: (32 * WARPS_M * WARPS_N); dynamic shared memory: STAGES *
 // (TILE_M + TILE_N) * STEP_BYTES.
 
-typedef Tiles<ELEMENT, TILE_M, TILE_N, WARPS_M, WARPS_N, 0> Own;
+typedef Tiles<ELEMENT, RIGHT, TILE_M, TILE_N, WARPS_M, WARPS_N, 0> Own;
 
 // As conv.cu has it.
 struct Window {
@@ -38,7 +39,7 @@ __device__ __forceinline__ Begin begin_of(const Window &w, int row)
     return Begin{(int)image * w.x_stride[0], (int)z * w.stride[0] - w.pad[0], (int)y * w.stride[1] - w.pad[1], (int)x * w.stride[2] - w.pad[2]};
 }
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) conv_tensor(Result out, const ELEMENT *x, const ELEMENT *weights, Window w)
+extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) conv_tensor(Result out, const ELEMENT *x, const RIGHT *weights, const ELEMENT *beyond, Window w)
 {
     DYNAMIC_SHARED(stages);
     int row0 = blockIdx.y * TILE_M, column0 = blockIdx.x * TILE_N, group = blockIdx.z;
@@ -72,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) con
                 int pz = begins[i].z + in, py = begins[i].y + down, px = begins[i].x + right;
                 bool is_there = depth < depths && (unsigned)pz < (unsigned)w.length[0] && (unsigned)py < (unsigned)w.length[1] && (unsigned)px < (unsigned)w.length[2];
                 int at = begins[i].image + pz * w.x_stride[1] + py * w.x_stride[2] + px * w.x_stride[3] + channel;
-                copy_async_16(stage + deep_place(own_place + i * EACH_ROW, own_piece), is_there ? x + at : x, is_there);
+                copy_async_16(stage + deep_place(own_place + i * EACH_ROW, own_piece), is_there ? x + at : beyond, is_there || BEYOND);
             }
             Own::copy_right(stage, weights, depths, column0, w.group_outputs, ahead * Own::STEP, depths);
         }
@@ -80,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) con
         if (step >= 0)
             own.multiply(stages + step % STAGES * Own::STAGE_BYTES);
     }
-    own.for_pairs([&](float value, float next, int own_row, int own_column) {
+    own.for_pairs([&](Own::Sum value, Own::Sum next, int own_row, int own_column) {
         int row = row0 + own_row, column = column0 + own_column, channel = group * w.group_outputs + column;
         if (row >= w.rows || column >= w.group_outputs)
             return;

@@ -1,14 +1,14 @@
-// A matrix product on tensor cores with what is done to its result: result(a * b). Sums are floats.
+// A matrix product on tensor cores with what is done to its result: result(a * b). Sums are floats, or integers where elements are.
 //
-// a: [batch][m][k], b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of ELEMENT (f16, bf16, or float as TF32); what is together lies together, the
-// other stride is given, in elements. Every row begins at a multiple of 16 bytes, and has a multiple of 16 bytes; where a matrix of the batch begins
+// a: [batch][m][k] of ELEMENT, b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of RIGHT: both f16, both bf16, both float as TF32, or each of them i8
+// or u8, of which rows lie together only on the left. What is together lies together, the other stride is given, in elements. Every row begins at a multiple of 16 bytes, and has a multiple of 16 bytes; where a matrix of the batch begins
 // `left_begin(batches, z)` and `right_begin(batches, z)` say. The host generates these, and `result(out, value, z, row, column)` and `result2(out, value,
 // next, z, row, column)`, which write one element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu).
 // Grid: (n / TILE_N, m / TILE_M, rounded up; batch); block: (32 * WARPS_M * WARPS_N); dynamic shared memory: STAGES * (TILE_M + TILE_N) * STEP_BYTES.
 
-typedef Tiles<ELEMENT, TILE_M, TILE_N, WARPS_M, WARPS_N, RIGHT_ROWS> Own;
+typedef Tiles<ELEMENT, RIGHT, TILE_M, TILE_N, WARPS_M, WARPS_N, RIGHT_ROWS> Own;
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gemm_tensor(Result out, const ELEMENT *a, const ELEMENT *b, Batches batches, int left_stride, int right_stride, int m, int n, int k)
+extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gemm_tensor(Result out, const ELEMENT *a, const RIGHT *b, Batches batches, int left_stride, int right_stride, int m, int n, int k)
 {
     DYNAMIC_SHARED(stages);
     a += left_begin(batches, blockIdx.z);
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gem
         if (step >= 0)
             own.multiply(stages + step % STAGES * Own::STAGE_BYTES);
     }
-    own.for_pairs([&](float value, float next, int own_row, int own_column) {
+    own.for_pairs([&](Own::Sum value, Own::Sum next, int own_row, int own_column) {
         int row = row0 + own_row, column = column0 + own_column;
         if (row >= m || column >= n)
             return;

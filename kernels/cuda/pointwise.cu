@@ -134,6 +134,9 @@ template <class T> __device__ __forceinline__ T hard_sigmoid(T x, T alpha, T bet
 }
 template <class T> __device__ __forceinline__ T shrink(T x, T bias, T lambd) { return x < -lambd ? x + bias : x > lambd ? x - bias : (T)0; }
 template <class T> __device__ __forceinline__ T soft_cap(T x, T cap) { return cap * hyperbolic_tangent(x / cap); }
+// Rounded once, and rounded twice, whatever a compiler would make of the two.
+__device__ __forceinline__ float multiply_add_rounded_once(float x, float by, float plus) { return __fmaf_rn(x, by, plus); }
+__device__ __forceinline__ float multiply_add_rounded_twice(float x, float by, float plus) { return __fadd_rn(__fmul_rn(x, by), plus); }
 // round(x / scale) + zero within the type's range.
 template <class T> __device__ __forceinline__ T quantize(T x, T scale, T zero, T least, T most) { return clip(to_even(x / scale) + zero, least, most); }
 

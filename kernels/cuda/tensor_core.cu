@@ -29,6 +29,8 @@ MMA_INTO("f", float, "m16n8k16.row.col.f32.bf16.bf16.f32", mma_bf16)
 MMA_INTO("f", float, "m16n8k8.row.col.f32.tf32.tf32.f32", mma_tf32)
 MMA_INTO("r", int, "m16n8k32.row.col.s32.s8.s8.s32", mma_s8)
 MMA_INTO("r", int, "m16n8k32.row.col.s32.u8.s8.s32", mma_u8s8)
+MMA_INTO("r", int, "m16n8k32.row.col.s32.s8.u8.s32", mma_s8u8)
+MMA_INTO("r", int, "m16n8k32.row.col.s32.u8.u8.s32", mma_u8)
 #undef MMA_INTO
 
 // Matrices of 8 rows of 16 bytes each. Lane 8 * i + n names row n of matrix i by its address, a multiple of 16; r[i] then has the two elements of

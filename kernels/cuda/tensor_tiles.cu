@@ -1,26 +1,46 @@
 // A product of tiles on tensor cores: what matrix products and convolutions have in common, whatever their left matrix is read from.
 //
-// A block computes M x N sums in steps of 64 bytes of depth: 32 elements of 16 bits, or 16 floats, rounded to the 19 bits that the product takes. What a
-// step needs lies in one stage of shared memory, the left tile before the right one, and is copied there while earlier stages are multiplied. A
+// A block computes M x N sums in steps of 64 bytes of depth: 64 elements of 8 bits, whose sums are integers; 32 of 16 bits; or 16 floats, rounded to the
+// 19 bits that the product takes. What a step needs lies in one stage of shared memory, the left tile before the right one, and is copied there while earlier stages are multiplied. A
 // tile's rows are pieces of 16 bytes, which change places from row to row so that the eight that a warp reads at once lie in different banks.
 //
-// The left tile is [M][depth]; the right one [N][depth], or [depth][N] where RIGHT_ROWS. Each of WARPS_M * WARPS_N warps has its part of the result.
+// The left tile is [M][depth]; the right one [N][depth], or [depth][N] where RIGHT_ROWS, which elements of 8 bits never are: what turns matrices round
+// on their way into registers moves 16 bits at once. The right elements may be of another type of 8 bits than the left ones. Each of WARPS_M * WARPS_N warps has its part of the result.
 
 #define STEP_BYTES 64
 #define PIECE_BYTES 16
 #define STAGES 3
 // Of a kernel that a multiprocessor should hold: what rounds floats has no room for two.
-#define BLOCKS (sizeof(ELEMENT) == 2 ? 2 : 1)
+#define BLOCKS (sizeof(ELEMENT) <= 2 ? 2 : 1)
 
-template <class Element> struct TensorProduct;
+template <class Left, class Right = Left> struct TensorProduct;
 template <> struct TensorProduct<f16> {
+    typedef float Sum;
     static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_f16(d, a, b); }
 };
 template <> struct TensorProduct<bf16> {
+    typedef float Sum;
     static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_bf16(d, a, b); }
 };
 template <> struct TensorProduct<float> {
+    typedef float Sum;
     static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(d, a, b); }
+};
+template <> struct TensorProduct<i8> {
+    typedef int Sum;
+    static __device__ __forceinline__ void into(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_s8(d, a, b); }
+};
+template <> struct TensorProduct<u8> {
+    typedef int Sum;
+    static __device__ __forceinline__ void into(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_u8(d, a, b); }
+};
+template <> struct TensorProduct<u8, i8> {
+    typedef int Sum;
+    static __device__ __forceinline__ void into(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_u8s8(d, a, b); }
+};
+template <> struct TensorProduct<i8, u8> {
+    typedef int Sum;
+    static __device__ __forceinline__ void into(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_s8u8(d, a, b); }
 };
 
 // Floats to the nearest of the numbers that a product has (it would cut them off, all of them towards zero); others are taken as they are.
@@ -42,7 +62,10 @@ template <class Element> __device__ __forceinline__ int wide_place(int row, int 
     return row * row_bytes + (piece ^ shift) * PIECE_BYTES;
 }
 
-template <class Element, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS> struct Tiles {
+template <class Element, class Right, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS> struct Tiles {
+    static_assert(sizeof(Element) == sizeof(Right) && !(sizeof(Element) == 1 && RIGHT_ROWS), "sides that no product takes");
+    typedef TensorProduct<Element, Right> Product;
+    typedef typename Product::Sum Sum;
     static const int THREADS = 32 * WARPS_M * WARPS_N;
     static const int ELEMENTS = PIECE_BYTES / (int)sizeof(Element); // of a piece
     static const int STEP = STEP_BYTES / (int)sizeof(Element);
@@ -50,14 +73,14 @@ template <class Element, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS
     static const int STAGE_BYTES = (M + N) * STEP_BYTES;
     static const int EACH_M = M / WARPS_M / 16, EACH_N = N / WARPS_N / 8;
 
-    float sums[EACH_M][EACH_N][4];
+    Sum sums[EACH_M][EACH_N][4];
 
     static __device__ __forceinline__ int lane() { return threadIdx.x % 32; }
     static __device__ __forceinline__ int own_row() { return threadIdx.x / 32 / WARPS_N * (M / WARPS_M); }
     static __device__ __forceinline__ int own_column() { return threadIdx.x / 32 % WARPS_N * (N / WARPS_N); }
 
     // Begins to copy ROWS rows of a matrix whose depth lies together; zeros beyond it.
-    template <int ROWS> static __device__ __forceinline__ void copy_deep(unsigned char *tile, const Element *from, int stride, int row0, int rows, int depth0, int depths)
+    template <int ROWS, class T> static __device__ __forceinline__ void copy_deep(unsigned char *tile, const T *from, int stride, int row0, int rows, int depth0, int depths)
     {
 #pragma unroll
         for (int i = threadIdx.x; i < ROWS * STEP_BYTES / PIECE_BYTES; i += THREADS) {
@@ -68,7 +91,7 @@ template <class Element, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS
     }
 
     // The right tile of a matrix whose columns lie together.
-    static __device__ __forceinline__ void copy_wide(unsigned char *tile, const Element *from, int stride, int column0, int columns, int depth0, int depths)
+    static __device__ __forceinline__ void copy_wide(unsigned char *tile, const Right *from, int stride, int column0, int columns, int depth0, int depths)
     {
 #pragma unroll
         for (int i = threadIdx.x; i < STEP * WIDE / PIECE_BYTES; i += THREADS) {
@@ -78,7 +101,7 @@ template <class Element, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS
         }
     }
 
-    static __device__ __forceinline__ void copy_right(unsigned char *stage, const Element *from, int stride, int column0, int columns, int depth0, int depths)
+    static __device__ __forceinline__ void copy_right(unsigned char *stage, const Right *from, int stride, int column0, int columns, int depth0, int depths)
     {
         if (RIGHT_ROWS)
             copy_wide(stage + M * STEP_BYTES, from, stride, column0, columns, depth0, depths);
@@ -134,8 +157,8 @@ template <class Element, int M, int N, int WARPS_M, int WARPS_N, bool RIGHT_ROWS
                 unsigned first[2] = {b[0], b[1]}, second[2] = {b[2], b[3]};
 #pragma unroll
                 for (int i = 0; i < EACH_M; i++) {
-                    TensorProduct<Element>::into(sums[i][j], a[i], first);
-                    TensorProduct<Element>::into(sums[i][j + 1], a[i], second);
+                    Product::into(sums[i][j], a[i], first);
+                    Product::into(sums[i][j + 1], a[i], second);
                 }
             }
         }

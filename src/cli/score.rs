@@ -45,7 +45,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "MS")]
     timeout_ms: Option<u64>,
 
-    /// In which precision to compute: model (as it says), f32, tf32, bf16, f16 or int8. A GPU takes all but int8; others compute as the model says.
+    /// In which precision to compute: model (as it says), f32, tf32, bf16, f16 or int8. A GPU takes all but int8, and computes what is quantised on integers in each; others compute as the model says.
     #[arg(long, default_value = "model")]
     precision: Precision,
 

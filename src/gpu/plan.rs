@@ -33,6 +33,7 @@ mod text;
 mod views;
 mod wgmma;
 mod wgmma_conv;
+mod whole_sums;
 mod windows;
 
 use std::collections::HashMap;

@@ -8,12 +8,14 @@ mod convolutions;
 mod emulated;
 mod library;
 mod moves;
+mod quantised;
 
 use emulated::{SCHEDULES, again, driver, in_schedules, is_inside, passes};
 
 use super::GpuBackend;
 use crate::cpu::CpuBackend;
 use crate::graph::testing::{model_of, read};
+use crate::model::Model;
 use crate::scoring::{Backend, Call, CompileOptions, Device, Precision};
 use crate::signature::{Dim, PortKind};
 use crate::tensor::{DType, Tensor};
@@ -33,7 +35,7 @@ impl Noise {
         (self.0 >> 40) as f32 / (1u32 << 23) as f32 - 1.0
     }
 
-    /// Floats in -1..1, integers from 0 to 3, truth values.
+    /// Floats in -1..1, all bytes, wider integers from 0 to 3, truth values.
     fn tensor(&mut self, dtype: DType, shape: &[usize]) -> Tensor {
         let count = shape.iter().product::<usize>();
         let floats = (0..count).map(|_| self.next()).collect::<Vec<_>>();
@@ -48,8 +50,15 @@ impl Noise {
             }
             DType::I64 => Tensor::from_slice(shape, &whole),
             DType::I32 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as i32).collect::<Vec<_>>()),
-            DType::I8 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as i8).collect::<Vec<_>>()),
-            DType::U8 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as u8).collect::<Vec<_>>()),
+            DType::U16 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as u16).collect::<Vec<_>>()),
+            DType::I8 => Tensor::from_slice(
+                shape,
+                &floats.iter().map(|v| (v * 128.0).floor() as i8).collect::<Vec<_>>(),
+            ),
+            DType::U8 => Tensor::from_slice(
+                shape,
+                &floats.iter().map(|v| (v * 128.0 + 128.0) as u8).collect::<Vec<_>>(),
+            ),
             DType::Bool => Tensor::from_slice(shape, &floats.iter().map(|v| *v > 0.0).collect::<Vec<_>>()),
             other => panic!("no noise of {}", other.name()),
         }
@@ -89,14 +98,40 @@ fn difference(got: &Tensor, expected: &Tensor, tolerance: f64) -> Option<String>
 
 /// Runs a model that is written as text on a GPU and in ONNX Runtime; what is wrong, if anything.
 fn compare(device: &Device, text: &str, precision: Precision, seed: u64) -> Option<String> {
-    let model = read(&model_of(text));
+    compare_within(device, text, precision, seed, None)
+}
+
+/// Inputs for a model: noise.
+fn inputs_of(model: &Model, seed: u64) -> Vec<Tensor> {
     let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let inputs = model.signature().inputs().iter().map(|port| {
         let PortKind::Tensor { dtype, dims } = &port.kind else { panic!("{port:?}") };
         let length = |dim: &Dim| if let Dim::Fixed(n) = dim { *n } else { 3 };
         noise.tensor(*dtype, &dims.iter().flatten().map(length).collect::<Vec<_>>())
     });
-    let inputs = inputs.collect::<Vec<_>>();
+    inputs.collect()
+}
+
+/// The kernels that a model launches.
+fn launched(text: &str, precision: Precision) -> Vec<&'static str> {
+    let model = read(&model_of(text));
+    let options =
+        CompileOptions { lanes: Some(1), skip_tuning: true, precision, ..CompileOptions::default() };
+    let scorer = GpuBackend::new().compile(&model, &gpus(), &options).unwrap();
+    let scored = scorer.score(&inputs_of(&model, 7), &Call::new().with_profile()).unwrap();
+    scored.launches.iter().map(|l| l.kernel).collect()
+}
+
+/// As [`compare`], with another tolerance than the precision's.
+fn compare_within(
+    device: &Device,
+    text: &str,
+    precision: Precision,
+    seed: u64,
+    tolerance: Option<f64>,
+) -> Option<String> {
+    let model = read(&model_of(text));
+    let inputs = inputs_of(&model, seed);
     let cpu = CpuBackend::new();
     let options = CompileOptions { lanes: Some(1), skip_tuning: true, ..CompileOptions::default() };
     let expected =
@@ -114,11 +149,12 @@ fn compare(device: &Device, text: &str, precision: Precision, seed: u64) -> Opti
             Ok(scored) => scored,
             Err(e) => return Some(e.to_string()),
         };
-        let tolerance = match precision {
+        let own = match precision {
             Precision::Bf16 => 3e-2,
             Precision::F16 | Precision::Tf32 => 4e-3,
             _ => 1e-5,
         };
+        let tolerance = tolerance.unwrap_or(own);
         for (at, expected) in expected.outputs.iter().enumerate() {
             let wrong = difference(scored.tensor(at).unwrap(), expected.as_tensor().unwrap(), tolerance);
             if let Some(wrong) = wrong {
@@ -386,6 +422,7 @@ const PRODUCTS_TEST: &str = "gpu::suite::products_are_what_they_are_elsewhere";
 const WINDOWS_TEST: &str = "gpu::suite::windows_are_what_they_are_elsewhere";
 const TENSOR_PRODUCTS_TEST: &str = "gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere";
 const TENSOR_WINDOWS_TEST: &str = "gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere";
+const SUMS_TEST: &str = "gpu::suite::quantised::sums_of_integers_are_what_they_are_elsewhere";
 const POINTWISE_TEST: &str = "gpu::suite::pointwise_operators_are_what_they_are_elsewhere";
 
 const MUTANTS: &[Mutant] = &[
@@ -448,6 +485,14 @@ const MUTANTS: &[Mutant] = &[
     ("conv_wgmma", "- w.pad[0];", 0, ";", TENSOR_WINDOWS_TEST, "x: f32[2, 64, 13, 11]"),
     // What nobody writes.
     ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
+    // Integers of another type, and what is beyond an image.
+    ("tensor_tiles", "mma_u8s8(d, a, b)", 0, "mma_s8(d, a, b)", SUMS_TEST, "x: u8[2, 70, 80]"),
+    ("tensor_tiles", "mma_u8(d, a, b)", 0, "mma_s8u8(d, a, b)", SUMS_TEST, "x: u8[70, 48]"),
+    ("conv_tensor", "is_there || BEYOND", 0, "is_there", SUMS_TEST, "z = u8[] 117"),
+    ("conv_tensor", "is_there ? x + at : beyond", 0, "x + at", SUMS_TEST, "z = u8[] 117"),
+    ("conv", "(SUM)load(x[at]) - from", 0, "(SUM)load(x[at])", SUMS_TEST, "group=2"),
+    ("conv_direct", "- from) * (SUM)", 0, ") * (SUM)", SUMS_TEST, "z = u8[] 120"),
+    ("gemm_tensor", BARRIER, 0, "", SUMS_TEST, "x: u8[130, 64]"),
     ("reduce", "if (threadIdx.x == 0)", 0, "if (threadIdx.x == 0 && row != 1)", ROWS_TEST, "ReduceL2"),
 ];
 

@@ -30,7 +30,7 @@ pub use bias::absorb_bias;
 pub use epilogue::fuse_epilogues;
 pub use gelu::find_gelu;
 pub use identity::remove_identities;
-pub use integer::{check_parameters, is_function_of_one, moves_integers, to_integers};
+pub use integer::{check_parameters, is_function_of_one, moves_integers, to_integer_products, to_integers};
 pub use joined::join_products;
 pub use layer_norm::find_layer_norm;
 pub use mean::pool_means;

@@ -4,6 +4,31 @@ use super::ints::{Ints, broadcast, broadcast_places};
 use super::params::QParams;
 use crate::error::{Result, ScoreError};
 
+/// What [`add`] computes with: `fma(a, self.a, fma(b, self.b, self.fixed))` is rounded and saturated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AddFactors {
+    /// Of the first tensor's integers.
+    pub a: f32,
+    /// Of the second one's.
+    pub b: f32,
+    /// What all zero points come to.
+    pub fixed: f32,
+}
+
+impl AddFactors {
+    /// From two tensors to their sum.
+    pub fn of(a: &QParams, b: &QParams, to: &QParams) -> Self {
+        let (ra, rb) = (a.scale() / to.scale(), b.scale() / to.scale());
+        let (az, bz) = (a.zero_point() as f32, b.zero_point() as f32);
+        Self { a: ra, b: rb, fixed: to.zero_point() as f32 - ra.mul_add(az, rb * bz) }
+    }
+}
+
+/// What [`mul`] brings a product to the output's steps with.
+pub fn mul_factor(a: &QParams, b: &QParams, to: &QParams) -> f32 {
+    a.scale() * b.scale() / to.scale()
+}
+
 /// `QLinearAdd`: with `ra = f32(a_scale / y_scale)`, `rb = f32(b_scale / y_scale)` and
 /// `F = f32(y_zero) - fma(ra, a_zero, f32(rb · b_zero))`, it is `saturate(round_half_even(fma(a, ra, fma(b, rb, F))))`.
 ///
@@ -13,10 +38,7 @@ use crate::error::{Result, ScoreError};
 /// # Errors
 /// `BadInput` where they do not.
 pub fn add((a, a_params): (&Ints, &QParams), (b, b_params): (&Ints, &QParams), to: &QParams) -> Result<Ints> {
-    let ra = a_params.scale() / to.scale();
-    let rb = b_params.scale() / to.scale();
-    let (az, bz) = (a_params.zero_point() as f32, b_params.zero_point() as f32);
-    let fixed = to.zero_point() as f32 - ra.mul_add(az, rb * bz);
+    let AddFactors { a: ra, b: rb, fixed } = AddFactors::of(a_params, b_params, to);
     both(a, b, |a, b| round_at_zero((a as f32).mul_add(ra, (b as f32).mul_add(rb, fixed)), to))
 }
 
@@ -26,7 +48,7 @@ pub fn add((a, a_params): (&Ints, &QParams), (b, b_params): (&Ints, &QParams), t
 /// # Errors
 /// `BadInput` where they do not.
 pub fn mul((a, a_params): (&Ints, &QParams), (b, b_params): (&Ints, &QParams), to: &QParams) -> Result<Ints> {
-    let factor = a_params.scale() * b_params.scale() / to.scale();
+    let factor = mul_factor(a_params, b_params, to);
     let (az, bz) = (i64::from(a_params.zero_point()), i64::from(b_params.zero_point()));
     both(a, b, |a, b| {
         let product = (i64::from(a) - az) * (i64::from(b) - bz);

@@ -118,6 +118,8 @@ pub struct CompileOptions {
 }
 
 /// The precision in which a backend computes.
+///
+/// It is that of floats. Products of quantised tensors are products of integers, which are exact in every precision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {

@@ -140,7 +140,7 @@ fn a_backend_that_answers_wrong_is_caught() {
 
 #[test]
 fn the_gpu_conforms() {
-    if emulated::is_inside() {
+    if is_inside() {
         return on_gpus(|_| true);
     }
     inside("float::the_gpu_conforms");
@@ -165,8 +165,13 @@ fn on_gpus(wanted: impl Fn(&Device) -> bool) {
     }
 }
 
-/// Runs a test of this file again on the emulated driver, telling what it says while it runs.
-fn inside(test: &str) {
+/// Whether this process is such a run.
+pub(super) fn is_inside() -> bool {
+    emulated::is_inside()
+}
+
+/// Runs a test again on the emulated driver, telling what it says while it runs.
+pub(super) fn inside(test: &str) {
     let Some(mut command) = emulated::again(test) else { return };
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {

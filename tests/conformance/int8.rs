@@ -69,3 +69,50 @@ fn the_engine_conforms_on_every_device() {
         assert!(passed >= 6, "only {passed} cases run on the engine");
     }
 }
+
+/// With the parameters as constants, and as inputs that differ from call to call.
+#[cfg(all(feature = "cpu", feature = "cuda"))]
+#[test]
+fn the_gpu_conforms() {
+    use super::float::{inside, is_inside};
+
+    if !is_inside() {
+        inside("int8::the_gpu_conforms");
+    }
+    let gpu = triscore::gpu::GpuBackend::new();
+    let devices = match gpu.probe() {
+        Ok(devices) => devices,
+        Err(e) => return println!("skipped: {e}"),
+    };
+    for device in devices.iter().filter(|device| device.emulated == is_inside()) {
+        let mut passed = 0;
+        for case in cases() {
+            let constant = bound(&case);
+            for (model, inputs) in [(&constant, &case.inputs[..1]), (&case.model, &case.inputs[..])] {
+                let options = CompileOptions { lanes: Some(1), ..CompileOptions::default() };
+                let scorer = match gpu.compile(model, std::slice::from_ref(device), &options) {
+                    Ok(scorer) => scorer,
+                    Err(e) => {
+                        assert_eq!(e.kind(), ErrorKind::Unsupported, "{}: {e}", case.name);
+                        println!("{device}: {}: not on the GPU: {e}", case.name);
+                        continue;
+                    }
+                };
+                let scored = scorer.score(inputs, &Call::new()).unwrap();
+                for (i, expected) in case.outputs.iter().enumerate() {
+                    let got = scored.tensor(i).unwrap();
+                    assert_eq!(
+                        (got.dtype(), got.shape()),
+                        (expected.dtype(), expected.shape()),
+                        "{}",
+                        case.name
+                    );
+                    assert_eq!(got.as_bytes(), expected.as_bytes(), "{device}: {}", case.name);
+                }
+                passed += 1;
+            }
+        }
+        println!("{device}: {passed} cases conform");
+        assert!(passed >= 24, "only {passed} cases run on the GPU");
+    }
+}

@@ -50,12 +50,14 @@ fn unsigned(x: f32) -> (u32, f64) {
     (u32::from(value), f64::from(value))
 }
 
-pub(crate) const KINDS: [Kind; 5] = [
+pub(crate) const KINDS: [Kind; 7] = [
     Kind { name: "mma_f16", bytes: 2, is_integer: false, a: f16, b: f16 },
     Kind { name: "mma_bf16", bytes: 2, is_integer: false, a: bf16, b: bf16 },
     Kind { name: "mma_tf32", bytes: 4, is_integer: false, a: tf32, b: tf32 },
     Kind { name: "mma_s8", bytes: 1, is_integer: true, a: signed, b: signed },
     Kind { name: "mma_u8s8", bytes: 1, is_integer: true, a: unsigned, b: signed },
+    Kind { name: "mma_s8u8", bytes: 1, is_integer: true, a: signed, b: unsigned },
+    Kind { name: "mma_u8", bytes: 1, is_integer: true, a: unsigned, b: unsigned },
 ];
 
 pub(crate) fn every_kind() {

@@ -43,6 +43,12 @@ struct S8 {
 struct U8S8 : S8 {
     static int a(unsigned bits, int i) { return (uint8_t)(bits >> 8 * i); }
 };
+struct S8U8 : S8 {
+    static int b(unsigned bits, int i) { return (uint8_t)(bits >> 8 * i); }
+};
+struct U8 : U8S8 {
+    static int b(unsigned bits, int i) { return (uint8_t)(bits >> 8 * i); }
+};
 
 template <class Sum> struct Fragments {
     unsigned a[4], b[2];
@@ -133,6 +139,8 @@ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
 inline void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::Tf32>(d, a, b); }
 inline void mma_s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::S8>(d, a, b); }
 inline void mma_u8s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::U8S8>(d, a, b); }
+inline void mma_s8u8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::S8U8>(d, a, b); }
+inline void mma_u8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::U8>(d, a, b); }
 
 inline void load_matrix_x4(unsigned (&r)[4], const void *shared_row) { emulator::load_matrices<4, false>(r, shared_row); }
 inline void load_matrix_x4_transposed(unsigned (&r)[4], const void *shared_row) { emulator::load_matrices<4, true>(r, shared_row); }

@@ -269,8 +269,10 @@ impl Planner<'_> {
     /// The kernel; `scores` is where it writes them, if it does, and which.
     fn attended(&mut self, node: &Node, mut of: Attention, scores: Option<(Array, i64)>) -> Result<Deferred> {
         let [batch, heads, rows, keys, width, columns] = of.sizes()?;
-        let tensor =
-            self.tensor_type(of.q.dtype, of.k.dtype).filter(|t| matches!(t, DType::F16 | DType::Bf16));
+        let tensor = self
+            .tensor_types(of.q.dtype, of.k.dtype)
+            .map(|[t, _]| t)
+            .filter(|t| matches!(t, DType::F16 | DType::Bf16));
         let is_for_tensors =
             width == columns && TENSOR_WIDTHS.contains(&width) && rows >= FEW_ROWS && scores.is_none();
         let tensor = tensor.filter(|_| is_for_tensors);

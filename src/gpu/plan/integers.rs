@@ -1,15 +1,22 @@
-//! Products of quantised tensors: sums of integers, exactly, and what brings them to floats or back to eight bits.
+//! Operators on quantised tensors: sums of integers, exactly, and what brings them to floats or back to eight bits.
 //!
-//! A zero point that is zero costs nothing: kernels read the stored bytes. Another one is taken away first, into 16 bits, which hold every difference.
-//! Requantising is the end of the product's kernel.
+//! A requantised result is `saturate(round_half_even(f32(sum) · m) + zero)` with `m = f32(f32(left · right) / made)`, in this order: it equals ONNX
+//! Runtime's in every bit (src/int8/rescale.rs), and so do `QGemm`'s floats, and sums and products of two tensors, element by element. All of that is the
+//! end of a kernel; what follows from constants alone is computed once. How the sums are found is in [`whole_sums`](super::whole_sums).
+//!
+//! Q/DQ pairs come as these operators where all of a group is quantised (`rewrite::to_integer_products`). A product that goes on as a float is an exact
+//! sum, rounded once to a float and once by its scale; what is requantised after further floats may be a step away from ONNX Runtime's where its order of
+//! roundings is another. No precision changes any of it but how those floats are stored.
 
+use super::pieces::padded;
 use super::pointwise::literal;
-use super::program::{Array, Register};
+use super::program::Register;
 use super::rows::reduction;
-use super::windows::Operand;
+use super::whole_sums::{Factor, joint};
 use super::{Deferred, Planner};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
+use crate::int8::{AddFactors, QParams, QType, mul_factor};
 use crate::tensor::DType;
 
 /// Which inputs say how a result is requantised.
@@ -22,58 +29,61 @@ struct Scales {
 
 /// Of `QLinearConv` and of `QLinearMatMul`.
 const SCALES: Scales = Scales { left: 1, right: 4, made: 6, zero: 7 };
+/// Of `QGemm`.
+const GEMM_SCALES: Scales = Scales { made: 7, zero: 8, ..SCALES };
 
 impl Planner<'_> {
     /// Takes an operator on quantised tensors; `false` for another one.
     pub(super) fn whole_products(&mut self, node: &Node) -> Result<bool> {
-        match node.op.onnx_name() {
-            Some("MatMulInteger") => {
-                let sum = self.whole_matmul(node, [0, 1], [2, 3])?;
+        let name = match (node.op.domain.as_str(), node.op.name.as_str()) {
+            ("", name) => name,
+            ("com.microsoft", name @ ("QGemm" | "QLinearAdd" | "QLinearMul")) => name,
+            _ => return Ok(false),
+        };
+        match name {
+            "MatMulInteger" => {
+                let sum = self.whole_matmul(node, Factor::left(0, 2), Factor::right(1, 3), None)?;
                 self.defer(node, 0, sum)?;
             }
-            Some("QLinearMatMul") => {
-                let sum = self.whole_matmul(node, [0, 3], [2, 5])?;
-                let rank = self.shape_of(node, 0)?.len();
+            "QLinearMatMul" => {
+                let sum = self.whole_matmul(node, Factor::left(0, 2), Factor::right(3, 5), None)?;
                 let (left, right) = (self.of_rows(node, SCALES.left)?, self.deferred(node, SCALES.right)?);
-                let y = self.requantised(node, sum, left, right, rank)?;
+                let y = self.requantised(node, sum, left, right, &SCALES)?;
                 self.defer(node, 0, y)?;
             }
-            Some("ConvInteger") => {
-                let sum = self.whole_conv(node, [0, 1], [2, 3])?;
+            "QGemm" => {
+                let flag = |name: &str| node.op.attributes.flag(name);
+                let left = Factor::left(0, 2).transposed(flag("transA"));
+                let right = Factor::right(3, 5).transposed(flag("transB"));
+                let sum = self.whole_matmul(node, left, right, Some(6))?;
+                let (left, right) = (self.deferred(node, SCALES.left)?, self.deferred(node, SCALES.right)?);
+                let y = self.requantised(node, sum, left, right, &GEMM_SCALES)?;
+                self.defer(node, 0, y)?;
+            }
+            "ConvInteger" => {
+                let sum = self.whole_conv(node, [0, 1], [2, 3], None)?;
                 self.defer(node, 0, sum)?;
             }
-            Some("QLinearConv") => {
-                let sum = self.whole_conv(node, [0, 3], [2, 5])?;
-                let shape = self.shape_of(node, 0)?;
-                let sum = self.biased(node, 8, sum, &shape, Register::I32)?;
-                let rank = shape.len();
+            "QLinearConv" => {
+                let sum = self.whole_conv(node, [0, 3], [2, 5], Some(8))?;
+                let behind = self.shape_of(node, 0)?.len().saturating_sub(2);
                 let left = self.deferred(node, SCALES.left)?;
-                let right = self.of_outputs(node, SCALES.right, rank.saturating_sub(2))?;
-                let y = self.requantised(node, sum, left, right, rank)?;
+                let right = self.of_outputs(node, SCALES.right, behind)?;
+                let y = self.requantised(node, sum, left, right, &SCALES)?;
                 self.defer(node, 0, y)?;
             }
-            Some("DynamicQuantizeLinear") => self.dynamic(node)?,
+            "QLinearAdd" | "QLinearMul" => {
+                let y = self.whole_pair(node, name == "QLinearAdd")?;
+                self.defer(node, 0, y)?;
+            }
+            "DynamicQuantizeLinear" => self.dynamic(node)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    /// Whether a zero point is left out, or known to be zero.
-    fn is_zero(&self, node: &Node, zero: usize) -> bool {
-        node.input(zero).is_none()
-            || self.integers(node, zero).is_ok_and(|list| list.is_some_and(|l| l.iter().all(|v| *v == 0)))
-    }
-
-    /// A quantised input without its zero point, which broadcasts to it.
-    fn centred(&mut self, node: &Node, input: usize, zero: Deferred) -> Result<Array> {
-        let x = self.deferred(node, input)?.cast(Register::I32);
-        let shape = x.shape().to_vec();
-        let y = self.call("subtract", Register::I32, vec![x, zero.cast(Register::I32)], &shape)?;
-        self.launch(y, DType::I16, None, None)
-    }
-
     /// A parameter of rows: as many numbers as there are, one an element, or along the last axis but one.
-    fn of_rows(&mut self, node: &Node, input: usize) -> Result<Deferred> {
+    pub(super) fn of_rows(&mut self, node: &Node, input: usize) -> Result<Deferred> {
         let x = self.deferred(node, input)?;
         match x.shape() {
             [n] if *n > 1 => {
@@ -85,98 +95,123 @@ impl Planner<'_> {
     }
 
     /// A parameter of outputs, one or one each, with so many axes behind it.
-    fn of_outputs(&mut self, node: &Node, input: usize, behind: usize) -> Result<Deferred> {
+    pub(super) fn of_outputs(&mut self, node: &Node, input: usize, behind: usize) -> Result<Deferred> {
         let x = self.deferred(node, input)?;
         let count = x.shape().iter().product::<usize>();
-        let shape = super::pieces::padded(0, &[count], behind);
+        let shape = padded(0, &[count], behind);
         self.reshaped(x, &shape)
     }
 
-    fn whole_matmul(
+    /// What follows from these inputs: where all of them are constant it is put into memory, and so computed once.
+    pub(super) fn settled_if_constant(
         &mut self,
         node: &Node,
-        [a, b]: [usize; 2],
-        [a_zero, b_zero]: [usize; 2],
+        inputs: &[usize],
+        x: Deferred,
+        dtype: DType,
     ) -> Result<Deferred> {
-        let left = match self.is_zero(node, a_zero) {
-            true => self.memory(node, a)?,
-            false => {
-                let zero = self.of_rows(node, a_zero)?;
-                self.centred(node, a, zero)?
-            }
+        let is_constant = |input: &usize| match node.input(*input) {
+            Some(id) => self.graph.constant(id).is_some(),
+            None => true,
         };
-        let right = match self.is_zero(node, b_zero) {
-            true => self.memory(node, b)?,
-            false => {
-                let zero = self.deferred(node, b_zero)?;
-                self.centred(node, b, zero)?
-            }
-        };
-        self.matmul(&left, &right, &self.shape_of(node, 0)?)
+        match inputs.iter().all(is_constant) {
+            true => Deferred::of(self.launch(x, dtype, None, None)?),
+            false => Ok(x),
+        }
     }
 
-    fn whole_conv(
-        &mut self,
-        node: &Node,
-        [x, w]: [usize; 2],
-        [x_zero, w_zero]: [usize; 2],
-    ) -> Result<Deferred> {
-        let images = match self.is_zero(node, x_zero) {
-            true => self.memory(node, x)?,
-            false => {
-                // Padding is what stands for zero.
-                let zero = self.of_outputs(node, x_zero, 0)?;
-                self.centred(node, x, zero)?
-            }
-        };
-        let weights = match self.is_zero(node, w_zero) {
-            true => Operand::Input(w),
-            false => {
-                let rank = self.input_shape(node, w)?.len();
-                let zero = self.of_outputs(node, w_zero, rank.saturating_sub(1))?;
-                Operand::Memory(self.centred(node, w, zero)?)
-            }
-        };
-        self.conv_of(node, &Operand::Memory(images), &weights)
-    }
-
-    /// round(sum * (left * right / made)) + zero, the even one of two, within the type's range.
+    /// round(sum * (left * right / made)) + zero, the even one of two, within the type's range; a float where nothing says how it is requantised.
     fn requantised(
         &mut self,
         node: &Node,
         sum: Deferred,
         left: Deferred,
         right: Deferred,
-        rank: usize,
+        scales: &Scales,
     ) -> Result<Deferred> {
         let (shape, to) = (self.shape_of(node, 0)?, self.dtype_of(node, 0)?);
+        let float = |value: f64| literal(Register::F32, value, &[]);
+        let (left, right) = (self.unbound(left)?, self.unbound(right)?);
+        let common = joint(left.shape(), right.shape())?;
+        let of = vec![left.cast(Register::F32), right.cast(Register::F32)];
+        let mut factor = self.call("multiply", Register::F32, of, &common)?;
+        let alpha = f64::from(node.op.attributes.float("alpha").unwrap_or(1.0));
+        if alpha != 1.0 {
+            factor = self.call("multiply", Register::F32, vec![factor, float(alpha)], &common)?;
+        }
+        let is_float = node.input(scales.made).is_none();
+        if !is_float {
+            let made = self.of_outputs(node, scales.made, 0)?.cast(Register::F32);
+            let common = joint(&common, made.shape())?;
+            factor = self.call("divide", Register::F32, vec![factor, made], &common)?;
+        }
+        let read = [scales.left, scales.right, scales.made];
+        let factor = self.settled_if_constant(node, &read, factor, DType::F32)?;
+        let y = self.call("multiply", Register::F32, vec![sum.cast(Register::F32), factor], &shape)?;
+        if is_float {
+            return Ok(y);
+        }
         let (least, most) = match to {
             DType::U8 => (0.0, 255.0),
             DType::I8 => (-128.0, 127.0),
             other => return Err(ScoreError::unsupported(format!("requantising to {}", other.name()))),
         };
-        // Scales of one axis each have the result's number of axes between them.
-        let mut common = vec![1; rank];
-        for scale in [&left, &right] {
-            for (slot, length) in common.iter_mut().rev().zip(scale.shape().iter().rev()) {
-                *slot = (*slot).max(*length);
-            }
-        }
-        let float = |value: f64| literal(Register::F32, value, &[]);
-        let made = self.of_outputs(node, SCALES.made, 0)?.cast(Register::F32);
-        let (left, right) = (self.unbound(left)?, self.unbound(right)?);
-        let scales = vec![left.cast(Register::F32), right.cast(Register::F32)];
-        let both = self.call("multiply", Register::F32, scales, &common)?;
-        let factor = self.call("divide", Register::F32, vec![both, made], &common)?;
-        let y = self.call("multiply", Register::F32, vec![sum.cast(Register::F32), factor], &shape)?;
-        let zero = match node.input(SCALES.zero) {
-            Some(_) => self.of_outputs(node, SCALES.zero, 0)?.cast(Register::F32),
+        let zero = match node.input(scales.zero) {
+            Some(_) => self.of_outputs(node, scales.zero, 0)?.cast(Register::F32),
             None => float(0.0),
         };
         let of = vec![y, float(1.0), zero, float(least), float(most)];
         let mut y = self.call("quantize", Register::F32, of, &shape)?;
         y.program = super::cast_to(y.program, to)?;
         Ok(y)
+    }
+
+    /// The sum or the product of two quantised tensors, element by element: src/int8/elementwise.rs, to the bit.
+    fn whole_pair(&mut self, node: &Node, is_sum: bool) -> Result<Deferred> {
+        let (shape, to) = (self.shape_of(node, 0)?, self.dtype_of(node, 0)?);
+        let [a, b, made] = [
+            self.qparams(node, 1, self.input_dtype(node, 0)?)?,
+            self.qparams(node, 4, self.input_dtype(node, 3)?)?,
+            self.qparams(node, 6, to)?,
+        ];
+        let (x, mut y) = (self.deferred(node, 0)?, self.deferred(node, 3)?);
+        if x.base.is_some() && y.base.is_some() {
+            // One of two kernels ends before the other begins.
+            let stored = self.input_dtype(node, 3)?;
+            y = Deferred::of(self.launch(y, stored, None, None)?)?;
+        }
+        let float = |value: f32| literal(Register::F32, value.into(), &[]);
+        let sum = if is_sum {
+            let by = AddFactors::of(&a, &b, &made);
+            let of = vec![y.cast(Register::F32), float(by.b), float(by.fixed)];
+            let part = self.call("multiply_add_rounded_once", Register::F32, of, &shape)?;
+            let of = vec![x.cast(Register::F32), float(by.a), part];
+            self.call("multiply_add_rounded_once", Register::F32, of, &shape)?
+        } else {
+            let whole = |value: i32| literal(Register::I32, value.into(), &[]);
+            let x = self.call("subtract", Register::I32, vec![x, whole(a.zero_point())], &shape)?;
+            let y = self.call("subtract", Register::I32, vec![y, whole(b.zero_point())], &shape)?;
+            let product = self.call("multiply", Register::I32, vec![x, y], &shape)?.cast(Register::F32);
+            let of = vec![product, float(mul_factor(&a, &b, &made)), float(made.zero_point() as f32)];
+            self.call("multiply_add_rounded_twice", Register::F32, of, &shape)?
+        };
+        let range = [made.qtype().min(), made.qtype().max()].map(|bound| float(bound as f32));
+        let of = [sum, float(1.0), float(0.0)].into_iter().chain(range).collect();
+        let mut y = self.call("quantize", Register::F32, of, &shape)?;
+        y.program = super::cast_to(y.program, to)?;
+        Ok(y)
+    }
+
+    /// A constant scale, and the zero point behind it, of a tensor of that type.
+    fn qparams(&self, node: &Node, scale: usize, dtype: DType) -> Result<QParams> {
+        let one = |list: Option<Vec<f64>>| list.and_then(|list| <[f64; 1]>::try_from(list).ok());
+        let several = || ScoreError::unsupported(format!("input {scale} is not one scale"));
+        let [value] = one(self.numbers(node, scale)?).ok_or_else(several)?;
+        let [zero] = match node.input(scale + 1) {
+            Some(_) => one(self.numbers(node, scale + 1)?).ok_or_else(several)?,
+            None => [0.0],
+        };
+        QParams::new(value as f32, zero as i32, QType::try_from(dtype)?)
     }
 
     /// To eight bits, by a scale and a zero point that the tensor's own range says.

@@ -1,7 +1,7 @@
 //! Convolutions on tensor cores: which of them they take, and how images and weights must lie.
 //!
 //! A tile's piece of 16 bytes must be of one pixel, so channels come last and are a multiple of a piece; the three channels of a first layer get zeros beside
-//! them, in the images and in the weights. Weights are `[output][taps · channels]`. Where the kernel is one pixel and no place is left out, it is a
+//! them, in the images and in the weights. Beyond an image is zero, or the zero point that stands for it. Weights are `[output][taps · channels]`. Where the kernel is one pixel and no place is left out, it is a
 //! matrix product.
 
 use super::pointwise::literal;
@@ -9,30 +9,33 @@ use super::program::{Array, Program, Register, stored_name};
 use super::sources::Source;
 use super::tensor_product::{Tile, lies_in_pieces, piece_elements};
 use super::text::{Access, Struct};
-use super::windows::{FEW_OUTPUTS, Images, three};
-use super::{Argument, Base, Deferred, Operator, Planner, floats};
+use super::windows::{ConvForm, FEW_OUTPUTS, Images, Operand, three};
+use super::{Argument, Base, Deferred, Operator, Planner};
 use crate::error::{Result, ScoreError};
 use crate::graph::{Node, Window};
 use crate::layout::view::View;
 use crate::layout::view::channels_last;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{AlignedBytes, DType, Tensor};
 
 impl Planner<'_> {
-    /// A convolution without its bias, if tensor cores take it.
+    /// A convolution without its bias, if tensor cores take it. Where `beyond` is given, a piece of it stands for what is beyond the images, else zeros.
     pub(super) fn conv_on_tensor_cores(
         &mut self,
         node: &Node,
-        shape: &[usize],
-        window: &Window,
-        groups: usize,
+        form: &ConvForm,
+        of: &Operand,
+        by: &Operand,
+        beyond: Option<&Array>,
     ) -> Result<Option<Deferred>> {
-        let (rank, weights) = (shape.len(), self.input_shape(node, 1)?);
-        let (inputs, outputs) = (weights.get(1).copied().unwrap_or(0), shape.get(1).copied().unwrap_or(0));
-        let per_group = outputs / groups.max(1);
-        let Some(dtype) = self.tensor_type(self.input_dtype(node, 0)?, self.input_dtype(node, 1)?) else {
-            return Ok(None);
+        let ConvForm { shape, window, groups, inputs, outputs: per_group } = form;
+        let (rank, groups, inputs, per_group) = (shape.len(), *groups, *inputs, *per_group);
+        let types = self.tensor_types(self.operand_dtype(node, of)?, self.operand_dtype(node, by)?);
+        let Some([dtype, stored]) = types else { return Ok(None) };
+        let constant = match by {
+            Operand::Input(input) => self.input_id(node, *input).ok().and_then(|id| self.graph.constant(id)),
+            Operand::Constant(tensor) => Some(tensor),
+            Operand::Memory(_) => None,
         };
-        let is_constant = node.input(1).is_some_and(|id| self.graph.constant(id).is_some());
         let padded = inputs.next_multiple_of(piece_elements(dtype)?);
         let is_padded = padded != inputs;
         // Pairs of results begin at even channels; only constants get zeros beside them.
@@ -40,17 +43,18 @@ impl Planner<'_> {
             && inputs > 0
             && per_group >= FEW_OUTPUTS
             && (groups == 1 || (!is_padded && per_group.is_multiple_of(2)))
-            && (!is_padded || is_constant);
+            && (!is_padded || constant.is_some());
         if !is_taken {
             return Ok(None);
         }
-        let x = self.pixels_in_pieces(node, dtype, padded * groups)?;
+        let x = self.operand_array(node, of)?;
+        let x = self.pixels_in_pieces(x, dtype, padded * groups, &node.origins)?;
         let order = std::iter::once(0).chain(2..rank).chain([1]).collect::<Vec<_>>();
-        let right = match node.input(1).and_then(|id| self.graph.constant(id)) {
+        let right = match constant {
             Some(tensor) if is_padded => {
-                self.constant_array(with_channels(tensor, padded)?, &order, dtype)?
+                self.constant_array(with_channels(tensor, padded)?, &order, stored)?
             }
-            _ => self.dense(node, 1, &order, dtype)?,
+            _ => self.operand_dense(node, by, &order, stored)?,
         };
         if let Some(y) = self.as_product(&x, &right, shape, window, groups)? {
             return Ok(Some(y));
@@ -60,10 +64,13 @@ impl Planner<'_> {
         let kernel = three(&window.kernel, 1);
         let words =
             self.window_words(&images, window, shape, (padded, per_group), [padded, kernel[2], kernel[1]]);
+        let sum = Register::of(dtype)?;
         let rows = shape.first().copied().unwrap_or(1) * shape.iter().skip(2).product::<usize>();
         let tile = Tile::of(rows, per_group, groups);
         let source = Source::new("conv_tensor", "conv_tensor", &["tensor_core", "tensor_tiles"])
-            .define("ELEMENT", stored_name(dtype)?);
+            .define("ELEMENT", stored_name(dtype)?)
+            .define("RIGHT", stored_name(stored)?)
+            .define("BEYOND", i32::from(beyond.is_some()));
         let operator = match self.conv_on_wgmma(&images, &right, window, shape, groups)? {
             Some(operator) => operator,
             None => Operator {
@@ -75,6 +82,7 @@ impl Planner<'_> {
                     Argument::Result,
                     Argument::at(&images.array.view),
                     Argument::at(&right.view),
+                    Argument::at(&beyond.unwrap_or(&images.array).view),
                     Argument::Struct(Struct { pointers: Vec::new(), words }),
                 ],
                 writes: Vec::new(),
@@ -82,21 +90,26 @@ impl Planner<'_> {
         };
         let places = std::iter::once(0).chain(2..rank).collect();
         let access = Access::Pairs(vec![places, vec![1]]);
-        let library = self.conv_form(&images.array, &right, window, shape);
+        let library = self.library_conv(&images.array, &right, window, shape);
         let base = Base { operator, access, order: channels_last(rank), library };
-        let program = Program::given(Register::F32, shape);
+        let program = Program::given(sum, shape);
         Ok(Some(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() }))
     }
 
     /// The images with their channels last, so many of them: a copy, unless they lie so.
-    fn pixels_in_pieces(&mut self, node: &Node, dtype: DType, channels: usize) -> Result<Array> {
-        let x = self.memory(node, 0)?;
+    fn pixels_in_pieces(
+        &mut self,
+        x: Array,
+        dtype: DType,
+        channels: usize,
+        origins: &[usize],
+    ) -> Result<Array> {
         if x.dtype == dtype && x.view.length(1) == channels && lies_in_pieces(&x.view, 1) {
             return Ok(x);
         }
         let order = channels_last(x.view.shape.len());
         if x.view.length(1) == channels {
-            return self.dense(node, 0, &order, dtype);
+            return self.ordered(x, &order, dtype, origins);
         }
         let own = x.view.length(1);
         let mut shape = x.view.shape.clone();
@@ -114,8 +127,8 @@ impl Planner<'_> {
             dtype,
         };
         let behind = into(&zeros, beside.unwrap_or(0));
-        self.map(&Program::of(x.clone())?, &into(&x.view.shape, whole.view.offset), &node.origins)?;
-        self.map(&literal(Register::F32, 0.0, &zeros).program, &behind, &node.origins)?;
+        self.map(&Program::of(x.clone())?, &into(&x.view.shape, whole.view.offset), origins)?;
+        self.map(&literal(Register::of(dtype)?, 0.0, &zeros).program, &behind, origins)?;
         Ok(whole)
     }
 
@@ -154,15 +167,17 @@ impl Planner<'_> {
 /// Weights with so many channels, zeros for those that are new.
 fn with_channels(weights: &Tensor, channels: usize) -> Result<Tensor> {
     let mut shape = weights.shape().to_vec();
-    let taps = shape.iter().skip(2).product::<usize>();
+    let taps = shape.iter().skip(2).product::<usize>() * super::element_bytes(weights.dtype())?;
     let own = shape.get(1).copied().unwrap_or(0) * taps;
     if let Some(slot) = shape.get_mut(1) {
         *slot = channels;
     }
-    let mut numbers = Vec::with_capacity(shape.iter().product());
-    for output in floats(weights)?.chunks(own.max(1)) {
-        numbers.extend(output.iter().map(|v| *v as f32));
-        numbers.extend(std::iter::repeat_n(0.0, channels * taps - output.len()));
+    let mut whole = AlignedBytes::zeroed(shape.first().copied().unwrap_or(0) * channels * taps)?;
+    let outputs = whole.as_mut_slice().chunks_mut((channels * taps).max(1));
+    for (to, from) in outputs.zip(weights.as_bytes().chunks(own.max(1))) {
+        if let Some(to) = to.get_mut(..from.len()) {
+            to.copy_from_slice(from);
+        }
     }
-    Tensor::from_slice(&shape, &numbers)
+    Tensor::new(weights.dtype(), &shape, whole)
 }

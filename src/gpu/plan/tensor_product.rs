@@ -1,6 +1,7 @@
 //! Products on tensor cores: when they take a product, and how its two sides must lie.
 //!
-//! What is stored in 16 bits is multiplied so, and floats of 32 bits where the caller has asked for TF32; sums are floats. A tile is copied in
+//! What is stored in 16 bits is multiplied so, and floats of 32 bits where the caller has asked for TF32; sums are floats. Integers of 8 bits are
+//! multiplied as they are, whatever the caller has asked for, and their sums are integers. A tile is copied in
 //! pieces of 16 bytes, so every row of a side must begin at a multiple of them and have a multiple of them. A side that lies otherwise is copied
 //! first, a constant one is uploaded as it is wanted; a depth that is no multiple of a piece is left to gemm.cu.
 
@@ -76,6 +77,7 @@ impl Sides {
         let tile = Tile::of(m, n, matrices);
         let source = Source::new("gemm_tensor", "gemm_tensor", &["tensor_core", "tensor_tiles"])
             .define("ELEMENT", stored_name(self.left.dtype)?)
+            .define("RIGHT", stored_name(self.right.dtype)?)
             .define("RIGHT_ROWS", i32::from(self.right_rows));
         let mut source = tile.define(source);
         source.generated.push_str(&batches.text);
@@ -105,46 +107,49 @@ impl Sides {
 
 impl Planner<'_> {
     /// What tensor cores multiply tensors of these types as, if they do.
-    pub(super) fn tensor_type(&self, left: DType, right: DType) -> Option<DType> {
+    pub(super) fn tensor_types(&self, left: DType, right: DType) -> Option<[DType; 2]> {
         let is_tf32 = self.settings.precision == Precision::Tf32;
-        match (self.settings.tensor_cores != TensorCores::None, self.stored(left), self.stored(right)) {
-            (true, DType::F16, DType::F16) => Some(DType::F16),
-            (true, DType::Bf16, DType::Bf16) => Some(DType::Bf16),
-            (true, DType::F32, DType::F32) if is_tf32 => Some(DType::F32),
-            _ => None,
-        }
+        let types = [self.stored(left), self.stored(right)];
+        let is_taken = match types {
+            [DType::F16, DType::F16] | [DType::Bf16, DType::Bf16] => true,
+            [DType::F32, DType::F32] => is_tf32,
+            [DType::I8 | DType::U8, DType::I8 | DType::U8] => true,
+            _ => false,
+        };
+        (is_taken && self.settings.tensor_cores != TensorCores::None).then_some(types)
     }
 
     /// The sides of a product of matrices, if tensor cores take it.
     pub(super) fn for_tensor_cores(&mut self, a: &Array, b: &Array) -> Result<Option<Sides>> {
-        let Some(dtype) = self.tensor_type(a.dtype, b.dtype) else { return Ok(None) };
+        let Some([own, other]) = self.tensor_types(a.dtype, b.dtype) else { return Ok(None) };
         let (Some(row), Some(deep)) = (a.view.shape.len().checked_sub(2), b.view.shape.len().checked_sub(2))
         else {
             return Ok(None);
         };
-        let size = super::element_bytes(dtype)?;
+        let size = super::element_bytes(own)?;
         let (depth, columns) = (a.view.length(row + 1), b.view.length(deep + 1));
         if depth == 0 || !(depth * size).is_multiple_of(PIECE_BYTES) {
             return Ok(None);
         }
-        let left = match a.dtype == dtype && lies_in_pieces(&a.view, row + 1) {
+        let left = match a.dtype == own && lies_in_pieces(&a.view, row + 1) {
             true => a.clone(),
             false => {
                 let order = (0..row + 2).collect::<Vec<_>>();
-                self.copied(a, dtype, &order)?
+                self.copied(a, own, &order)?
             }
         };
-        let is_whole = (columns * size).is_multiple_of(PIECE_BYTES);
+        // Nothing turns bytes round between shared memory and registers.
+        let is_whole = size > 1 && (columns * size).is_multiple_of(PIECE_BYTES);
         // A constant may lie either way for nothing, and Hopper multiplies TF32 in one way alone.
-        let is_turned = dtype == DType::F32 && self.settings.tensor_cores.is_wgmma() && self.is_constant(b);
-        if b.dtype == dtype && is_whole && !is_turned && lies_in_pieces(&b.view, deep + 1) {
+        let is_turned = own == DType::F32 && self.settings.tensor_cores.is_wgmma() && self.is_constant(b);
+        if b.dtype == other && is_whole && !is_turned && lies_in_pieces(&b.view, deep + 1) {
             return Ok(Some(Sides { left, right: b.clone(), right_rows: true }));
         }
-        let right = match b.dtype == dtype && lies_in_pieces(&b.view, deep) {
+        let right = match b.dtype == other && lies_in_pieces(&b.view, deep) {
             true => b.clone(),
             false => {
                 let order = (0..deep).chain([deep + 1, deep]).collect::<Vec<_>>();
-                self.copied(b, dtype, &order)?
+                self.copied(b, other, &order)?
             }
         };
         Ok(Some(Sides { left, right, right_rows: false }))

@@ -85,6 +85,14 @@ const FORMS: &[&str] = &[
     "x: f32[2, 3, 4, 8]\nc: f32[50, 4]\np: i64[2, 4]\ny = RotaryEmbedding(x, c, c, p)\n-> y",
     "x: u8[3, 70]\nw: i8[70, 5]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: u8[3, 70]\nw: i8[70, 5]\nz: u8[]\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[3, 40]\ns = f32[] 0.1\nz = u8[] 3\nw: u8[40]\na = com.microsoft.QLinearAdd(x, s, z, w, s, z, s, z)\nb = com.microsoft.QLinearMul(a, s, z, w, s, z, s, z)\ny = DequantizeLinear(b, s, z)\n-> y",
+    "x: u8[70, 64]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[10, 64] 1\nt = f32[10] 0.3\nv = i8[10] 0\nb = i32[10] 5\ny = com.microsoft.QGemm<transB=1>(x, s, z, w, t, v, b)\n-> y",
+    "x: u8[2, 70, 80]\nw = i8[80, 72] 1\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: i8[2000, 64]\nw: i8[64, 1001]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[3, 700, 64]\nw: u8[3, 64, 720]\nz: u8[]\na = MatMulInteger(x, w, z, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: i8[70, 64]\nw: u8[64, 72]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[2, 16, 99, 99]\nr: f32[2, 160, 97, 97]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[160, 16, 3, 3] 1\na = ConvInteger(x, w, z)\nb = Cast<to=1>(a)\nc = Mul(b, s)\nd = Add(c, r)\ne = Relu(d)\nq = QuantizeLinear(e, s, z)\ny = DequantizeLinear(q, s, z)\n-> y",
+    "x: u8[2, 32, 9, 9]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[36, 16, 3, 3] 1\nt = f32[36] 0.1\nv = i8[36] 0\nb = i32[36] 5\na = QLinearConv<group=2, pads=[1, 1, 1, 1]>(x, s, z, w, t, v, s, z, b)\ny = DequantizeLinear(a, s, z)\n-> y",
     "x: u8[1, 3, 6, 6]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[20, 3, 3, 3] 1\nv = i8[] 0\na = QLinearConv(x, s, z, w, s, v, s, z)\ny = DequantizeLinear(a, s, z)\n-> y",
 ];
 
@@ -322,6 +330,60 @@ fn hopper_takes_convolutions_of_channels_that_fill_a_stage() {
     assert_eq!(kernel(&steps, Precision::Bf16), "conv_tensor");
     let deep = text.replace("9, 9]", "9, 9, 9]").replace("3, 3]", "3, 3, 3]");
     assert_eq!(kernel(&deep, Precision::Bf16), "conv_tensor");
+}
+
+#[test]
+fn integers_of_eight_bits_are_multiplied_as_they_are_stored() {
+    // Whatever floats are multiplied as; what zero points have in the sums is computed once.
+    let text =
+        "x: u8[70, 48]\nw = i8[48, 33] 1\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y";
+    for precision in [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16] {
+        assert_eq!(kernels_in(text, precision), ["gemm_tensor"]);
+    }
+    assert_eq!(kernels(&text.replace("48", "41")), ["gemm"]);
+    // Hopper's own products are of floats.
+    let large =
+        planned_for(HOPPER, &text.replace("70", "700").replace("33", "330"), Precision::Bf16).unwrap();
+    assert!(large.launches.iter().all(|l| l.kernel == "gemm_tensor"));
+    let wide = "x: u8[2, 64, 19, 19]\nw = i8[72, 64, 3, 3] 1\na = ConvInteger(x, w)\ny = Cast<to=1>(a)\n-> y";
+    let wide = planned_for(HOPPER, wide, Precision::Bf16).unwrap();
+    assert!(wide.launches.iter().any(|l| l.kernel == "conv_tensor"));
+    // What is computed is turned round, and summed where there is a zero point on the other side.
+    let computed = text.replace("w = i8[48, 33] 1", "w: i8[48, 33]");
+    assert_eq!(kernels(&computed), ["map", "reduce_columns", "gemm_tensor"]);
+    let text = "x: u8[2, 16, 9, 9]\nw = u8[20, 16, 3, 3] 100\nz = u8[] 3\nv = u8[] 128\na = ConvInteger<pads=[1, 1, 1, 1]>(x, w, z, v)\nb = Cast<to=1>(a)\ny = GlobalAveragePool(b)\n-> y";
+    assert_eq!(kernels(text), ["map", "conv_tensor", "reduce_columns"]);
+    // More products than 32 bits hold with their zero points.
+    let deep =
+        "x: u8[2, 70000]\nw: i8[70000, 5]\nz: u8[]\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y";
+    assert_eq!(kernels(deep), ["map", "gemm"]);
+}
+
+#[test]
+fn integers_are_multiplied_by_integer_instructions_of_tensor_cores() {
+    if let Err(e) = nvrtc::version() {
+        assert_ne!(std::env::var("TRISCORE_NVRTC").as_deref(), Ok("required"), "{e}");
+        return println!("skipped: {e}");
+    }
+    let product = "x: LEFT[70, 64]\nw: RIGHT[64, 72]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y";
+    let conv = "x: u8[2, 16, 9, 9]\nw = i8[20, 16, 3, 3] 1\na = ConvInteger(x, w)\ny = Cast<to=1>(a)\n-> y";
+    for (text, left, right) in [
+        (product, "u8", "u8"),
+        (product, "u8", "i8"),
+        (product, "i8", "u8"),
+        (product, "i8", "i8"),
+        (conv, "u8", "i8"),
+    ] {
+        let plan = planned(&text.replace("LEFT", left).replace("RIGHT", right), Precision::F32).unwrap();
+        let launch = plan.launches.iter().find(|l| l.kernel.ends_with("_tensor")).unwrap();
+        // A device that is newer than the compiler gets text.
+        let made = nvrtc::compile(launch.kernel, &plan.sources[launch.source], "sm_990").unwrap();
+        assert!(made.is_ptx);
+        let made = String::from_utf8_lossy(&made.bytes);
+        let products = made.matches("mma.sync.").count();
+        let own = format!("mma.sync.aligned.m16n8k32.row.col.s32.{left}.{right}.s32").replace("i8", "s8");
+        assert!(products > 0 && made.matches(&own).count() == products, "{own}: {products} products");
+    }
 }
 
 #[test]

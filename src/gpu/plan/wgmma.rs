@@ -4,7 +4,7 @@
 //! better off with the small ones of `gemm_tensor.cu`. What its copies cannot say (more axes of a batch than two, rows that repeat) is left to it, too.
 
 use super::product::int;
-use super::program::stored_name;
+use super::program::{Register, stored_name};
 use super::sources::Source;
 use super::tensor_map::{self, Taken, TensorMap};
 use super::tensor_product::Sides;
@@ -142,8 +142,8 @@ impl Sides {
     ) -> Result<Option<Operator>> {
         let Some(tile) = WideTile::of(cores, m, n, matrices) else { return Ok(None) };
         let (dtype, size) = (self.left.dtype, self.left.view.size);
-        // Only 16 bits are multiplied where columns lie together.
-        if self.right_rows && size != 2 {
+        // Only 16 bits are multiplied where columns lie together, and integers not at all.
+        if !Register::of(dtype)?.is_float() || (self.right_rows && size != 2) {
             return Ok(None);
         }
         let batch = match matrices {

@@ -4,7 +4,7 @@
 //! for several of them; few channels are better packed as `conv_tensor.cu` packs them. Three spatial axes are left to it, too, and what copies cannot
 //! say of a window.
 
-use super::program::Array;
+use super::program::{Array, Register};
 use super::tensor_map::{self, Along, Taken, TensorMap, Windows};
 use super::text::{Struct, divide};
 use super::wgmma::{WideTile, right_box, step};
@@ -35,7 +35,8 @@ impl Planner<'_> {
         let padded = inputs.next_multiple_of(step(size));
         // A stage that reads another group's channels would multiply them with zeros, which is no zero for what is infinite.
         let is_deep = padded * 2 <= inputs * 3 && (groups == 1 || padded == inputs);
-        if !is_deep || images.lengths[0] != 1 || kernel[0] != 1 || spatial[0] != 1 {
+        let is_float = Register::of(images.array.dtype)?.is_float();
+        if !is_float || !is_deep || images.lengths[0] != 1 || kernel[0] != 1 || spatial[0] != 1 {
             return Ok(None);
         }
         let pads = (0..rank.saturating_sub(2)).map(|axis| {

@@ -12,7 +12,7 @@ use super::{Argument, BLOCK, Base, Deferred, Operator, Planner, Value};
 use crate::error::{Result, ScoreError};
 use crate::graph::{Node, Window};
 use crate::layout::view::channels_last;
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 /// Places and channels of the result that one block of conv.cu computes.
 const TILE: usize = 64;
@@ -32,6 +32,18 @@ pub(super) struct Images {
 pub(super) enum Operand {
     Input(usize),
     Memory(Array),
+    Constant(Tensor),
+}
+
+/// A convolution, apart from what it reads.
+pub(super) struct ConvForm {
+    /// Of the result.
+    pub(super) shape: Vec<usize>,
+    pub(super) window: Window,
+    pub(super) groups: usize,
+    /// Channels of a group that are read, and that are made.
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
 }
 
 /// Three spatial axes: the last ones, and axes of one element before them.
@@ -124,14 +136,18 @@ impl Planner<'_> {
 
     /// A convolution with the attributes of a node, without its bias.
     pub(super) fn conv_of(&mut self, node: &Node, of: &Operand, by: &Operand) -> Result<Deferred> {
+        let form = self.conv_form(node, of, by)?;
+        match self.conv_on_tensor_cores(node, &form, of, by, None)? {
+            Some(y) => Ok(y),
+            None => self.conv_anyhow(node, &form, of, by, None),
+        }
+    }
+
+    /// What a node's convolution is like.
+    pub(super) fn conv_form(&self, node: &Node, of: &Operand, by: &Operand) -> Result<ConvForm> {
         let shape = self.shape_of(node, 0)?;
-        let rank = shape.len();
-        let lengths = |operand: &Operand| match operand {
-            Operand::Input(input) => self.input_shape(node, *input),
-            Operand::Memory(array) => Ok(array.view.shape.clone()),
-        };
-        let channels = lengths(of)?.get(1).copied().unwrap_or(1);
-        let weights = lengths(by)?;
+        let channels = self.operand_shape(node, of)?.get(1).copied().unwrap_or(1);
+        let weights = self.operand_shape(node, by)?;
         let groups = node.op.attributes.int("group").map_or(Ok(1), |g| usize::try_from(g).map_err(|_| g));
         let groups = groups.ok().filter(|g| *g > 0 && channels % g == 0);
         let groups = groups.ok_or_else(|| ScoreError::bad_model(format!("{channels} channels in groups")))?;
@@ -141,41 +157,83 @@ impl Planner<'_> {
                 "weights of {weights:?} for {channels} channels in {groups} groups"
             )));
         }
-        let mut window = Window::of_conv(&node.op.attributes, rank.saturating_sub(2))?;
+        let mut window = Window::of_conv(&node.op.attributes, shape.len().saturating_sub(2))?;
         window.kernel = weights.get(2..).unwrap_or_default().to_vec();
-        let images = match of {
-            Operand::Input(_) => {
-                if let Some(y) = self.conv_on_tensor_cores(node, &shape, &window, groups)? {
-                    return Ok(y);
-                }
-                self.images(node)?
+        Ok(ConvForm { shape, window, groups, inputs, outputs: outputs / groups })
+    }
+
+    fn operand_shape(&self, node: &Node, operand: &Operand) -> Result<Vec<usize>> {
+        match operand {
+            Operand::Input(input) => self.input_shape(node, *input),
+            Operand::Memory(array) => Ok(array.view.shape.clone()),
+            Operand::Constant(tensor) => Ok(tensor.shape().to_vec()),
+        }
+    }
+
+    pub(super) fn operand_dtype(&self, node: &Node, operand: &Operand) -> Result<DType> {
+        match operand {
+            Operand::Input(input) => self.input_dtype(node, *input),
+            Operand::Memory(array) => Ok(array.dtype),
+            Operand::Constant(tensor) => Ok(tensor.dtype()),
+        }
+    }
+
+    /// In memory, wherever it lies.
+    pub(super) fn operand_array(&mut self, node: &Node, operand: &Operand) -> Result<Array> {
+        match operand {
+            Operand::Input(input) => self.memory(node, *input),
+            Operand::Memory(array) => Ok(array.clone()),
+            Operand::Constant(tensor) => {
+                let order = (0..tensor.shape().len()).collect::<Vec<_>>();
+                self.constant_array(tensor.clone(), &order, tensor.dtype())
             }
-            Operand::Memory(array) => self.images_of(array.clone(), &node.origins)?,
-        };
+        }
+    }
+
+    /// In memory, its axes in exactly that order and without gaps, stored as that type.
+    pub(super) fn operand_dense(
+        &mut self,
+        node: &Node,
+        operand: &Operand,
+        order: &[usize],
+        dtype: DType,
+    ) -> Result<Array> {
+        match operand {
+            Operand::Input(input) => self.dense(node, *input, order, dtype),
+            Operand::Memory(array) => self.ordered(array.clone(), order, dtype, &node.origins),
+            Operand::Constant(tensor) => self.constant_array(tensor.clone(), order, dtype),
+        }
+    }
+
+    /// A convolution with the kernels that take any of them. Where `zero` is given, elements of what it is of count from the first one of that.
+    pub(super) fn conv_anyhow(
+        &mut self,
+        node: &Node,
+        form: &ConvForm,
+        of: &Operand,
+        by: &Operand,
+        zero: Option<&Array>,
+    ) -> Result<Deferred> {
+        let ConvForm { shape, window, groups, inputs, outputs: per_group } = form;
+        let (rank, outputs) = (shape.len(), groups * per_group);
+        let images = self.operand_array(node, of)?;
+        let images = self.images_of(images, &node.origins)?;
         // Spatial axes, inputs, outputs.
         let order = (2..rank).chain([1, 0]).collect::<Vec<_>>();
         let sum = Register::of(images.array.dtype)?;
         // Floats are stored as the images are, integers as they are themselves.
-        let wanted = |own: DType| if sum.is_float() { images.array.dtype } else { own };
-        let weights = match by {
-            Operand::Input(input) => {
-                let own = self.input_dtype(node, *input)?;
-                self.dense(node, *input, &order, wanted(own))?
-            }
-            Operand::Memory(array) => {
-                self.ordered(array.clone(), &order, wanted(array.dtype), &node.origins)?
-            }
-        };
-        let per_group = outputs / groups;
+        let own = self.operand_dtype(node, by)?;
+        let stored = if sum.is_float() { images.array.dtype } else { own };
+        let weights = self.operand_dense(node, by, &order, stored)?;
         let kernel = three(&window.kernel, 1);
         let [depth, height, width] = three(shape.get(2..).unwrap_or_default(), 1);
         let rows = shape.first().copied().unwrap_or(1) * depth * height * width;
-        let is_direct = per_group < FEW_OUTPUTS;
+        let is_direct = *per_group < FEW_OUTPUTS;
         let taps = match is_direct {
-            true => [outputs, per_group, 1],
-            false => [inputs, kernel[2], kernel[1]],
+            true => [outputs, *per_group, 1],
+            false => [*inputs, kernel[2], kernel[1]],
         };
-        let words = self.window_words(&images, &window, &shape, (inputs, per_group), taps);
+        let words = self.window_words(&images, window, shape, (*inputs, *per_group), taps);
         let (family, name) = if is_direct { ("conv_direct", "conv_direct") } else { ("conv", "conv") };
         let mut arguments = vec![
             Argument::Result,
@@ -188,10 +246,18 @@ impl Planner<'_> {
                 arguments.push(unsigned(rows * outputs));
                 [(rows * outputs).div_ceil(BLOCK), 1, 1]
             }
-            false => [per_group.div_ceil(TILE), rows.div_ceil(TILE), groups],
+            false => [per_group.div_ceil(TILE), rows.div_ceil(TILE), *groups],
         };
-        let y = self.window_base(family, name, &images.array, weights.dtype, sum, grid, arguments, &shape)?;
-        self.offered(y, node, by, (&images.array, &window), &shape)
+        arguments.push(Argument::Pointer(zero.map(|zero| (zero.view.storage, zero.view.offset))));
+        let mut y =
+            self.window_base(family, name, &images.array, weights.dtype, sum, grid, arguments, shape)?;
+        if let (Some(base), Some(_)) = (y.base.as_mut(), zero) {
+            base.operator.source = base.operator.source.clone().define("CENTRED", 1);
+        }
+        match zero {
+            Some(_) => Ok(y),
+            None => self.offered(y, node, by, (&images.array, window), shape),
+        }
     }
 
     /// With a bias for each channel, where there is one.

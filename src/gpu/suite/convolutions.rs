@@ -10,8 +10,8 @@ use std::sync::Arc;
 use cudarc::driver::CudaContext;
 
 use super::emulated::{SCHEDULES, is_inside, passes};
-use super::library::{driver_alone, kept, kernels, passes_beside};
-use super::{Noise, TENSOR_WINDOWS, WINDOWS, difference, gpus, run};
+use super::library::{driver_alone, kept, passes_beside};
+use super::{Noise, TENSOR_WINDOWS, WINDOWS, difference, gpus, launched, run};
 use crate::cpu::CpuBackend;
 use crate::gpu::GpuBackend;
 use crate::gpu::choice::CONVOLUTIONS_VARIABLE;
@@ -75,7 +75,7 @@ fn in_library(test: &str, body: impl Fn()) {
 /// What computes a model's convolutions.
 fn convolutions(text: &str, precision: Precision) -> Vec<&'static str> {
     let is_one = |kernel: &&str| kernel.starts_with("conv") || *kernel == "cudnn";
-    kernels(text, precision).into_iter().filter(is_one).collect()
+    launched(text, precision).into_iter().filter(is_one).collect()
 }
 
 #[test]

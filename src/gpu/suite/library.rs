@@ -4,12 +4,11 @@
 //! shows on a GPU alone, where `TRISCORE_GPU_PRODUCTS=cublaslt` before the other suites has them run so.
 
 use super::emulated::{SCHEDULES, is_inside, passes};
-use super::{FLOATS, Noise, PRODUCTS, TENSOR_PRODUCTS, TENSOR_WINDOWS, gpus, run};
+use super::{FLOATS, PRODUCTS, TENSOR_PRODUCTS, TENSOR_WINDOWS, gpus, launched, run};
 use crate::gpu::GpuBackend;
 use crate::gpu::choice::PRODUCTS_VARIABLE;
 use crate::graph::testing::{model_of, read};
-use crate::scoring::{Backend, Call, CompileOptions, Precision};
-use crate::signature::{Dim, PortKind};
+use crate::scoring::{Backend, CompileOptions, Precision};
 
 const ALL: [Precision; 4] = [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16];
 
@@ -73,24 +72,7 @@ fn in_library(test: &str, body: impl Fn()) {
 /// The kernels of a model's products.
 fn products(text: &str, precision: Precision) -> Vec<&'static str> {
     let is_product = |kernel: &&str| kernel.starts_with("gemm") || *kernel == "cublaslt";
-    kernels(text, precision).into_iter().filter(is_product).collect()
-}
-
-/// The kernels of a model, and what libraries do instead.
-pub(super) fn kernels(text: &str, precision: Precision) -> Vec<&'static str> {
-    let model = read(&model_of(text));
-    let mut noise = Noise(7);
-    let inputs = model.signature().inputs().iter().map(|port| {
-        let PortKind::Tensor { dtype, dims } = &port.kind else { panic!("{port:?}") };
-        let length = |dim: &Dim| if let Dim::Fixed(n) = dim { *n } else { 3 };
-        noise.tensor(*dtype, &dims.iter().flatten().map(length).collect::<Vec<_>>())
-    });
-    let inputs = inputs.collect::<Vec<_>>();
-    let options =
-        CompileOptions { lanes: Some(1), skip_tuning: true, precision, ..CompileOptions::default() };
-    let scorer = GpuBackend::new().compile(&model, &gpus(), &options).unwrap();
-    let scored = scorer.score(&inputs, &Call::new().with_profile()).unwrap();
-    scored.launches.iter().map(|l| l.kernel).collect()
+    launched(text, precision).into_iter().filter(is_product).collect()
 }
 
 #[test]

@@ -58,15 +58,6 @@ const COMPOSED: &[&str] = &[
     "x: f32[3, 4]\ny = Einsum<equation=ij->j>(x)\n-> y",
 ];
 
-const WHOLE: &[&str] = &[
-    "x: u8[3, 70]\nw: i8[70, 5]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
-    "x: u8[2, 3, 7]\nw: u8[7, 5]\nz: u8[]\nv = u8[] 9\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
-    "x: u8[1, 3, 6, 6]\nw: u8[4, 3, 3, 3]\nz = u8[] 120\nv = u8[] 7\na = ConvInteger<pads=[1, 1, 1, 1]>(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
-    "x: u8[3, 70]\ns = f32[] 0.1\nz = u8[] 3\nw: u8[70, 5]\nt = f32[] 0.3\nu = f32[] 0.9\na = QLinearMatMul(x, s, z, w, t, z, u, z)\ny = DequantizeLinear(a, u, z)\n-> y",
-    "x: u8[1, 3, 6, 6]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[20, 3, 3, 3] 1 2 3 -4 5\nt = f32[20] 0.3 0.2 0.1\nv = i8[20] 0\nu = f32[] 0.9\nb = i32[20] 5 -6\na = QLinearConv<pads=[1, 1, 1, 1]>(x, s, z, w, t, v, u, z, b)\ny = DequantizeLinear(a, u, z)\n-> y",
-    "x: f32[3, 40]\na, s, z = DynamicQuantizeLinear(x)\ny = DequantizeLinear(a, s, z)\n-> y",
-];
-
 #[test]
 fn indices_pick_and_place_what_they_do_elsewhere() {
     everywhere("gpu::suite::moves::indices_pick_and_place_what_they_do_elsewhere", &SCHEDULES[..2], || {
@@ -92,12 +83,5 @@ fn ordered_rows_are_what_they_are_elsewhere() {
 fn compositions_are_what_they_are_elsewhere() {
     everywhere("gpu::suite::moves::compositions_are_what_they_are_elsewhere", &SCHEDULES[..1], || {
         run(COMPOSED, &FLOATS);
-    });
-}
-
-#[test]
-fn whole_numbers_are_what_they_are_elsewhere() {
-    everywhere("gpu::suite::moves::whole_numbers_are_what_they_are_elsewhere", &SCHEDULES[..1], || {
-        run(WHOLE, &[Precision::F32]);
     });
 }

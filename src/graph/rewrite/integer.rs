@@ -12,6 +12,9 @@
 //! - a `Relu` or a `Clip` before the `QuantizeLinear` clamps the integers;
 //! - layer normalisation is an operator on integers.
 //!
+//! A device that computes on floats as well ([`to_integer_products`]) wants products on integers and leaves the rest as it is: what nobody requantises is
+//! a sum of integers times its scale, and goes on as a float.
+//!
 //! What has no name elsewhere is in the domain `triscore`; each such operator is also written as an ONNX function
 //! ([`functions`](crate::graph::functions)).
 
@@ -20,8 +23,9 @@ mod function_of_one;
 mod move_only;
 mod operators;
 mod params;
+mod products;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::super::edit::Uses;
 use super::super::{Graph, Node, Op, ValueId};
@@ -41,13 +45,10 @@ pub use move_only::moves_integers;
 /// As [`check_parameters`].
 pub fn to_integers(graph: &mut Graph) -> Result<usize> {
     check_parameters(graph)?;
-    let mut rewrite = ToIntegers { uses: graph.uses(), graph, moved: HashMap::new() };
+    let mut rewrite = ToIntegers::new(graph, Scope::Everything);
     let places = 0..rewrite.graph.nodes.len();
-    let mut count = 0;
+    let mut count = rewrite.groups()?;
     for place in places {
-        if rewrite.graph.node(place).is_some_and(|n| n.is("QuantizeLinear")) && rewrite.group(place)? {
-            count += 1;
-        }
         if rewrite.graph.node(place).is_some_and(|n| n.is("Gemm")) && rewrite.float_gemm(place)? {
             count += 1;
         }
@@ -55,14 +56,61 @@ pub fn to_integers(graph: &mut Graph) -> Result<usize> {
     Ok(count)
 }
 
+/// Makes products on integers of those whose sides are dequantised integers of 8 bits, and of sums and products element by element that are requantised;
+/// lets integers be moved where quantised values only are.
+/// Returns how many.
+///
+/// A product that is requantised becomes what [`to_integers`] makes of it. Another one becomes `ConvInteger` or `MatMulInteger`, times its scale, plus its
+/// bias, or a `QGemm`. What cannot be said so (scales that do not factor, in blocks, computed; other types) stays as it is.
+///
+/// # Errors
+/// `OutOfMemory`.
+pub fn to_integer_products(graph: &mut Graph) -> Result<usize> {
+    let mut rewrite = ToIntegers::new(graph, Scope::Products);
+    let places = 0..rewrite.graph.nodes.len();
+    let mut count = rewrite.groups()?;
+    for place in places {
+        if !rewrite.fused.contains(&place) && rewrite.scaled_product(place)? {
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// What becomes integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everything,
+    /// Products of 8 bits, what joins two tensors element by element, and what is moved between them.
+    Products,
+}
+
 struct ToIntegers<'g> {
     graph: &'g mut Graph,
+    scope: Scope,
     uses: Uses,
+    /// Operators that an integer one has taken the place of, by their place.
+    fused: HashSet<usize>,
     /// Operators that only move elements, by their place: what they make as integers.
     moved: HashMap<usize, Vec<Option<ValueId>>>,
 }
 
-impl ToIntegers<'_> {
+impl<'g> ToIntegers<'g> {
+    fn new(graph: &'g mut Graph, scope: Scope) -> Self {
+        Self { uses: graph.uses(), graph, scope, fused: HashSet::new(), moved: HashMap::new() }
+    }
+
+    /// Every group; how many became integers.
+    fn groups(&mut self) -> Result<usize> {
+        let mut count = 0;
+        for place in 0..self.graph.nodes.len() {
+            if self.graph.node(place).is_some_and(|n| n.is("QuantizeLinear")) && self.group(place)? {
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
     /// The group that ends with the `QuantizeLinear` at that place.
     fn group(&mut self, place: usize) -> Result<bool> {
         let Some(quantize) = self.graph.node(place).cloned() else { return Ok(false) };
@@ -78,10 +126,16 @@ impl ToIntegers<'_> {
         origins.extend(&quantize.origins);
         let target = Target { to: &to, made, origins: &origins, clamp };
         let done = match linear {
-            Some(at) => self.operator(at, &target)? || self.moving(at, unclamped, &target)?,
+            Some(at) => {
+                let done = self.operator(at, &target)?;
+                if done {
+                    self.fused.insert(at);
+                }
+                done || self.moving(at, unclamped, &target)?
+            }
             None => false,
         };
-        if done || self.table(read, &target)? {
+        if done || (self.scope == Scope::Everything && self.table(read, &target)?) {
             self.silence(place);
             return Ok(true);
         }
@@ -125,10 +179,14 @@ impl ToIntegers<'_> {
         place: usize,
         origins: &[usize],
     ) -> Result<bool> {
-        if !from.params.is_per_tensor() || self.graph.constant(from.value).is_some() {
+        let is_table = !from.params.same(to);
+        if !from.params.is_per_tensor()
+            || self.graph.constant(from.value).is_some()
+            || (is_table && self.scope == Scope::Products)
+        {
             return Ok(false);
         }
-        if from.params.same(to) {
+        if !is_table {
             self.push("", "Identity", Attributes::new(), vec![Some(from.value)], made, origins);
         } else {
             let target = Target { to, made, origins, clamp: Clamp::NONE };

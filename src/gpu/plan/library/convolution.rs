@@ -103,7 +103,7 @@ fn spatial<T: Copy>(own: &[T], default: T) -> Vec<T> {
 
 impl Planner<'_> {
     /// The convolution of these images with these weights, into that shape, where a library takes such.
-    pub(in crate::gpu::plan) fn conv_form(
+    pub(in crate::gpu::plan) fn library_conv(
         &self,
         images: &Array,
         weights: &Array,
@@ -142,12 +142,13 @@ impl Planner<'_> {
     ) -> Result<Deferred> {
         let constant = match by {
             Operand::Input(input) => node.input(*input).and_then(|id| self.graph.constant(id)),
+            Operand::Constant(tensor) => Some(tensor),
             Operand::Memory(_) => None,
         };
         if let (true, Some(weights), Some(base)) = (self.settings.has_convolutions, constant, &mut y.base) {
             let order = channels_last(shape.len());
             let weights = self.constant_array(weights.clone(), &order, images.dtype)?;
-            base.library = self.conv_form(images, &weights, window, shape);
+            base.library = self.library_conv(images, &weights, window, shape);
         }
         Ok(y)
     }

@@ -3,7 +3,7 @@
 //! `quantise(dequantise(q))` with the same parameters is `q` (the quotient is within an ulp of an integer), so the pair around such an
 //! operator does nothing; with other parameters it is a table behind it.
 
-use super::{Quantised, Target, ToIntegers};
+use super::{Quantised, Scope, Target, ToIntegers};
 use crate::error::Result;
 use crate::graph::{Node, ValueId};
 
@@ -32,19 +32,39 @@ const MOVING: &[&str] = &[
     "Unsqueeze",
 ];
 
+/// Those that move integers of any type on a device that computes on floats as well.
+const MOVING_BYTES: &[&str] = &[
+    "DepthToSpace",
+    "Expand",
+    "Flatten",
+    "MaxPool",
+    "Reshape",
+    "Slice",
+    "SpaceToDepth",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+];
+
 impl ToIntegers<'_> {
     /// Lets the operator at that place move integers, and makes the target from the output `read` of it.
     pub(super) fn moving(&mut self, at: usize, read: ValueId, target: &Target<'_>) -> Result<bool> {
         let Some(node) = self.graph.node(at).cloned() else { return Ok(false) };
         let Some(x) = self.activation(&node, 0).filter(|_| moves_integers(&node)) else { return Ok(false) };
         let Some(output) = node.outputs.iter().position(|o| *o == Some(read)) else { return Ok(false) };
+        let is_same = x.params.same(target.to) && target.clamp.in_integers(target.to).is_none();
+        let moves_bytes = node.op.onnx_name().is_some_and(|name| MOVING_BYTES.contains(&name));
+        if self.scope == Scope::Products && !(is_same && moves_bytes) {
+            return Ok(false);
+        }
         if !self.moved.contains_key(&at) && !self.push_moving(at, &node, &x)? {
             return Ok(false);
         }
         let Some(moved) = self.moved.get(&at).and_then(|m| m.get(output)).copied().flatten() else {
             return Ok(false);
         };
-        if x.params.same(target.to) && target.clamp.in_integers(target.to).is_none() {
+        if is_same {
             let inputs = vec![Some(moved)];
             self.push("", "Identity", Default::default(), inputs, target.made, target.origins);
         } else {

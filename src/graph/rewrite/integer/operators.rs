@@ -1,6 +1,6 @@
 //! Operators that ONNX or ONNX Runtime have on integers.
 
-use super::{Target, ToIntegers, params::Params, params::Quantised};
+use super::{Scope, Target, ToIntegers, params::Params, params::Quantised};
 use crate::error::Result;
 use crate::graph::attributes::Attributes;
 use crate::graph::{Node, ValueId};
@@ -16,6 +16,9 @@ impl ToIntegers<'_> {
     /// Makes an integer operator of the one at that place, if there is one and all that it reads is dequantised.
     pub(super) fn operator(&mut self, at: usize, target: &Target<'_>) -> Result<bool> {
         let Some(node) = self.graph.node(at).cloned() else { return Ok(false) };
+        if self.scope == Scope::Products && !self.is_product_of_bytes(&node, target) {
+            return Ok(false);
+        }
         match node.op.onnx_name() {
             Some("Conv") => self.conv(&node, target),
             Some("MatMul") => self.matmul(&node, target),
@@ -217,7 +220,7 @@ impl ToIntegers<'_> {
     }
 
     /// A constant's floats, or those that its integers stand for; of several scales, along the one axis that it has.
-    fn floats(&self, id: ValueId) -> Result<Option<Tensor>> {
+    pub(super) fn floats(&self, id: ValueId) -> Result<Option<Tensor>> {
         if let Some(tensor) = self.graph.constant(id).filter(|t| t.dtype() == DType::F32) {
             return Ok(Some(tensor.clone()));
         }
@@ -236,7 +239,12 @@ impl ToIntegers<'_> {
     }
 
     /// A constant of 8 bits whose scales, if they are several, run along the axis that `channel` says for its rank.
-    fn weight(&self, node: &Node, input: usize, channel: impl Fn(i64) -> i64) -> Option<Quantised> {
+    pub(super) fn weight(
+        &self,
+        node: &Node,
+        input: usize,
+        channel: impl Fn(i64) -> i64,
+    ) -> Option<Quantised> {
         let q = self.dequantised(node.input(input)?)?;
         let tensor = self.graph.constant(q.value)?;
         let rank = i64::try_from(tensor.shape().len()).ok()?;
@@ -250,7 +258,7 @@ impl ToIntegers<'_> {
 
     /// The bias in integers of scale `x.scale · w.scale`: `Some(None)` where there is none, `None` where it is something else.
     /// A bias in floats, or in integers of fewer bits and a scale of its own, is rounded to them.
-    fn bias(
+    pub(super) fn bias(
         &mut self,
         node: &Node,
         input: usize,
@@ -270,6 +278,10 @@ impl ToIntegers<'_> {
                     || w.params.scales.iter().enumerate().all(|(c, _)| fits((c, &q.params.scale()))))
                 && q.params.zeros.iter().all(|z| *z == 0);
             return Ok(agrees.then_some(Some(q.value)));
+        }
+        if self.scope == Scope::Products {
+            // It is added as the float that it is.
+            return Ok(None);
         }
         let Some(tensor) = self.floats(id)? else { return Ok(None) };
         let (Ok(values), [_]) = (tensor.as_slice::<f32>(), tensor.shape()) else { return Ok(None) };

@@ -4,8 +4,12 @@ use crate::graph::testing::graph_of;
 
 /// The nodes that a graph has after the rewrite, without their types and names of parameters.
 fn after(text: &str) -> (usize, Vec<String>) {
+    after_of(to_integers, text)
+}
+
+fn after_of(rewrite: fn(&mut Graph) -> Result<usize>, text: &str) -> (usize, Vec<String>) {
     let mut graph = graph_of(&format!("{CONSTANTS}\n{text}"));
-    let count = to_integers(&mut graph).unwrap();
+    let count = rewrite(&mut graph).unwrap();
     graph.tidy().unwrap();
     remove_identities(&mut graph).unwrap();
     graph.tidy().unwrap();
@@ -165,4 +169,88 @@ fn parts_of_a_split_are_moved_once() {
     assert_eq!(count, 2);
     assert_eq!(nodes.iter().filter(|n| n.contains("Split")).count(), 1, "{nodes:?}");
     assert_eq!(nodes.iter().filter(|n| n.contains("Table")).count(), 1, "{nodes:?}");
+}
+
+#[test]
+fn products_go_on_as_floats_where_nobody_requantises_them() {
+    let image = "x: u8[N, 3, 4, 4]\nf = DequantizeLinear(x, s, z)\nw = DequantizeLinear<axis=0>(w8, ws, wz)";
+    let rows = "x: u8[N, 3]\nf = DequantizeLinear(x, s, z)\nw = DequantizeLinear<axis=1>(m8, ws, wz)";
+    let whole = "b = DequantizeLinear<axis=0>(b32, bs, bz)";
+    let cases = [
+        (
+            format!("{image}\n{whole}\nc = Conv<strides=[2 2]>(f, w, b)\ny = QuantizeLinear(c, t, z)"),
+            vec![
+                "y = QLinearConv<strides=[2, 2]>(x, [0.5], u8[], i8[2, 3, 1, 1], [0.5, 0.25], i8[2], [0.25], u8[], i32[2])",
+            ],
+        ),
+        (
+            format!("{image}\n{whole}\nc = Conv(f, w, b)\ny = Sigmoid(c)"),
+            vec![
+                "c/sum = ConvInteger(x, i8[2, 3, 1, 1], u8[], _)",
+                "c/biased = Add(c/sum, i32[2, 1, 1])",
+                "c/float = Cast<to=1>(c/biased)",
+                "c = Mul(c/float, [0.25, 0.125])",
+                "y = Sigmoid(c)",
+            ],
+        ),
+        // A bias in floats is no integer of the sums' scale, and 16 bits have no operator elsewhere.
+        (
+            format!("{image}\nb = f32[2] 1 2\no = u16[] 7\nc = Conv(f, w, b)\ny = QuantizeLinear(c, t, o)"),
+            vec![
+                "c/sum = ConvInteger(x, i8[2, 3, 1, 1], u8[], _)",
+                "c/float = Cast<to=1>(c/sum)",
+                "c/scaled = Mul(c/float, [0.25, 0.125])",
+                "c = Add(c/scaled, [1.0, 2.0])",
+                "y = QuantizeLinear(c, [0.25], u16[])",
+            ],
+        ),
+        (
+            format!("{rows}\nc = MatMul(f, w)\ny = Gelu(c)"),
+            vec![
+                "c/sum = MatMulInteger(x, i8[3, 2], u8[], _)",
+                "c/float = Cast<to=1>(c/sum)",
+                "c = Mul(c/float, [0.25, 0.125])",
+                "y = Gelu(c)",
+            ],
+        ),
+        (
+            format!("{rows}\n{whole}\ny = Gemm(f, w, b)"),
+            vec!["y = com.microsoft.QGemm<transB=0>(x, [0.5], u8[], i8[3, 2], [0.5, 0.25], i8[2], i32[2])"],
+        ),
+        // What else there is stays floats, and what only moves quantised values moves integers.
+        (
+            format!("{rows}\nc = Sub(f, f)\ny = QuantizeLinear(c, t, z)"),
+            vec![
+                "f = DequantizeLinear(x, [0.5], u8[])",
+                "c = Sub(f, f)",
+                "y = QuantizeLinear(c, [0.25], u8[])",
+            ],
+        ),
+        (
+            format!("{rows}\nc = Add(f, f)\ny = QuantizeLinear(c, t, z)"),
+            vec!["y = com.microsoft.QLinearAdd(x, [0.5], u8[], x, [0.5], u8[], [0.25], u8[])"],
+        ),
+        (format!("{rows}\nc = Flatten(f)\ny = QuantizeLinear(c, s, z)"), vec!["y = Flatten(x)"]),
+        (
+            format!("{rows}\nd = f32[3] 1 2 3\ng = DequantizeLinear<axis=0>(m8, d, _)\ny = MatMul(f, g)"),
+            vec![
+                "f = DequantizeLinear(x, [0.5], u8[])",
+                "g = DequantizeLinear<axis=0>(i8[3, 2], [1.0, 2.0, 3.0], _)",
+                "y = MatMul(f, g)",
+            ],
+        ),
+        (
+            format!("{rows}\n{whole}\ny = Gemm<alpha=0.5>(f, w, b)"),
+            vec![
+                "f = DequantizeLinear(x, [0.5], u8[])",
+                "w = DequantizeLinear<axis=1>(i8[3, 2], [0.5, 0.25], i8[2])",
+                "b = DequantizeLinear<axis=0>(i32[2], [0.25, 0.125], i32[2])",
+                "y = Gemm<alpha=0.5>(f, w, b)",
+            ],
+        ),
+    ];
+    for (text, expected) in cases {
+        let (_, nodes) = after_of(to_integer_products, &format!("{text}\n-> y"));
+        assert_eq!(nodes, expected, "{text}");
+    }
 }
