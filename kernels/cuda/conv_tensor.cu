@@ -11,32 +11,19 @@
 
 typedef Tiles<ELEMENT, RIGHT, TILE_M, TILE_N, WARPS_M, WARPS_N, 0> Own;
 
-// As conv.cu has it.
-struct Window {
-    int x_stride[5];
-    int length[3], kernel[3], stride[3], dilation[3], pad[3];
-    int rows, outputs, group_inputs, group_outputs;
-    Divide out[3];  // lengths of the result's spatial axes
-    Divide taps[3]; // channels of a group, width and height of the kernel
-};
-
 // A row's pieces: a thread copies the same piece of every EACH_ROW-th row.
 #define PIECES (STEP_BYTES / PIECE_BYTES)
 #define EACH_ROW (Own::THREADS / PIECES)
 #define EACH_PLACE (TILE_M / EACH_ROW)
 
 // Where the window of a row begins; a row that is none begins where no image is.
-struct Begin {
-    int image, z, y, x;
-};
-__device__ __forceinline__ Begin begin_of(const Window &w, int row)
+__device__ __forceinline__ Place begin_of_row(const Window &w, int row)
 {
     if (row >= w.rows)
-        return Begin{0, -(1 << 30), 0, 0};
-    unsigned by_w = quotient(row, w.out[2]), x = row - by_w * w.out[2].by;
-    unsigned by_h = quotient(by_w, w.out[1]), y = by_w - by_h * w.out[1].by;
-    unsigned image = quotient(by_h, w.out[0]), z = by_h - image * w.out[0].by;
-    return Begin{(int)image * w.x_stride[0], (int)z * w.stride[0] - w.pad[0], (int)y * w.stride[1] - w.pad[1], (int)x * w.stride[2] - w.pad[2]};
+        return Place{0, -(1 << 30), 0, 0};
+    Place begin = begin_of(w, row);
+    begin.image *= w.x_stride[0];
+    return begin;
 }
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) conv_tensor(Result out, const ELEMENT *x, const RIGHT *weights, const ELEMENT *beyond, Window w)
@@ -47,10 +34,10 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) con
     int own_place = threadIdx.x / PIECES, own_piece = threadIdx.x % PIECES;
     x += group * w.group_inputs;
     weights += (i64)group * w.group_outputs * depths;
-    Begin begins[EACH_PLACE];
+    Place begins[EACH_PLACE];
 #pragma unroll
     for (int i = 0; i < EACH_PLACE; i++)
-        begins[i] = begin_of(w, row0 + own_place + i * EACH_ROW);
+        begins[i] = begin_of_row(w, row0 + own_place + i * EACH_ROW);
     Own own;
     own.clear();
     // The first STAGES - 1 steps are on their way before the first is multiplied; groups without a copy keep the count.
@@ -65,13 +52,13 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) con
         if (ahead < steps) {
             unsigned char *stage = stages + ahead % STAGES * Own::STAGE_BYTES;
             int depth = ahead * Own::STEP + own_piece * Own::ELEMENTS;
-            unsigned tap = quotient(depth, w.taps[0]), by_w = quotient(tap, w.taps[1]), by_h = quotient(by_w, w.taps[2]);
+            unsigned tap = quotient(depth, w.taps[0]);
             int channel = depth - tap * w.taps[0].by;
-            int right = (int)(tap - by_w * w.taps[1].by) * w.dilation[2], down = (int)(by_w - by_h * w.taps[2].by) * w.dilation[1], in = (int)by_h * w.dilation[0];
+            Place shift = shift_of(w, tap);
 #pragma unroll
             for (int i = 0; i < EACH_PLACE; i++) {
-                int pz = begins[i].z + in, py = begins[i].y + down, px = begins[i].x + right;
-                bool is_there = depth < depths && (unsigned)pz < (unsigned)w.length[0] && (unsigned)py < (unsigned)w.length[1] && (unsigned)px < (unsigned)w.length[2];
+                int pz = begins[i].z + shift.z, py = begins[i].y + shift.y, px = begins[i].x + shift.x;
+                bool is_there = depth < depths && is_inside(w, pz, py, px);
                 int at = begins[i].image + pz * w.x_stride[1] + py * w.x_stride[2] + px * w.x_stride[3] + channel;
                 copy_async_16(stage + deep_place(own_place + i * EACH_ROW, own_piece), is_there ? x + at : beyond, is_there || BEYOND);
             }

@@ -1,26 +1,15 @@
-// Poolings of one to three spatial axes, a thread a result; tensors and places are as in conv.cu. The host generates
+// Poolings of one to three spatial axes, a thread a result; tensors are as in conv.cu; the window's `taps` are outputs. The host generates
 // `result(out, value, row, channel)`, which writes.
 //
 // max_pool: `places`, where it is wanted, gets where in the whole input each maximum was, in row-major order of [n][c][d][h][w] or, `by_columns`,
 //   with the spatial axes the other way round. average_pool: padding counts if `with_padding`. lp_pool: the p-th root of the sum of p-th powers.
 // Grid: enough for all results; block: any.
 
-struct Window {
-    int x_stride[5];
-    int length[3], kernel[3], stride[3], dilation[3], pad[3];
-    int rows, outputs, group_inputs, group_outputs;
-    Divide out[3];
-    Divide taps[3]; // outputs, nothing, nothing
-    int end_pad[3];
-};
-
 // Calls `each(element, place)` for every element of the window of a result that is inside; `row` and `output` are its place.
 template <class Each> __device__ __forceinline__ void for_window(const Window &w, const LEFT *x, unsigned row, unsigned output, Each each)
 {
-    unsigned by_w = quotient(row, w.out[2]), ox = row - by_w * w.out[2].by;
-    unsigned by_h = quotient(by_w, w.out[1]), oy = by_w - by_h * w.out[1].by;
-    unsigned image = quotient(by_h, w.out[0]), oz = by_h - image * w.out[0].by;
-    const LEFT *channel = x + (i64)image * w.x_stride[0] + (i64)output * w.x_stride[4];
+    Place begin = begin_of(w, row);
+    const LEFT *channel = x + (i64)begin.image * w.x_stride[0] + (i64)output * w.x_stride[4];
     // Not unrolled: what the places take in registers is worth more.
 #pragma unroll 1
     for (int kz = 0; kz < w.kernel[0]; kz++)
@@ -28,13 +17,11 @@ template <class Each> __device__ __forceinline__ void for_window(const Window &w
         for (int ky = 0; ky < w.kernel[1]; ky++)
 #pragma unroll 1
             for (int kx = 0; kx < w.kernel[2]; kx++) {
-                int z = (int)oz * w.stride[0] + kz * w.dilation[0] - w.pad[0];
-                int y = (int)oy * w.stride[1] + ky * w.dilation[1] - w.pad[1];
-                int p = (int)ox * w.stride[2] + kx * w.dilation[2] - w.pad[2];
-                bool is_inside = z >= 0 && z < w.length[0] && y >= 0 && y < w.length[1] && p >= 0 && p < w.length[2];
-                bool is_padding = !is_inside && z < w.length[0] + w.end_pad[0] && y < w.length[1] + w.end_pad[1] && p < w.length[2] + w.end_pad[2];
-                if (is_inside || is_padding)
-                    each(is_inside ? (SUM)load(channel[(i64)z * w.x_stride[1] + (i64)y * w.x_stride[2] + (i64)p * w.x_stride[3]]) : (SUM)0, is_inside, image, z, y, p);
+                int z = begin.z + kz * w.dilation[0], y = begin.y + ky * w.dilation[1], p = begin.x + kx * w.dilation[2];
+                bool is_there = is_inside(w, z, y, p);
+                bool is_padding = !is_there && z < w.length[0] + w.end_pad[0] && y < w.length[1] + w.end_pad[1] && p < w.length[2] + w.end_pad[2];
+                if (is_there || is_padding)
+                    each(is_there ? (SUM)load(channel[element_at(w, z, y, p)]) : (SUM)0, is_there, begin.image, z, y, p);
             }
 }
 
@@ -44,8 +31,8 @@ extern "C" __global__ void __launch_bounds__(256, 4) max_pool(Result out, i64 *p
         unsigned row = quotient(i, w.taps[0]), output = i - row * w.taps[0].by;
         SUM most = LOWEST;
         i64 place = -1;
-        for_window(w, x, row, output, [&](SUM value, bool is_inside, unsigned image, int z, int y, int p) {
-            if (!is_inside || !(place < 0 || value > most || value != value))
+        for_window(w, x, row, output, [&](SUM value, bool is_there, unsigned image, int z, int y, int p) {
+            if (!is_there || !(place < 0 || value > most || value != value))
                 return;
             most = value;
             i64 channel = (i64)image * w.outputs + output, plane = (i64)w.length[0] * w.length[1] * w.length[2];
@@ -67,9 +54,9 @@ extern "C" __global__ void __launch_bounds__(256) average_pool(Result out, const
         unsigned row = quotient(i, w.taps[0]), output = i - row * w.taps[0].by;
         SUM sum = 0;
         int counted = 0;
-        for_window(w, x, row, output, [&](SUM value, bool is_inside, unsigned, int, int, int) {
+        for_window(w, x, row, output, [&](SUM value, bool is_there, unsigned, int, int, int) {
             sum += value;
-            counted += is_inside || with_padding;
+            counted += is_there || with_padding;
         });
         result(out, sum / (SUM)(counted > 0 ? counted : 1), row, output);
     }
@@ -80,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(256) lp_pool(Result out, const LEFT
     for (unsigned i = first_element(); i < count; i += all_threads()) {
         unsigned row = quotient(i, w.taps[0]), output = i - row * w.taps[0].by;
         SUM sum = 0;
-        for_window(w, x, row, output, [&](SUM value, bool is_inside, unsigned, int, int, int) { sum += is_inside ? power(absolute(value), (SUM)p) : (SUM)0; });
+        for_window(w, x, row, output, [&](SUM value, bool is_there, unsigned, int, int, int) { sum += is_there ? power(absolute(value), (SUM)p) : (SUM)0; });
         result(out, power(sum, (SUM)1 / (SUM)p), row, output);
     }
 }

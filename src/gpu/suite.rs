@@ -440,14 +440,14 @@ const MUTANTS: &[Mutant] = &[
     ("gemm", "if (row < m && column < n)", 0, "if (column < n)", PRODUCTS_TEST, "Gelu"),
     ("conv", "if (row < w.rows && column", 0, "if (column", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
     (
-        "conv",
-        "place >= 0 && place < w.length[a]",
+        "window",
+        "&& (unsigned)x < (unsigned)w.length[2]",
         0,
-        "place >= 0",
+        "&& x >= 0",
         WINDOWS_TEST,
         "pads=[1, 1, 1, 1]>(x, w, b)",
     ),
-    ("pool", "z < w.length[0] && y >= 0", 0, "z < w.length[0]", WINDOWS_TEST, "AveragePool"),
+    ("window", "(unsigned)y < (unsigned)w.length[1]", 0, "y < w.length[1]", WINDOWS_TEST, "AveragePool"),
     // Tiles of Hopper: read too early, written anew too early, given back by too few.
     (
         "wgmma_tiles",

@@ -69,7 +69,7 @@ impl Planner<'_> {
             pads: vec![before, 0, size - 1 - before, 0],
             auto_pad: AutoPad::None,
         };
-        let words = self.pool_words(&squares, &window, &planes);
+        let words = self.window_words(&squares, &window, &planes, (1, 1), [squares.channels, 1, 1]);
         let count = planes.iter().product::<usize>();
         let arguments = vec![
             Argument::Result,

@@ -38,7 +38,8 @@ families!(
     "tensor_core",
     "tensor_tiles",
     "top",
-    "wgmma_tiles"
+    "wgmma_tiles",
+    "window"
 );
 
 /// The environment variable that names another folder of kernels.

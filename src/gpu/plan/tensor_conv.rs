@@ -67,7 +67,7 @@ impl Planner<'_> {
         let sum = Register::of(dtype)?;
         let rows = shape.first().copied().unwrap_or(1) * shape.iter().skip(2).product::<usize>();
         let tile = Tile::of(rows, per_group, groups);
-        let source = Source::new("conv_tensor", "conv_tensor", &["tensor_core", "tensor_tiles"])
+        let source = Source::new("conv_tensor", "conv_tensor", &["tensor_core", "tensor_tiles", "window"])
             .define("ELEMENT", stored_name(dtype)?)
             .define("RIGHT", stored_name(stored)?)
             .define("BEYOND", i32::from(beyond.is_some()));

@@ -88,7 +88,7 @@ impl Planner<'_> {
         Ok(Images { array, lengths, channels })
     }
 
-    /// `Window` of conv.cu, in words.
+    /// `Window` of window.cu, in words.
     pub(super) fn window_words(
         &self,
         images: &Images,
@@ -111,10 +111,11 @@ impl Planner<'_> {
         let kernel = three(&window.kernel, 1);
         let pads = (0..axes).map(|a| {
             let own = window.kernel.get(a).copied().unwrap_or(1);
-            window.padding(a, view.length(2 + a), own).0
+            window.padding(a, view.length(2 + a), own)
         });
-        let pads = three(&pads.collect::<Vec<_>>(), 0);
-        for list in [images.lengths, kernel, three(&window.strides, 1), three(&window.dilations, 1), pads] {
+        let (pads, end_pads): (Vec<_>, Vec<_>) = pads.unzip();
+        let (strides, dilations) = (three(&window.strides, 1), three(&window.dilations, 1));
+        for list in [images.lengths, kernel, strides, dilations, three(&pads, 0), three(&end_pads, 0)] {
             words.extend(list.map(number));
         }
         let spatial = three(shape.get(2..).unwrap_or_default(), 1);
@@ -296,7 +297,7 @@ impl Planner<'_> {
         shape: &[usize],
     ) -> Result<Deferred> {
         let (least, _) = super::rows::bounds(sum, x.dtype);
-        let source = Source::new(family, kernel, &[])
+        let source = Source::new(family, kernel, &["window"])
             .define("LEFT", stored_name(x.dtype)?)
             .define("RIGHT", stored_name(weights)?)
             .define("SUM", sum.name())
@@ -380,23 +381,11 @@ impl Planner<'_> {
         self.defer(node, 0, y)
     }
 
-    /// The words of a pooling's window, which ends with the padding behind.
-    pub(super) fn pool_words(&self, images: &Images, window: &Window, shape: &[usize]) -> Vec<u32> {
-        let mut words = self.window_words(images, window, shape, (1, 1), [images.channels, 1, 1]);
-        let axes = shape.len().saturating_sub(2);
-        let ends = (0..axes).map(|a| {
-            let kernel = window.kernel.get(a).copied().unwrap_or(1);
-            window.padding(a, images.array.view.length(2 + a), kernel).1
-        });
-        words.extend(three(&ends.collect::<Vec<_>>(), 0).map(|v| v as u32));
-        words
-    }
-
     fn max_pool(&mut self, node: &Node) -> Result<()> {
         let shape = self.shape_of(node, 0)?;
         let images = self.images(node)?;
         let window = Window::of_pool(&node.op.attributes, shape.len().saturating_sub(2))?;
-        let words = self.pool_words(&images, &window, &shape);
+        let words = self.window_words(&images, &window, &shape, (1, 1), [images.channels, 1, 1]);
         let count = shape.iter().product::<usize>();
         let mut writes = Vec::new();
         let places = match node.output(1) {
@@ -434,7 +423,7 @@ impl Planner<'_> {
         let shape = self.shape_of(node, 0)?;
         let images = self.images(node)?;
         let window = Window::of_pool(&node.op.attributes, shape.len().saturating_sub(2))?;
-        let words = self.pool_words(&images, &window, &shape);
+        let words = self.window_words(&images, &window, &shape, (1, 1), [images.channels, 1, 1]);
         let count = shape.iter().product::<usize>();
         let how = match is_norm {
             true => Argument::Float(node.op.attributes.int("p").unwrap_or(2) as f32),
