@@ -20,6 +20,7 @@ mod measure;
 mod names;
 mod nvrtc;
 mod plan;
+mod rows;
 mod weights;
 
 use std::path::PathBuf;

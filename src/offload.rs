@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub(crate) use placement::{Placed, place, require_device};
 pub(crate) use scorer::OffloadScorer;
-pub(crate) use shapes::{ByShape, MOST_SHAPES, batch_rows, shapes_of};
+pub(crate) use shapes::{ByShape, shapes_of};
 
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, Node};

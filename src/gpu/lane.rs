@@ -21,7 +21,7 @@ use super::cudnn::Session;
 use super::machine::{GpuMachine, GpuPart, Loaded, Memory, Pinned};
 use super::plan::{Launch, PlannedArgument, Port};
 use crate::error::{Result, ScoreError};
-use crate::offload::{MOST_SHAPES, PartLane, hang_limit};
+use crate::offload::{ByShape, PartLane, hang_limit};
 use crate::scoring::{self, Call, Scored, Timing};
 use crate::tensor::{AlignedBytes, Tensor, Value};
 
@@ -220,7 +220,7 @@ impl GpuLane {
         if !self.graphs.contains_key(&key) {
             let launch = || loaded.launches().try_for_each(|(at, l)| self.launch(loaded, at, l));
             let Some(graph) = self.capture(launch)? else { return Ok(()) };
-            if self.graphs.len() >= MOST_SHAPES {
+            if self.graphs.len() >= ByShape::<Loaded>::MOST {
                 self.graphs.clear();
             }
             self.graphs.insert(key, (loaded.clone(), graph));

@@ -23,7 +23,7 @@ use super::plan::{Constant, Plan, PlannedArgument, Settings, plan};
 use super::weights::stored;
 use crate::error::{Result, ScoreError};
 use crate::graph::{Graph, fold};
-use crate::offload::{ByShape, Machine, batch_rows, shapes_of};
+use crate::offload::{ByShape, Machine, shapes_of};
 use crate::scoring::Device;
 use crate::tensor::Tensor;
 
@@ -255,7 +255,7 @@ impl Machine for GpuMachine {
     }
 
     fn batch_rows(rows: usize) -> usize {
-        batch_rows(rows)
+        super::rows::batch_rows(rows)
     }
 }
 

@@ -14,15 +14,6 @@ pub(crate) struct ByShape<T>(Mutex<Vec<(Shapes, Arc<Slot<T>>)>>);
 /// What was made, or will be: held by whoever makes it.
 type Slot<T> = Mutex<Option<Arc<T>>>;
 
-/// So many are kept; the one that was not used for longest goes. All batches of up to a thousand rows are that many at most ([`batch_rows`]).
-pub(crate) const MOST_SHAPES: usize = 64;
-
-/// The rows that a batch is run with, where rows beyond its own cost less than a plan of its own: up to eight each, then four numbers to a doubling.
-pub(crate) fn batch_rows(rows: usize) -> usize {
-    let step = rows.checked_next_power_of_two().map_or(1, |power| (power / 8).max(1));
-    rows.checked_next_multiple_of(step).unwrap_or(rows)
-}
-
 /// The shapes of these inputs; with so many rows, if it is said.
 pub(crate) fn shapes_of(inputs: &[Tensor], rows: Option<usize>) -> Shapes {
     let mut shapes = inputs.iter().map(|t| t.shape().to_vec()).collect::<Shapes>();
@@ -39,6 +30,9 @@ impl<T> Default for ByShape<T> {
 }
 
 impl<T> ByShape<T> {
+    /// So many are kept; the one that was not used for longest goes.
+    pub(crate) const MOST: usize = 64;
+
     /// What there is for inputs of these shapes, made now if there is none; who makes it may look at what was used last. While it is made, callers
     /// with the same shapes wait for it, and others go on.
     ///
@@ -67,7 +61,7 @@ impl<T> ByShape<T> {
             Some(at) => known.remove(at).1,
             None => Arc::default(),
         };
-        if known.len() == MOST_SHAPES {
+        if known.len() == Self::MOST {
             known.remove(0);
         }
         known.push((shapes.clone(), slot.clone()));
@@ -85,21 +79,6 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_run_with_a_few_numbers_of_rows() {
-        for (rows, wanted) in
-            [(0, 0), (1, 1), (7, 7), (8, 8), (9, 10), (16, 16), (17, 20), (33, 40), (64, 64), (100, 112)]
-        {
-            assert_eq!(batch_rows(rows), wanted, "{rows}");
-        }
-        assert_eq!(batch_rows(usize::MAX), usize::MAX);
-        let all = (1..=1024).map(batch_rows).collect::<std::collections::BTreeSet<_>>();
-        assert!(all.len() <= MOST_SHAPES, "{}", all.len());
-        for rows in 1..=1024 {
-            assert!(rows <= batch_rows(rows) && batch_rows(rows) * 4 <= rows * 5, "{rows}");
-        }
-    }
-
-    #[test]
     fn what_is_made_is_kept_and_what_failed_is_tried_again() {
         let kept = ByShape::<usize>::default();
         assert!(kept.of(&shape(1), |_, _| Err(ScoreError::internal("no"))).is_err());
@@ -108,7 +87,7 @@ mod tests {
         }
         // Who makes another one sees the first; the one that was not used for longest goes.
         assert_eq!(*kept.of(&shape(2), |_, last| Ok(10 + **last.unwrap())).unwrap(), 11);
-        for rows in 3..MOST_SHAPES + 2 {
+        for rows in 3..ByShape::<usize>::MOST + 2 {
             kept.of(&shape(rows), |_, _| Ok(rows)).unwrap();
         }
         assert_eq!(*kept.of(&shape(2), |_, _| Ok(0)).unwrap(), 11);
