@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use cudarc::driver::CudaContext;
 
+use super::cases::{TENSOR_WINDOWS, WINDOWS};
 use super::emulated::{SCHEDULES, is_inside, passes};
 use super::library::{driver_alone, kept, passes_beside};
-use super::{Noise, TENSOR_WINDOWS, WINDOWS, difference, gpus, launched, run};
+use super::{Noise, difference, gpus, launched, run};
 use crate::cpu::CpuBackend;
 use crate::gpu::GpuBackend;
 use crate::gpu::choice::CONVOLUTIONS_VARIABLE;

@@ -3,8 +3,9 @@
 //! The emulated library refuses what the real one would, so a layout, an alignment or a workspace that is wrong here fails; how fast any of it is
 //! shows on a GPU alone, where `TRISCORE_GPU_PRODUCTS=cublaslt` before the other suites has them run so.
 
+use super::cases::{PRODUCTS, TENSOR_PRODUCTS, TENSOR_WINDOWS};
 use super::emulated::{SCHEDULES, is_inside, passes};
-use super::{FLOATS, PRODUCTS, TENSOR_PRODUCTS, TENSOR_WINDOWS, gpus, launched, run};
+use super::{FLOATS, gpus, launched, run};
 use crate::gpu::GpuBackend;
 use crate::gpu::choice::PRODUCTS_VARIABLE;
 use crate::graph::testing::{model_of, read};
@@ -163,7 +164,7 @@ fn without_being_asked_for_an_emulated_library_computes_nothing() {
 
 /// A folder of the emulated driver without its libraries. `None`, said, where there is no emulated driver.
 pub(super) fn driver_alone() -> Option<tempfile::TempDir> {
-    let (folder, alone) = (super::driver()?, tempfile::tempdir().unwrap());
+    let (folder, alone) = (super::emulated::driver()?, tempfile::tempdir().unwrap());
     for name in ["libcuda.so.1", "words", "cache"] {
         let (from, to) = (folder.join(name), alone.path().join(name));
         if from.exists() {
@@ -175,7 +176,7 @@ pub(super) fn driver_alone() -> Option<tempfile::TempDir> {
 
 /// Runs a test again on the driver of that folder, with these variables; it must pass. What it said.
 pub(super) fn passes_beside(test: &str, folder: &std::path::Path, variables: &[(&str, &str)]) -> String {
-    let mut command = super::again(test).unwrap();
+    let mut command = super::emulated::again(test).unwrap();
     let ran = command.env("LD_LIBRARY_PATH", folder).envs(variables.iter().copied()).output().unwrap();
     let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
     assert!(ran.status.success(), "{said}");

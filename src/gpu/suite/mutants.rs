@@ -1,0 +1,116 @@
+//! Mistakes that are put into kernels, each of which the suite must find: a test that cannot fail proves nothing.
+
+use super::ONLY;
+use super::emulated::{SCHEDULES, again, driver};
+
+/// A mistake in a kernel: the file, the text, how many times it comes before the one that is replaced, what replaces it; the test and the cases that
+/// must fail then.
+type Mutant = (&'static str, &'static str, usize, &'static str, &'static str, &'static str);
+
+const BARRIER: &str = "__syncthreads();";
+const ROWS_TEST: &str = "gpu::suite::operators_over_rows_are_what_they_are_elsewhere";
+const PRODUCTS_TEST: &str = "gpu::suite::products_are_what_they_are_elsewhere";
+const WINDOWS_TEST: &str = "gpu::suite::windows_are_what_they_are_elsewhere";
+const TENSOR_PRODUCTS_TEST: &str = "gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere";
+const TENSOR_WINDOWS_TEST: &str = "gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere";
+const SUMS_TEST: &str = "gpu::suite::quantised::sums_of_integers_are_what_they_are_elsewhere";
+const POINTWISE_TEST: &str = "gpu::suite::pointwise_operators_are_what_they_are_elsewhere";
+
+const MUTANTS: &[Mutant] = &[
+    // Barriers: before others read what was written, and before what others still read is written again.
+    ("block", BARRIER, 0, "", ROWS_TEST, "1000"),
+    ("block", BARRIER, 1, "", ROWS_TEST, "f32[1000]"),
+    ("gemm", BARRIER, 0, "", PRODUCTS_TEST, "Gelu"),
+    ("gemm", BARRIER, 1, "", PRODUCTS_TEST, "Gelu"),
+    ("conv", BARRIER, 0, "", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
+    ("conv", BARRIER, 1, "", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
+    // Half of a warp is left out.
+    ("block", "by = WARP / 2", 0, "by = WARP / 4", ROWS_TEST, "1000"),
+    // Beside the memory that it was given.
+    ("map", "i < count", 0, "i <= count", POINTWISE_TEST, "Relu"),
+    ("gemm", "if (row < m && column < n)", 0, "if (column < n)", PRODUCTS_TEST, "Gelu"),
+    ("conv", "if (row < w.rows && column", 0, "if (column", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
+    (
+        "window",
+        "&& (unsigned)x < (unsigned)w.length[2]",
+        0,
+        "&& x >= 0",
+        WINDOWS_TEST,
+        "pads=[1, 1, 1, 1]>(x, w, b)",
+    ),
+    ("window", "(unsigned)y < (unsigned)w.length[1]", 0, "y < w.length[1]", WINDOWS_TEST, "AveragePool"),
+    // Tiles of Hopper: read too early, written anew too early, given back by too few.
+    (
+        "wgmma_tiles",
+        "barrier_wait(there(stages, turn.stage), turn.parity);",
+        0,
+        "",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    (
+        "wgmma_tiles",
+        "barrier_wait(used(stages, turn.stage), turn.parity ^ 1);",
+        0,
+        "",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    ("wgmma_tiles", "wgmma_wait<1>(sums);", 0, "", TENSOR_PRODUCTS_TEST, "f32[150, 320]"),
+    (
+        "wgmma_tiles",
+        "if (step > 0 && threadIdx.x",
+        0,
+        "if (step > 1 && threadIdx.x",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    (
+        "gemm_wgmma",
+        "if (row >= m || column >= n)",
+        0,
+        "if (column >= n)",
+        TENSOR_PRODUCTS_TEST,
+        "f32[150, 320]",
+    ),
+    ("conv_wgmma", "- w.pad[0];", 0, ";", TENSOR_WINDOWS_TEST, "x: f32[2, 64, 13, 11]"),
+    // What nobody writes.
+    ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
+    // Integers of another type, and what is beyond an image.
+    ("tensor_tiles", "mma_u8s8(d, a, b)", 0, "mma_s8(d, a, b)", SUMS_TEST, "x: u8[2, 70, 80]"),
+    ("tensor_tiles", "mma_u8(d, a, b)", 0, "mma_s8u8(d, a, b)", SUMS_TEST, "x: u8[70, 48]"),
+    ("conv_tensor", "is_there || BEYOND", 0, "is_there", SUMS_TEST, "z = u8[] 117"),
+    ("conv_tensor", "is_there ? x + at : beyond", 0, "x + at", SUMS_TEST, "z = u8[] 117"),
+    ("conv", "(SUM)load(x[at]) - from", 0, "(SUM)load(x[at])", SUMS_TEST, "group=2"),
+    ("conv_direct", "- from) * (SUM)", 0, ") * (SUM)", SUMS_TEST, "z = u8[] 120"),
+    ("gemm_tensor", BARRIER, 0, "", SUMS_TEST, "x: u8[130, 64]"),
+    ("reduce", "if (threadIdx.x == 0)", 0, "if (threadIdx.x == 0 && row != 1)", ROWS_TEST, "ReduceL2"),
+];
+
+#[test]
+fn mistakes_in_kernels_are_found() {
+    let kernels = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/cuda");
+    if driver().is_none() {
+        return;
+    }
+    let changed = tempfile::tempdir().unwrap();
+    for (file, text, nth, with, test, only) in MUTANTS {
+        for other in std::fs::read_dir(&kernels).unwrap() {
+            let other = other.unwrap();
+            std::fs::copy(other.path(), changed.path().join(other.file_name())).unwrap();
+        }
+        let source = std::fs::read_to_string(kernels.join(file).with_extension("cu")).unwrap();
+        let place = source.match_indices(text).nth(*nth).map(|(at, _)| at);
+        let at = place.unwrap_or_else(|| panic!("{file} has no '{text}' {nth}"));
+        let mutant = format!("{}{with}{}", &source[..at], &source[at + text.len()..]);
+        std::fs::write(changed.path().join(file).with_extension("cu"), mutant).unwrap();
+        let found = SCHEDULES.iter().find(|(order, time)| {
+            let mut command = again(test).unwrap();
+            command.env("CUDA_EMULATOR_ORDER", order).env("CUDA_EMULATOR_TIME", time).env(ONLY, only);
+            let ran = command.env("TRISCORE_CUDA_KERNELS", changed.path()).output().unwrap();
+            !ran.status.success()
+        });
+        println!("{file}: '{text}' {nth} -> '{with}': found {found:?}");
+        assert!(found.is_some(), "{file}: '{text}' {nth} -> '{with}' passes in every schedule");
+    }
+}
