@@ -9,6 +9,8 @@
 
 mod attention;
 mod composed;
+mod constants;
+mod deferred;
 mod einsum;
 mod finish;
 mod functions;
@@ -50,8 +52,8 @@ pub(super) use library::{Alternative, ConvShape, Matrix, Shape, Strided, Work};
 use program::{Array, Program, Register};
 use sources::Source;
 pub(super) use tensor_map::{AXES, Taken, TensorMap};
+use text::Access;
 pub(super) use text::Struct;
-use text::{Access, writer};
 
 /// How a graph is planned.
 #[derive(Debug, Clone, Copy, Default)]
@@ -379,228 +381,12 @@ impl<'g> Planner<'g> {
         self.graph.value(self.input_id(node, input)?).shape.require_lengths()
     }
 
-    /// The elements of a constant input; `None` where it is left out.
-    fn constant(&self, node: &Node, input: usize) -> Result<Option<&'g Tensor>> {
-        let Some(id) = node.input(input) else { return Ok(None) };
-        let name = &self.graph.value(id).name;
-        let not =
-            || ScoreError::unsupported(format!("'{name}' must be constant for the GPU, and is computed"));
-        self.graph.constant(id).map(Some).ok_or_else(not)
-    }
-
-    /// A constant input as integers; `None` where it is left out.
-    fn integers(&self, node: &Node, input: usize) -> Result<Option<Vec<i64>>> {
-        self.constant(node, input)?.map(whole).transpose()
-    }
-
-    /// A constant input as floats; `None` where it is left out.
-    fn numbers(&self, node: &Node, input: usize) -> Result<Option<Vec<f64>>> {
-        self.constant(node, input)?.map(floats).transpose()
-    }
-
     /// What a node makes is this.
     fn put(&mut self, node: &Node, output: usize, value: Value) {
         if let Some(id) = node.output(output) {
             self.values.insert(id, value);
         }
     }
-
-    /// Notes what is to be computed; computes it at once unless one node alone reads it.
-    fn defer(&mut self, node: &Node, output: usize, mut deferred: Deferred) -> Result<()> {
-        let Some(id) = node.output(output) else { return Ok(()) };
-        deferred.origins.extend(&node.origins);
-        deferred.origins.sort_unstable();
-        deferred.origins.dedup();
-        let is_copy = deferred.base.is_none() && deferred.program.is_copy();
-        let value = match self.uses.only_reader(id) {
-            Some(_) => Value::Deferred(deferred),
-            None if is_copy && !self.uses.is_output(id) => Value::Deferred(deferred),
-            None if self.uses.readers(id).is_empty() && !self.uses.is_output(id) => Value::Deferred(deferred),
-            None => {
-                let dtype = self.dtype_of(node, output)?;
-                let (stored, order) = match self.uses.is_output(id) {
-                    true => (dtype, Some((0..deferred.program.shape.len()).collect::<Vec<_>>())),
-                    false => (self.stored(dtype), None),
-                };
-                Value::Memory(self.launch(deferred, stored, order.as_deref(), None)?)
-            }
-        };
-        self.values.insert(id, value);
-        Ok(())
-    }
-
-    /// An input, as a program to go on with.
-    fn deferred(&mut self, node: &Node, input: usize) -> Result<Deferred> {
-        let id = self.input_id(node, input)?;
-        if let Some(Value::Deferred(deferred)) = self.values.get(&id) {
-            // Who reads it twice should not have it computed twice.
-            let is_read_once = node.inputs.iter().flatten().filter(|i| **i == id).count() == 1;
-            if is_read_once || deferred.base.is_none() {
-                return Ok(deferred.clone());
-            }
-        }
-        if let Some(number) = self.graph.constant(id).filter(|t| t.len() == 1) {
-            return one_number(number, number.shape());
-        }
-        Ok(Deferred { program: Program::of(self.memory_of(id)?)?, base: None, origins: Vec::new() })
-    }
-
-    /// An input in memory.
-    fn memory(&mut self, node: &Node, input: usize) -> Result<Array> {
-        let id = self.input_id(node, input)?;
-        self.memory_of(id)
-    }
-
-    fn memory_of(&mut self, id: ValueId) -> Result<Array> {
-        match self.values.get(&id).cloned() {
-            Some(Value::Memory(array)) => Ok(array),
-            Some(Value::Deferred(deferred)) => {
-                let dtype = self.graph.value(id).dtype.unwrap_or(DType::F32);
-                let stored = if self.uses.is_output(id) { dtype } else { self.stored(dtype) };
-                let array = self.launch(deferred, stored, None, None)?;
-                self.values.insert(id, Value::Memory(array.clone()));
-                Ok(array)
-            }
-            None => {
-                let name = &self.graph.value(id).name;
-                let missing = || ScoreError::unsupported(format!("'{name}' is not on the device"));
-                let tensor = self.graph.constant(id).cloned().ok_or_else(missing)?;
-                let order = (0..tensor.shape().len()).collect::<Vec<_>>();
-                let dtype = tensor.dtype();
-                let array = self.constant_array(tensor, &order, dtype)?;
-                self.values.insert(id, Value::Memory(array.clone()));
-                Ok(array)
-            }
-        }
-    }
-
-    /// A constant in memory, its axes in that order, stored as that type.
-    fn constant_array(&mut self, tensor: Tensor, order: &[usize], dtype: DType) -> Result<Array> {
-        let (shape, size) = (tensor.shape().to_vec(), element_bytes(dtype)?);
-        let bytes = (tensor.len() * size).max(1);
-        let constant = Constant { tensor, order: order.to_vec(), dtype };
-        let storage = self.hold(Held { bytes, constant: Some(constant) });
-        Ok(Array { view: View::ordered(storage, &shape, order, size), dtype })
-    }
-
-    /// An input in memory, its axes in exactly that order and without gaps, stored as that type.
-    fn dense(&mut self, node: &Node, input: usize, order: &[usize], dtype: DType) -> Result<Array> {
-        let id = self.input_id(node, input)?;
-        if let (None, Some(tensor)) = (self.values.get(&id), self.graph.constant(id)) {
-            return self.constant_array(tensor.clone(), order, dtype);
-        }
-        if let Some(Value::Deferred(deferred)) = self.values.get(&id).cloned() {
-            let array = self.launch(deferred, dtype, Some(order), None)?;
-            self.values.insert(id, Value::Memory(array));
-        }
-        let array = self.memory_of(id)?;
-        self.ordered(array, order, dtype, &node.origins)
-    }
-
-    /// A tensor in memory, its axes in exactly that order and without gaps, stored as that type: where it lies, or a copy.
-    fn ordered(&mut self, array: Array, order: &[usize], dtype: DType, origins: &[usize]) -> Result<Array> {
-        if array.dtype == dtype && array.view.is_dense(order) {
-            let dense = View::ordered(array.view.storage, &array.view.shape, order, array.view.size);
-            return Ok(Array { view: View { offset: array.view.offset, ..dense }, dtype });
-        }
-        let copy = self.allocate(&array.view.shape, dtype, Some(order))?;
-        self.map(&cast_to(Program::of(array)?, dtype)?, &copy, origins)?;
-        Ok(copy)
-    }
-
-    /// Computes what was deferred: into memory that is given, or new one whose axes lie in that order, else in the one that suits.
-    fn launch(
-        &mut self,
-        deferred: Deferred,
-        dtype: DType,
-        order: Option<&[usize]>,
-        into: Option<&Array>,
-    ) -> Result<Array> {
-        let Deferred { program, base, origins } = deferred;
-        // A tensor that is only looked at otherwise is there already.
-        if base.is_none()
-            && into.is_none()
-            && program.is_copy()
-            && let Some(array) = program.arrays().next()
-            && array.dtype == dtype
-            && order.is_none_or(|order| array.view.is_dense(order))
-        {
-            return Ok(array.clone());
-        }
-        let program = cast_to(program, dtype)?;
-        let order = order.map(<[usize]>::to_vec);
-        let order = order
-            .or_else(|| base.as_ref().map(|b| b.order.clone()))
-            .unwrap_or_else(|| natural_order(&program));
-        let array = match into {
-            Some(array) => array.clone(),
-            None => self.allocate(&program.shape, dtype, Some(&order))?,
-        };
-        match base {
-            None => self.map(&program, &array, &origins)?,
-            Some(base) => self.launch_base(*base, &program, &array, &origins)?,
-        }
-        Ok(array)
-    }
-
-    /// Launches a kernel whose end is known now.
-    fn launch_base(&mut self, base: Base, program: &Program, array: &Array, origins: &[usize]) -> Result<()> {
-        let Base { mut operator, access, order, library } = base;
-        let generated = writer(program, array, &access)?;
-        let Some(generated) = generated else {
-            // It cannot be written so, or read what its end reads: what the kernel computes is written as it likes best, and the rest is done from there.
-            let given = program.leaves.iter().find_map(|l| match l {
-                program::Leaf::Given(register) => Some(*register),
-                program::Leaf::Memory(_) => None,
-            });
-            let register = given.unwrap_or(Register::F32);
-            let plain = self.allocate(&program.shape, register.dtype(), Some(&order))?;
-            let alone = Program::given(register, &program.shape);
-            let refused = || ScoreError::internal("a kernel's own order cannot be written");
-            let generated = writer(&alone, &plain, &access)?.ok_or_else(refused)?;
-            complete(&mut operator, generated, &plain);
-            self.offer(library.as_deref(), &alone, &plain, &access)?;
-            self.push(operator, origins);
-            let rest = program.with_given(&plain);
-            return self.map(&rest, array, origins);
-        };
-        complete(&mut operator, generated, array);
-        self.offer(library.as_deref(), program, array, &access)?;
-        self.push(operator, origins);
-        Ok(())
-    }
-
-    /// Notes what a library can do instead of the operator that is pushed next.
-    fn offer(
-        &mut self,
-        form: Option<&library::Form>,
-        program: &Program,
-        array: &Array,
-        access: &Access,
-    ) -> Result<()> {
-        let Some(form) = form else { return Ok(()) };
-        if let Some(alternative) = self.in_library(form, program, array, access)? {
-            self.alternatives.insert(self.operators.len(), alternative);
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, operator: Operator, origins: &[usize]) {
-        if operator.grid.iter().all(|n| *n > 0) {
-            self.operators.push((operator, origins.to_vec()));
-        }
-    }
-}
-
-/// Puts what is generated for a kernel's end where it belongs.
-fn complete(operator: &mut Operator, generated: text::Generated, array: &Array) {
-    operator.source.generated.push_str(&generated.text);
-    for argument in &mut operator.arguments {
-        if *argument == Argument::Result {
-            *argument = Argument::Struct(generated.argument.clone());
-        }
-    }
-    operator.writes.push(array.view.storage);
 }
 
 /// The program with its value in the register type of elements that are stored so.
@@ -608,60 +394,8 @@ fn cast_to(program: Program, dtype: DType) -> Result<Program> {
     Ok(program.cast(Register::of(dtype)?))
 }
 
-/// The order in which the largest of what is read lies.
-fn natural_order(program: &Program) -> Vec<usize> {
-    let repeats = |a: &&Array| {
-        (0..program.shape.len()).filter(|x| a.view.stride(*x) == 0 && a.view.length(*x) > 1).count()
-    };
-    match program.arrays().min_by_key(repeats) {
-        Some(array) if repeats(&array) == 0 => array.view.order(),
-        _ => (0..program.shape.len()).collect(),
-    }
-}
-
 fn element_bytes(dtype: DType) -> Result<usize> {
     dtype.size_bytes().ok_or_else(|| ScoreError::unsupported("text is not on a device"))
-}
-
-/// The first element of a constant, everywhere in that shape.
-fn one_number(number: &Tensor, shape: &[usize]) -> Result<Deferred> {
-    let register = Register::of(number.dtype())?;
-    let text = match (register, whole(number)) {
-        // To the last digit.
-        (Register::I64, Ok(value)) => {
-            format!("(i64)({}ll - 1)", value.first().map_or(0, |v| v.saturating_add(1)))
-        }
-        _ => register.literal(floats(number)?.first().copied().unwrap_or(0.0)),
-    };
-    let program = Program::literal(register, text, shape);
-    Ok(Deferred { program, base: None, origins: Vec::new() })
-}
-
-/// A constant's elements as integers.
-fn whole(tensor: &Tensor) -> Result<Vec<i64>> {
-    match tensor.dtype() {
-        DType::I64 => Ok(tensor.as_slice::<i64>()?.to_vec()),
-        DType::I32 => Ok(tensor.as_slice::<i32>()?.iter().map(|v| i64::from(*v)).collect()),
-        DType::I16 => Ok(tensor.as_slice::<i16>()?.iter().map(|v| i64::from(*v)).collect()),
-        DType::I8 => Ok(tensor.as_slice::<i8>()?.iter().map(|v| i64::from(*v)).collect()),
-        DType::U8 => Ok(tensor.as_slice::<u8>()?.iter().map(|v| i64::from(*v)).collect()),
-        DType::U16 => Ok(tensor.as_slice::<u16>()?.iter().map(|v| i64::from(*v)).collect()),
-        DType::U32 => Ok(tensor.as_slice::<u32>()?.iter().map(|v| i64::from(*v)).collect()),
-        other => Err(ScoreError::bad_model(format!("a constant of {}: expected integers", other.name()))),
-    }
-}
-
-/// A constant's elements as floats.
-fn floats(tensor: &Tensor) -> Result<Vec<f64>> {
-    match tensor.dtype() {
-        DType::F32 => Ok(tensor.as_slice::<f32>()?.iter().map(|v| f64::from(*v)).collect()),
-        DType::F64 => Ok(tensor.as_slice::<f64>()?.to_vec()),
-        DType::F16 => Ok(tensor.as_slice::<half::f16>()?.iter().map(|v| v.to_f64()).collect()),
-        DType::Bf16 => Ok(tensor.as_slice::<half::bf16>()?.iter().map(|v| v.to_f64()).collect()),
-        DType::Bool => Ok(tensor.as_bytes().iter().map(|v| f64::from(*v)).collect()),
-        DType::U64 => Ok(tensor.as_slice::<u64>()?.iter().map(|v| *v as f64).collect()),
-        _ => Ok(whole(tensor)?.into_iter().map(|v| v as f64).collect()),
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 //!
 //! None has a kernel: 0, 1, 2, … along an axis is a constant that broadcasts, and the rest are pointwise calls, which grow into their readers' kernels.
 
+use super::constants::one_number;
 use super::pointwise::literal;
 use super::program::{Program, Register};
-use super::{Deferred, Planner, cast_to, one_number};
+use super::{Deferred, Planner, cast_to};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::layout::view::View;

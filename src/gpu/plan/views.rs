@@ -236,7 +236,7 @@ impl Planner<'_> {
             match self.values.get(&id)? {
                 Value::Memory(array) => Some(array.view.order()),
                 Value::Deferred(Deferred { base: Some(base), .. }) => Some(base.order.clone()),
-                Value::Deferred(deferred) => Some(super::natural_order(&deferred.program)),
+                Value::Deferred(deferred) => Some(super::deferred::natural_order(&deferred.program)),
             }
         });
         let orders = orders.collect::<Option<Vec<_>>>().unwrap_or_default();
