@@ -47,16 +47,7 @@ fn the_engine_conforms_on_every_device() {
             match fpga.compile(&bound(&case), std::slice::from_ref(&device), &options) {
                 Ok(scorer) => {
                     let scored = scorer.score(&case.inputs[..1], &Call::new()).unwrap();
-                    for (i, expected) in case.outputs.iter().enumerate() {
-                        let got = scored.tensor(i).unwrap();
-                        assert_eq!(
-                            (got.dtype(), got.shape()),
-                            (expected.dtype(), expected.shape()),
-                            "{}",
-                            case.name
-                        );
-                        assert_eq!(got.as_bytes(), expected.as_bytes(), "{device}: {}", case.name);
-                    }
+                    assert_equal(&case, &scored, &device);
                     passed += 1;
                 }
                 Err(e) => {
@@ -67,6 +58,15 @@ fn the_engine_conforms_on_every_device() {
         }
         println!("{device}: {passed} cases conform");
         assert!(passed >= 6, "only {passed} cases run on the engine");
+    }
+}
+
+/// To the bit.
+fn assert_equal(case: &Case, scored: &triscore::Scored, device: &triscore::Device) {
+    for (i, expected) in case.outputs.iter().enumerate() {
+        let (got, name) = (scored.tensor(i).unwrap(), &case.name);
+        assert_eq!((got.dtype(), got.shape()), (expected.dtype(), expected.shape()), "{device}: {name}");
+        assert_eq!(got.as_bytes(), expected.as_bytes(), "{device}: {name}");
     }
 }
 
@@ -99,16 +99,7 @@ fn the_gpu_conforms() {
                     }
                 };
                 let scored = scorer.score(inputs, &Call::new()).unwrap();
-                for (i, expected) in case.outputs.iter().enumerate() {
-                    let got = scored.tensor(i).unwrap();
-                    assert_eq!(
-                        (got.dtype(), got.shape()),
-                        (expected.dtype(), expected.shape()),
-                        "{}",
-                        case.name
-                    );
-                    assert_eq!(got.as_bytes(), expected.as_bytes(), "{device}: {}", case.name);
-                }
+                assert_equal(&case, &scored, device);
                 passed += 1;
             }
         }
