@@ -63,7 +63,7 @@ impl SessionLane {
             if source.bounded {
                 b = b.with_env_allocators()?;
             }
-            if quantises_to_16_bits(source.model) {
+            if has_16_bits(source.model) {
                 // Or ONNX Runtime multiplies 8-bit weights with activations that it rounds to 8 bits, and the other 8 were for nothing.
                 b = b.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1")?;
             }
@@ -92,16 +92,25 @@ fn has_no_kernel(e: &ort::Error) -> bool {
     e.message().contains("Failed to find kernel") && e.message().contains("QLinear")
 }
 
-/// Whether a `QuantizeLinear` of the model has a zero point of 16 bits.
-fn quantises_to_16_bits(model: &Model) -> bool {
+/// Whether something is quantised to 16 bits, or dequantised from them.
+fn has_16_bits(model: &Model) -> bool {
+    const WIDE: [DType; 2] = [DType::U16, DType::I16];
     let Some(graph) = &model.proto().graph else { return false };
-    let is_wide =
-        |t: &&TensorProto| [DType::U16, DType::I16].map(|d| Some(d.onnx_code())).contains(&t.data_type);
-    let wide = graph.initializer.iter().filter(is_wide).filter_map(|t| t.name.as_deref());
-    let wide = wide.collect::<std::collections::HashSet<_>>();
-    let quantises = |n: &NodeProto| n.op_type.as_deref() == Some("QuantizeLinear");
-    let mut zeros = graph.node.iter().filter(|n| quantises(n)).filter_map(|n| n.input.get(2));
-    zeros.any(|zero| wide.contains(zero.as_str()))
+    let is_code = |code: i64| WIDE.iter().any(|dtype| i64::from(dtype.onnx_code()) == code);
+    let held = |t: &&TensorProto| t.data_type.is_some_and(|code| is_code(code.into()));
+    let held = graph.initializer.iter().filter(held).filter_map(|t| t.name.as_deref());
+    let given = model.signature().inputs().iter();
+    let given = given.filter(|port| port.dtype().is_some_and(|dtype| WIDE.contains(&dtype)));
+    let wide = held.chain(given.map(|port| port.name.as_str())).collect::<std::collections::HashSet<_>>();
+    let is_wide = |n: &NodeProto, input: usize| n.input.get(input).is_some_and(|i| wide.contains(i.as_str()));
+    let says_so = |n: &NodeProto| {
+        n.attribute.iter().any(|a| a.name.as_deref() == Some("output_dtype") && a.i.is_some_and(is_code))
+    };
+    graph.node.iter().any(|n| match n.op_type.as_deref() {
+        Some("QuantizeLinear") => is_wide(n, 2) || says_so(n),
+        Some("DequantizeLinear") => is_wide(n, 0) || is_wide(n, 2),
+        _ => false,
+    })
 }
 
 /// Inputs and outputs go to ONNX Runtime by place, so its order must be the signature's.
@@ -138,5 +147,27 @@ impl Lane for SessionLane {
 impl std::fmt::Debug for SessionLane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SessionLane")
+    }
+}
+
+#[cfg(all(test, any(feature = "cuda", feature = "opencl")))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::graph::testing::{model_of, read};
+
+    #[test]
+    fn sixteen_bits_are_seen_wherever_they_come_from() {
+        let given = "s = f32[] 0.1\nf: u16[2, 3]\ny = DequantizeLinear(f, s, _)\n-> y";
+        let to = "x: f32[2, 3]\ns = f32[] 0.1\nz = i16[] 0\nq = QuantizeLinear(x, s, z)\ny = DequantizeLinear(q, s, z)\n-> y";
+        let told = "x: f32[2, 3]\ns = f32[] 0.1\nq = QuantizeLinear<output_dtype=4>(x, s)\ny = DequantizeLinear(q, s)\n-> y";
+        let eight = [given.replace("u16", "u8"), to.replace("i16", "i8"), told.replace("=4", "=2")];
+        for (text, expected) in [given, to, told]
+            .map(|text| (text.to_owned(), true))
+            .into_iter()
+            .chain(eight.map(|text| (text, false)))
+        {
+            assert_eq!(has_16_bits(&read(&model_of(&text))), expected, "{text}");
+        }
     }
 }

@@ -129,7 +129,7 @@ const PAIRS: &[(&str, &str, &[&str], f64)] = &[
         ROWS,
         "f: u16[2, 9, 64]\nff = DequantizeLinear(f, s, _)\ny = MatMul(ff, wf)\n-> y",
         &["map", "gemm"],
-        1e-3,
+        1e-5,
     ),
     (
         ROWS,
