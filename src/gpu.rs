@@ -9,16 +9,19 @@
 //! library than the system's.
 
 mod choice;
+mod chosen;
 mod cublaslt;
 mod cudnn;
 mod driver;
 mod images;
 mod lane;
 mod libraries;
+mod loaded;
 mod machine;
 mod measure;
 mod names;
 mod nvrtc;
+mod part;
 mod plan;
 mod rows;
 mod weights;
@@ -33,8 +36,8 @@ use crate::guard::Guard;
 use crate::model::Model;
 use crate::offload::{self, OffloadScorer, Placed};
 use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Placement, Precision, Scorer};
-use machine::GpuMachine;
 pub use measure::Measured;
+use part::Gpu;
 use plan::{GpuPlanner, Settings, TensorCores};
 
 /// The environment variable that names the driver library.
@@ -107,7 +110,7 @@ impl Backend for GpuBackend {
         offload::require_device(&placed, options.host.is_some(), "a GPU", ADVICE)?;
         let (signature, devices, options) = (model.signature().clone(), devices.to_vec(), options.clone());
         let load = move || {
-            let machine = |device: &Device| GpuMachine::on(device, settings);
+            let machine = |device: &Device| Gpu::on(device, settings);
             OffloadScorer::load(&placed, signature, devices, &options, machine)
         };
         Ok(Arc::new(COMPILE.call(load)?))

@@ -22,19 +22,20 @@ use std::time::Duration;
 
 use cudarc::driver::CudaContext;
 
+use super::chosen::{CUBLASLT, CUDNN, Chosen, Selection};
 use super::lane::GpuLane;
-use super::machine::{GpuMachine, Loaded};
+use super::loaded::Loaded;
+use super::machine::GpuMachine;
 use super::plan::{Launch, Work};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::scoring::Device;
 use kept::{Entry, Kept};
 use key::key;
-pub(super) use side::{Chosen, Way};
 use side::{Mode, Proposals, Side, Subject};
 
-const PRODUCTS: Subject = Subject { variable: "TRISCORE_GPU_PRODUCTS", name: "product", library: "cublaslt" };
+const PRODUCTS: Subject = Subject { variable: "TRISCORE_GPU_PRODUCTS", name: "product", library: CUBLASLT };
 const CONVOLUTIONS: Subject =
-    Subject { variable: "TRISCORE_GPU_CONVOLUTIONS", name: "convolution", library: "cudnn" };
+    Subject { variable: "TRISCORE_GPU_CONVOLUTIONS", name: "convolution", library: CUDNN };
 
 /// The environment variable that says who computes products.
 #[cfg(test)]
@@ -42,22 +43,6 @@ pub(super) const PRODUCTS_VARIABLE: &str = PRODUCTS.variable;
 /// The environment variable that says who computes convolutions.
 #[cfg(test)]
 pub(super) const CONVOLUTIONS_VARIABLE: &str = CONVOLUTIONS.variable;
-
-/// What is run instead of each kernel of a plan, in the order of its functions; nothing where the kernel runs.
-#[derive(Default)]
-pub(super) struct Selection(Vec<Option<Arc<Chosen>>>);
-
-impl Selection {
-    /// What is run instead of that function.
-    pub(super) fn at(&self, at: usize) -> Option<&Chosen> {
-        self.0.get(at).and_then(Option::as_deref)
-    }
-
-    /// All that is run instead of some function.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Chosen> {
-        self.0.iter().filter_map(Option::as_deref)
-    }
-}
 
 /// The choices of one machine.
 pub(super) struct Choices {

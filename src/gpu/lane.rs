@@ -16,12 +16,13 @@ use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
 
-use super::choice::Chosen;
+use super::chosen::Chosen;
 use super::cudnn::Session;
-use super::machine::{GpuMachine, GpuPart, Loaded, Memory, Pinned};
+use super::loaded::Loaded;
+use super::machine::{GpuMachine, Memory, Pinned};
 use super::plan::{Launch, PlannedArgument, Port};
 use crate::error::{Result, ScoreError};
-use crate::offload::{ByShape, PartLane, hang_limit};
+use crate::offload::{ByShape, hang_limit};
 use crate::scoring::{self, Call, Scored, Timing};
 use crate::tensor::{AlignedBytes, Tensor, Value};
 
@@ -368,40 +369,45 @@ impl GpuLane {
         }
         Ok(launches)
     }
-}
 
-impl PartLane for GpuLane {
-    type Part = GpuPart;
-
-    fn run(&mut self, part: &GpuPart, inputs: &[Tensor], rows: Option<usize>, call: &Call) -> Result<Scored> {
+    /// Waits for what an earlier call has left running.
+    pub(super) fn wait_for_last(&mut self, call: &Call) -> Result<()> {
         self.machine.enter()?;
         if self.running.is_some() {
             self.wait(call)?;
         }
-        call.check()?;
-        let loaded = part.plan_for(inputs, rows)?;
+        call.check()
+    }
+
+    /// Runs a plan; of each output so many rows are wanted, if it is said.
+    pub(super) fn run_plan(
+        &mut self,
+        loaded: &Arc<Loaded>,
+        inputs: &[Tensor],
+        rows: Option<usize>,
+        call: &Call,
+    ) -> Result<Scored> {
         let begin = Instant::now();
-        self.ready(&loaded)?;
+        self.ready(loaded)?;
         self.mark(0)?;
-        self.upload(&loaded, inputs)?;
+        self.upload(loaded, inputs)?;
         let launches = match call.wants_profile() {
             true => {
                 self.mark(3)?;
                 self.wait(call)?;
-                self.profile(&loaded, call)?
+                self.profile(loaded, call)?
             }
             false => Vec::new(),
         };
         self.mark(1)?;
         if launches.is_empty() {
-            self.replay(&loaded)?;
+            self.replay(loaded)?;
         }
         self.mark(2)?;
-        self.download(&loaded)?;
+        self.download(loaded)?;
         self.mark(3)?;
         self.wait(call)?;
-        let own_rows = rows.and_then(|_| inputs.first()?.shape().first().copied());
-        let outputs = self.outputs(&loaded, own_rows)?;
+        let outputs = self.outputs(loaded, rows)?;
         let whole = begin.elapsed();
         let computing = match launches.is_empty() {
             true => self.between(1, 2),
@@ -414,7 +420,8 @@ impl PartLane for GpuLane {
         Ok(Scored { outputs, timing: Timing { wait: Duration::ZERO, upload, compute, download }, launches })
     }
 
-    fn arena_bytes(&self) -> usize {
+    /// What it has of the device's memory.
+    pub(super) fn memory_bytes(&self) -> usize {
         self.arenas.iter().chain(&self.workspace).map(|a| a.bytes).sum()
     }
 }

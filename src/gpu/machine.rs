@@ -8,30 +8,21 @@ mod fit;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cudarc::driver::result as cuda;
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{CudaContext, CudaStream, DriverError};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
-use super::choice::{Choices, Selection};
 use super::images::Images;
-use super::lane::GpuLane;
-use super::plan::{Constant, Plan, PlannedArgument, Settings, plan};
+use super::plan::{Constant, TensorCores};
 use super::weights::stored;
 use crate::error::{Result, ScoreError};
-use crate::graph::{Graph, fold};
-use crate::offload::{ByShape, Machine, shapes_of};
 use crate::scoring::Device;
 use crate::tensor::Tensor;
 
 /// Why a GPU is lost, by its number: a context does not come back within a process.
 static LOST: Mutex<Option<HashMap<usize, String>>> = Mutex::new(None);
-
-/// Of the next plan that is loaded.
-static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// From this driver on the function that measures between events is there under the name that it is called by.
 const TIMES_EVENTS: i32 = 12_080;
@@ -45,10 +36,10 @@ pub(super) struct GpuMachine {
     index: usize,
     name: String,
     images: Images,
-    settings: Settings,
-    /// Between kernels and libraries.
-    choices: Choices,
-    most_bytes: usize,
+    /// What was free of its memory when it was opened.
+    pub(super) free_bytes: usize,
+    /// The driver's version: 12080 is 12.8.
+    pub(super) driver: i32,
     /// What constants are uploaded on.
     uploads: Arc<CudaStream>,
     /// Whether the driver can be asked how long something took.
@@ -85,7 +76,7 @@ impl GpuMachine {
     ///
     /// # Errors
     /// `DeviceLost` where it was lost before; `Unavailable`, `OutOfMemory` with the driver's reason.
-    pub(super) fn on(device: &Device, settings: Settings) -> Result<Self> {
+    pub(super) fn on(device: &Device) -> Result<Self> {
         // SAFETY: only looks whether the library can be loaded; a probe has loaded it.
         if !unsafe { sys::is_culib_present() } {
             return Err(ScoreError::unavailable("the CUDA driver was found by the probe and is gone"));
@@ -101,13 +92,6 @@ impl GpuMachine {
         // SAFETY: writes one int.
         unsafe { sys::cuDriverGetVersion(&mut version) }.result().map_err(failed)?;
         let images = Images::for_device(device)?;
-        let choices = Choices::open(&context, device, version)?;
-        let settings = Settings {
-            tensor_cores: images.tensor_cores(),
-            has_library: choices.has_products(),
-            has_convolutions: choices.has_convolutions(),
-            ..settings
-        };
         let uploads = context.new_stream().map_err(failed)?;
         Ok(Self {
             context,
@@ -115,14 +99,18 @@ impl GpuMachine {
             index,
             name: device.name.clone(),
             images,
-            settings,
-            choices,
-            most_bytes: free,
+            free_bytes: free,
+            driver: version,
             times_events: version >= TIMES_EVENTS,
             tells_arguments: version >= TELLS_ARGUMENTS,
             modules: Mutex::default(),
             constants: Mutex::default(),
         })
+    }
+
+    /// What of it multiplies tiles.
+    pub(super) fn tensor_cores(&self) -> TensorCores {
+        self.images.tensor_cores()
     }
 
     /// What to make of the driver's error while doing something.
@@ -154,7 +142,7 @@ impl GpuMachine {
         Ok(Pinned { at: at.cast(), bytes, context: self.context.clone() })
     }
 
-    fn module(&self, source: &str, name: &str) -> Result<Arc<Module>> {
+    pub(super) fn module(&self, source: &str, name: &str) -> Result<Arc<Module>> {
         let mut hasher = DefaultHasher::new();
         source.hash(&mut hasher);
         let key = hasher.finish();
@@ -171,7 +159,7 @@ impl GpuMachine {
         Ok(module)
     }
 
-    fn constant(&self, constant: &Constant) -> Result<Arc<Stored>> {
+    pub(super) fn constant(&self, constant: &Constant) -> Result<Arc<Stored>> {
         let bytes = constant.tensor.as_bytes();
         let mut hasher = DefaultHasher::new();
         if bytes.len() <= SMALL_BYTES {
@@ -204,116 +192,10 @@ impl GpuMachine {
         known.insert(key, Arc::downgrade(&made));
         Ok(made)
     }
-
-    fn load(self: &Arc<Self>, graph: &Graph, shapes: &[Vec<usize>]) -> Result<Loaded> {
-        refuse_lost(self.index)?;
-        let shapes = shapes.iter().map(Vec::as_slice).collect::<Vec<_>>();
-        let mut bound = graph.bind(&shapes)?;
-        fold::fold(&mut bound, None)?;
-        let plan = plan(&bound, self.settings)?;
-        let all = || plan.preparations.iter().chain(&plan.launches);
-        let name = |source: usize| all().find(|l| l.source == source).map_or("", |l| l.kernel);
-        let modules = plan.sources.iter().enumerate().map(|(at, text)| (at, text.as_str()));
-        let modules = modules.collect::<Vec<_>>().into_par_iter();
-        let modules = modules.map(|(at, text)| self.module(text, name(at))).collect::<Result<Vec<_>>>()?;
-        let function = |launch: &super::plan::Launch| {
-            let module = modules
-                .get(launch.source)
-                .ok_or_else(|| ScoreError::internal("a launch without a kernel"))?;
-            let function = module
-                .function(launch.kernel)
-                .map_err(|e| self.failed(&format!("looking for the kernel {}", launch.kernel), e))?;
-            self.fit(&function, launch)?;
-            Ok(function)
-        };
-        self.enter()?;
-        let functions = all().map(function).collect::<Result<Vec<_>>>()?;
-        let constants =
-            plan.constants.iter().map(|c| self.constant(c).map(Some)).collect::<Result<Vec<_>>>()?;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let mut loaded = Loaded { number, plan, functions, constants, chosen: Selection::default() };
-        loaded.chosen = self.choices.choose(self, &loaded)?;
-        loaded.drop_unused();
-        Ok(loaded)
-    }
-}
-
-impl Machine for GpuMachine {
-    type Part = GpuPart;
-    type Lane = GpuLane;
-
-    fn part(self: &Arc<Self>, graph: Graph) -> Result<GpuPart> {
-        Ok(GpuPart { machine: self.clone(), graph, plans: ByShape::default() })
-    }
-
-    fn lane(self: &Arc<Self>) -> Result<GpuLane> {
-        GpuLane::new(self.clone())
-    }
-
-    fn most_bytes(&self) -> usize {
-        self.most_bytes
-    }
-
-    fn batch_rows(rows: usize) -> usize {
-        super::rows::batch_rows(rows)
-    }
-}
-
-/// A part of a graph, with a plan for every shape that callers send.
-pub(super) struct GpuPart {
-    machine: Arc<GpuMachine>,
-    graph: Graph,
-    plans: ByShape<Loaded>,
-}
-
-impl GpuPart {
-    /// The plan for these inputs, made when they first come; with so many rows, if it is said.
-    pub(super) fn plan_for(&self, inputs: &[Tensor], rows: Option<usize>) -> Result<Arc<Loaded>> {
-        self.plans.of(&shapes_of(inputs, rows), |shapes, _| self.machine.load(&self.graph, shapes))
-    }
-}
-
-/// A plan whose kernels and constants are on the device.
-pub(super) struct Loaded {
-    /// A number that no other one has.
-    pub(super) number: u64,
-    pub(super) plan: Plan,
-    /// Of each preparation, then of each launch.
-    pub(super) functions: Vec<Function>,
-    /// Nothing for those that nobody reads.
-    pub(super) constants: Vec<Option<Arc<Stored>>>,
-    /// What is run instead of a function, in the functions' order.
-    pub(super) chosen: Selection,
-}
-
-impl Loaded {
-    /// What is launched for every run, each with the place of its function.
-    pub(super) fn launches(&self) -> impl Iterator<Item = (usize, &super::plan::Launch)> {
-        (self.plan.preparations.len()..).zip(&self.plan.launches)
-    }
-
-    /// Lets go of the constants that only what was not chosen would read: a kernel and a library may want the same weights in different orders.
-    fn drop_unused(&mut self) {
-        let mut used = vec![false; self.constants.len()];
-        let mut note = |value: &PlannedArgument| {
-            if let Some(used) = value.constant().and_then(|at| used.get_mut(at)) {
-                *used = true;
-            }
-        };
-        for (at, launch) in self.plan.preparations.iter().chain(&self.plan.launches).enumerate() {
-            match (self.chosen.at(at), &launch.library) {
-                (Some(_), Some(instead)) => instead.places().for_each(&mut note),
-                _ => launch.arguments.iter().flatten().for_each(&mut note),
-            }
-        }
-        for (constant, _) in self.constants.iter_mut().zip(used).filter(|(_, used)| !used) {
-            *constant = None;
-        }
-    }
 }
 
 /// Kernels that are loaded.
-struct Module {
+pub(super) struct Module {
     handle: sys::CUmodule,
     context: Arc<CudaContext>,
 }
@@ -324,7 +206,7 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    fn function(self: &Arc<Self>, name: &str) -> std::result::Result<Function, DriverError> {
+    pub(super) fn function(self: &Arc<Self>, name: &str) -> std::result::Result<Function, DriverError> {
         let name = CString::new(name).unwrap_or_default();
         // SAFETY: the module is loaded.
         let handle = unsafe { cuda::module::get_function(self.handle, name) }?;

@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use super::images::Images;
 use super::lane::GpuLane;
-use super::machine::{GpuMachine, Loaded};
+use super::loaded::Loaded;
+use super::machine::GpuMachine;
+use super::part::Gpu;
 use super::plan::{Settings, plan};
 use super::{ADVICE, COMPILE, GpuBackend, placed};
 use crate::error::{Result, ScoreError};
@@ -86,22 +88,23 @@ impl GpuBackend {
         let device = device.clone();
         let load = move || {
             let part = whole(&placed)?;
-            let machine = Arc::new(GpuMachine::on(&device, settings)?);
-            let ready = machine.part(part.graph.clone())?;
+            let gpu = Arc::new(Gpu::on(&device, settings)?);
+            let ready = gpu.part(part.graph.clone())?;
             let loaded = ready.plan_for(&inputs(&placed, rows)?, None)?;
-            Ok((placed, device, machine, loaded))
+            Ok((placed, device, gpu, loaded))
         };
         // As compiling is: a driver may hang. What is run is waited for with a bound of its own.
-        let (placed, device, machine, loaded) = COMPILE.call(load)?;
+        let (placed, device, gpu, loaded) = COMPILE.call(load)?;
+        let machine = &gpu.machine;
         machine.enter()?;
-        let mut lane = machine.lane()?;
+        let mut lane = gpu.lane()?;
         lane.ready(&loaded)?;
         lane.upload(&loaded, &inputs(&placed, rows)?)?;
         lane.mark(3)?;
         lane.wait(&Call::new())?;
         let mut times = |upload, replay, download| {
             let parts = Parts { upload, replay, download };
-            let all = (0..UNCOUNTED + rounds).map(|_| round(&machine, &mut lane, &loaded, parts));
+            let all = (0..UNCOUNTED + rounds).map(|_| round(machine, &mut lane, &loaded, parts));
             all.skip(UNCOUNTED).collect::<Result<Vec<_>>>()
         };
         let compute = times(false, true, false)?;

@@ -6,8 +6,9 @@ use cudarc::driver::CudaContext;
 
 use super::kept::Kept;
 use crate::error::{Result, ScoreError};
+use crate::gpu::chosen::{Chosen, Way};
 use crate::gpu::cublaslt::{Algorithm, CublasLt, Product};
-use crate::gpu::cudnn::{ConvPlan, Convolution, Cudnn};
+use crate::gpu::cudnn::{Convolution, Cudnn};
 use crate::gpu::images::cache_folder;
 use crate::gpu::libraries;
 use crate::gpu::plan::Work;
@@ -199,29 +200,6 @@ impl Proposals {
                 let workspace = plan.workspace;
                 Ok(Chosen { way: Way::Convolution(plan), workspace })
             }
-        }
-    }
-}
-
-/// What a library runs instead of a kernel.
-pub(in crate::gpu) struct Chosen {
-    pub(in crate::gpu) way: Way,
-    /// What it uses besides its tensors.
-    pub(in crate::gpu) workspace: usize,
-}
-
-/// By which library, and how.
-pub(in crate::gpu) enum Way {
-    Product(Arc<Product>, Algorithm),
-    Convolution(ConvPlan),
-}
-
-impl Chosen {
-    /// As profiles call it.
-    pub(in crate::gpu) fn name(&self) -> &'static str {
-        match self.way {
-            Way::Product(..) => super::PRODUCTS.library,
-            Way::Convolution(_) => super::CONVOLUTIONS.library,
         }
     }
 }

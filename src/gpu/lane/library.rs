@@ -13,10 +13,10 @@ use cudarc::driver::result as cuda;
 
 use super::GpuLane;
 use crate::error::{Result, ScoreError};
-use crate::gpu::choice::{Chosen, Way};
+use crate::gpu::chosen::{Chosen, Way};
 use crate::gpu::cublaslt::Places;
 use crate::gpu::cudnn::Session;
-use crate::gpu::machine::Loaded;
+use crate::gpu::loaded::Loaded;
 use crate::gpu::plan::{Launch, PlannedArgument};
 use crate::scoring::Call;
 

@@ -15,7 +15,7 @@ impl GpuMachine {
     ///
     /// # Errors
     /// `Internal` for arguments that are not the kernel's, naming the first; what the driver says of so much shared memory.
-    pub(super) fn fit(&self, function: &Function, launch: &Launch) -> Result<()> {
+    pub(in crate::gpu) fn fit(&self, function: &Function, launch: &Launch) -> Result<()> {
         if launch.shared_bytes > FREE_SHARED_BYTES {
             let which = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is loaded, and this is one number of it.
