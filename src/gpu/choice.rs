@@ -137,7 +137,7 @@ impl Trial<'_> {
         files: &mut Files,
         lane: &mut Option<GpuLane>,
     ) -> Result<Option<Arc<Chosen>>> {
-        let library = self.side.opened()?;
+        let library = self.side.for_work()?;
         let read = || library.kept.as_ref().map(Kept::read).unwrap_or_default();
         let stored = files.stored.get_or_insert_with(read).get(self.key);
         if let (Mode::Fastest, Some(None)) = (self.side.mode, stored) {

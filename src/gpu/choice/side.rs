@@ -1,5 +1,6 @@
 //! A library that may compute a kind of work, how it is chosen, and what it proposes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::CudaContext;
@@ -64,6 +65,8 @@ pub(super) struct Side {
     driver: i32,
     load: Load,
     opened: Mutex<Option<Arc<Opened>>>,
+    /// Whether it was said that it does not load.
+    is_told: AtomicBool,
 }
 
 /// The library, loaded, and what is on disk of choices with this very version of it.
@@ -114,8 +117,8 @@ impl Side {
         if mode == Mode::Own {
             return Ok(None);
         }
-        let opened = Mutex::default();
-        let side = Self { subject, mode, device: device.name.clone(), driver, load, opened };
+        let (opened, is_told) = (Mutex::default(), AtomicBool::new(false));
+        let side = Self { subject, mode, device: device.name.clone(), driver, load, opened, is_told };
         // One that is not to be seen may be where the loader alone finds it.
         if mode == Mode::Library || libraries::find(which, Some(driver / 1000)).is_err() {
             match (side.opened(), mode) {
@@ -130,6 +133,18 @@ impl Side {
             }
         }
         Ok(Some(side))
+    }
+
+    /// The library, for work that it could do. One that is there and does not load costs speed, so that is said, once.
+    ///
+    /// # Errors
+    /// As [`Self::opened`].
+    pub(super) fn for_work(&self) -> Result<Arc<Opened>> {
+        self.opened().inspect_err(|e| {
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!("{}s run on triscore's own kernels: {e}", self.subject.name);
+            }
+        })
     }
 
     /// The library, loaded now if it was not.
