@@ -4,7 +4,7 @@
 #   ./run.sh [--quick] [STEP...]
 #
 # Steps, in their order; all of them without one:
-#   environment devices suites conformance hardware oracle memcheck racecheck tune bench peers report
+#   environment devices suites libraries conformance hardware oracle memcheck racecheck tune bench peers report
 # Each has a time limit of its own, and a failure stops none of the others. What they say is in results/STEP.log, figures are in
 # results/*.json, results/report.md and results/bars.svg, and what became of them in results/summary.txt. LIMIT=540 bounds every step,
 # for machines that end a command after ten minutes: then a few steps a command. PYTHON names the Python of the peers.
@@ -21,7 +21,7 @@ for argument; do
         *) steps+=("$argument") ;;
     esac
 done
-[ ${#steps[@]} -gt 0 ] || steps=(environment devices suites conformance hardware oracle memcheck racecheck tune bench peers report)
+[ ${#steps[@]} -gt 0 ] || steps=(environment devices suites libraries conformance hardware oracle memcheck racecheck tune bench peers report)
 results=$here/results failures=0
 mkdir -p "$results"
 export TRISCORE_ROOT=$here TRISCORE_KERNEL_CACHE=${TRISCORE_KERNEL_CACHE:-$here/kernels}
@@ -106,6 +106,26 @@ sanitizer() {
     return $failed
 }
 
+# cuBLASLt and cuDNN in place of the kernels, wherever they take something, as tests of the suite that otherwise start themselves on an emulated driver.
+libraries() {
+    local code failed=69 variable suite
+    for variable in TRISCORE_GPU_PRODUCTS=cublaslt TRISCORE_GPU_CONVOLUTIONS=cudnn; do
+        suite=$([ "${variable#*=}" = cudnn ] && echo convolutions || echo library)
+        env "$variable" TRISCORE_TEST_EMULATED=1 bin/unit-tests "gpu::suite::$suite::it_is_the_library" "gpu::suite::$suite::products_of_the_library" \
+            "gpu::suite::$suite::convolutions_of" --nocapture --test-threads=1 > "$results/.libraries" 2>&1
+        code=$?
+        cat "$results/.libraries"
+        if [ "$code" = 0 ]; then
+            [ "$failed" = 69 ] && failed=0
+        elif grep -q 'kind: Unavailable' "$results/.libraries"; then
+            echo "$variable: not here"
+        else
+            failed=1
+        fi
+    done
+    return $failed
+}
+
 # The GPU backend beside ONNX Runtime's CUDA provider, where this machine's Python has it.
 oracle() {
     local found
@@ -139,7 +159,7 @@ report() {
     "$python" scripts/gpu/report.py "$results/bench.json" "$results/peers.json" --markdown "$results/report.md" --svg "$results/bars.svg"
 }
 
-export -f environment devices target sanitizer oracle tune peers report
+export -f environment devices target libraries sanitizer oracle tune peers report
 export results python
 # Functions run in a shell of their own, so that `timeout` can end them; an array does not go along.
 inner() { printf 'quick=(%s); %s' "${quick[*]}" "$1"; }
@@ -165,8 +185,10 @@ for name in "${steps[@]}"; do
     case $name in
         environment) step 120 bash -c "$(inner environment)" ;;
         devices) step 120 bash -c "$(inner devices)" ;;
-        suites) step 1200 bin/unit-tests "$suite" --skip mistakes --nocapture --test-threads=1 ;;
-        conformance) step 1200 bin/conformance-tests float:: --nocapture --test-threads=1 ;;
+        # What is left out is about the emulated driver, and starts itself on it.
+        suites) step 1200 bin/unit-tests "$suite" --skip mistakes --skip suite::library --skip suite::convolutions --nocapture --test-threads=1 ;;
+        libraries) step 1200 bash -c "$(inner libraries)" ;;
+        conformance) step 1200 bin/conformance-tests float:: int8::the_gpu --nocapture --test-threads=1 ;;
         hardware)
             if [ ${#quick[@]} -gt 0 ]; then say "not run" "--quick"; else
                 TRISCORE_DEVICES=gpu TRISCORE_ONLY=gpu step 1800 bin/hardware-tests --nocapture --test-threads=1
