@@ -5,10 +5,13 @@
 #include "module.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace emulator;
@@ -57,6 +60,13 @@ std::string wrong_pointer(const Entry &kernel, const Arguments &arguments, int d
     return "";
 }
 
+// What a kernel takes longer, for those who measure something beside it: times of an emulation are the machine's mood.
+void take_longer()
+{
+    if (const char *named = std::getenv("CUDA_EMULATOR_KERNEL_MS"))
+        std::this_thread::sleep_for(std::chrono::milliseconds(std::clamp(std::atoi(named), 0, 1000)));
+}
+
 Status launch(const Module &module, const Entry &kernel, const Arguments &arguments, const Grid &grid)
 {
     std::string name = kernel.name;
@@ -64,6 +74,7 @@ Status launch(const Module &module, const Entry &kernel, const Arguments &argume
         return lose(grid.device, ILLEGAL_ADDRESS, name + ": fails, as CUDA_EMULATOR_FAIL says");
     if (std::string why = wrong_pointer(kernel, arguments, grid.device); !why.empty())
         return lose(grid.device, ILLEGAL_ADDRESS, name + ": " + why);
+    take_longer();
     Outcome outcome = run_grid(kernel, *module.library->here, arguments.places.data(), grid);
     // Memory that was written beside comes first: it may be why the rest went wrong.
     if (std::string where = damage(); !where.empty())

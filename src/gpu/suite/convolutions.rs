@@ -11,7 +11,7 @@ use cudarc::driver::CudaContext;
 
 use super::cases::{TENSOR_WINDOWS, WINDOWS};
 use super::emulated::{SCHEDULES, is_inside, passes};
-use super::library::{driver_alone, kept, passes_beside};
+use super::library::{SLOW_KERNELS, driver_alone, kept, passes_beside};
 use super::{Noise, difference, gpus, launched, run};
 use crate::cpu::CpuBackend;
 use crate::gpu::GpuBackend;
@@ -151,10 +151,10 @@ fn what_was_measured_once_is_kept() {
     if !is_inside() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().to_str().unwrap();
-        return drop(passes(test, &[(CONVOLUTIONS_VARIABLE, "fastest"), ("TRISCORE_KERNEL_CACHE", folder)]));
+        let variables = [(CONVOLUTIONS_VARIABLE, "fastest"), ("TRISCORE_KERNEL_CACHE", folder), SLOW_KERNELS];
+        return drop(passes(test, &variables));
     }
     let folder = PathBuf::from(std::env::var("TRISCORE_KERNEL_CACHE").unwrap());
-    // The library computes on the host, and is faster than an emulated kernel.
     let (text, count) = TAKEN[0];
     assert_eq!(convolutions(text, Precision::F32), vec!["cudnn"; count]);
     let (path, first) = kept(&folder);
