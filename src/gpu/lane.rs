@@ -237,22 +237,24 @@ impl GpuLane {
         event.record(&self.stream).map_err(|e| self.machine.failed("recording an event", e))
     }
 
-    /// Copies the inputs into staging memory, and has them copied up from there. Where there are fewer rows than are run, zeros come behind them: a token, a place
-    /// and a class that there is, whatever they stand for.
-    pub(super) fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor]) -> Result<()> {
+    /// Copies the inputs into staging memory, and has them copied up from there. Where they have so many rows, and more are run, zeros come behind them: a token, a
+    /// place and a class that there is, whatever they stand for.
+    pub(super) fn upload(&mut self, loaded: &Loaded, inputs: &[Tensor], rows: Option<usize>) -> Result<()> {
         let mut at = 0;
         for (input, port) in &loaded.plan.inputs {
             let missing = || ScoreError::bad_input("an input is missing");
             let bytes = inputs.get(*input).ok_or_else(missing)?.as_bytes();
             let staging = self.up.as_mut().and_then(|p| p.as_mut_slice().get_mut(at..at + port.bytes));
             let staging = staging.ok_or_else(|| ScoreError::internal("no room to stage an input"))?;
-            let Some((own, beyond)) = staging.split_at_mut_checked(bytes.len()) else {
+            let wanted = bytes_of(port, rows);
+            if bytes.len() != wanted {
                 return Err(ScoreError::bad_input(format!(
-                    "an input has {} bytes, and {} were planned for",
-                    bytes.len(),
-                    staging.len()
+                    "an input has {} bytes, and {wanted} were planned for",
+                    bytes.len()
                 )));
-            };
+            }
+            let whole = || ScoreError::internal("more rows than were planned for");
+            let (own, beyond) = staging.split_at_mut_checked(wanted).ok_or_else(whole)?;
             own.copy_from_slice(bytes);
             beyond.fill(0);
             self.send(at, port)?;
@@ -333,12 +335,11 @@ impl GpuLane {
     fn outputs(&self, loaded: &Loaded, rows: Option<usize>) -> Result<Vec<Value>> {
         let mut at = 0;
         let output = |port: &Port| {
-            let (mut shape, mut length) = (port.shape.clone(), port.bytes);
+            let mut shape = port.shape.clone();
             if let (Some(rows), Some(first)) = (rows, shape.first_mut()) {
-                length = port.bytes / (*first).max(1) * rows;
                 *first = rows;
             }
-            let staged = self.down.as_ref().and_then(|p| p.as_slice().get(at..at + length));
+            let staged = self.down.as_ref().and_then(|p| p.as_slice().get(at..at + bytes_of(port, rows)));
             at += room(port);
             let bytes = AlignedBytes::copy_of(staged.unwrap_or_default())?;
             Ok(Value::Tensor(Tensor::new(port.dtype, &shape, bytes)?))
@@ -390,7 +391,7 @@ impl GpuLane {
         let begin = Instant::now();
         self.ready(loaded)?;
         self.mark(0)?;
-        self.upload(loaded, inputs)?;
+        self.upload(loaded, inputs, rows)?;
         let launches = match call.wants_profile() {
             true => {
                 self.mark(3)?;
@@ -434,6 +435,14 @@ impl Drop for GpuLane {
         }
         // Before the stream that it knows.
         self.session = None;
+    }
+}
+
+/// Bytes of a port's tensor; of so many of its rows, if it is said.
+fn bytes_of(port: &Port, rows: Option<usize>) -> usize {
+    match (rows, port.shape.first()) {
+        (Some(rows), Some(planned)) => port.bytes / (*planned).max(1) * rows,
+        _ => port.bytes,
     }
 }
 

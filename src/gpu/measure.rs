@@ -99,7 +99,7 @@ impl GpuBackend {
         machine.enter()?;
         let mut lane = gpu.lane()?;
         lane.ready(&loaded)?;
-        lane.upload(&loaded, &inputs(&placed, rows)?)?;
+        lane.upload(&loaded, &inputs(&placed, rows)?, None)?;
         lane.mark(3)?;
         lane.wait(&Call::new())?;
         let mut times = |upload, replay, download| {
