@@ -57,9 +57,10 @@ pub(crate) fn passes(test: &str, variables: &[(&str, &str)]) -> String {
     said
 }
 
-/// Runs a test in these schedules; it must pass in each.
-pub(crate) fn in_schedules(test: &str, schedules: &[(&str, &str)]) {
+/// Runs a test in these schedules, and with these variables; it must pass in each.
+pub(crate) fn in_schedules(test: &str, schedules: &[(&str, &str)], variables: &[(&str, &str)]) {
     for (order, time) in schedules {
-        passes(test, &[("CUDA_EMULATOR_ORDER", order), ("CUDA_EMULATOR_TIME", time)]);
+        let own = [("CUDA_EMULATOR_ORDER", *order), ("CUDA_EMULATOR_TIME", *time)];
+        passes(test, &[&own, variables].concat());
     }
 }

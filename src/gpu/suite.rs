@@ -13,7 +13,7 @@ mod mutants;
 mod quantised;
 
 use cases::{ATTENTIONS, MOVING, POINTWISE, PRODUCTS, ROWS, TENSOR_PRODUCTS, TENSOR_WINDOWS, WINDOWS};
-use emulated::{SCHEDULES, in_schedules, is_inside, passes};
+use emulated::{SCHEDULES, in_schedules, is_inside};
 
 use super::GpuBackend;
 use crate::cpu::CpuBackend;
@@ -201,7 +201,7 @@ fn everywhere(test: &str, schedules: &[(&str, &str)], body: impl Fn()) {
         Ok(_) => body(),
         Err(e) => println!("no GPU: {e}"),
     }
-    in_schedules(test, schedules);
+    in_schedules(test, schedules, &[]);
 }
 
 /// Runs a test everywhere, and on the emulated one as a device of each kind of tensor cores.
@@ -212,14 +212,7 @@ fn on_all_tensor_cores(test: &str, body: impl Fn()) {
         false => &[("80", &SCHEDULES[..2]), ("90", &SCHEDULES)],
     };
     for (capability, schedules) in emulated {
-        for (order, time) in schedules.iter().copied() {
-            let variables = [
-                ("CUDA_EMULATOR_ORDER", order),
-                ("CUDA_EMULATOR_TIME", time),
-                ("CUDA_EMULATOR_CAPABILITY", capability),
-            ];
-            passes(test, &variables);
-        }
+        in_schedules(test, schedules, &[("CUDA_EMULATOR_CAPABILITY", *capability)]);
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cudarc::driver::CudaContext;
 
 use super::cases::{TENSOR_WINDOWS, WINDOWS};
-use super::emulated::{SCHEDULES, is_inside, passes};
+use super::emulated::{SCHEDULES, in_schedules, is_inside, passes};
 use super::library::{SLOW_KERNELS, driver_alone, kept, passes_beside};
 use super::{Noise, difference, gpus, launched, run};
 use crate::cpu::CpuBackend;
@@ -66,11 +66,12 @@ fn in_library(test: &str, body: impl Fn()) {
     if is_inside() {
         return body();
     }
-    for (order, time) in [SCHEDULES[0], SCHEDULES[3]] {
-        let variables =
-            [("CUDA_EMULATOR_ORDER", order), ("CUDA_EMULATOR_TIME", time), (CONVOLUTIONS_VARIABLE, "cudnn")];
-        passes(&format!("gpu::suite::convolutions::{test}"), &variables);
-    }
+    let schedules = [SCHEDULES[0], SCHEDULES[3]];
+    in_schedules(
+        &format!("gpu::suite::convolutions::{test}"),
+        &schedules,
+        &[(CONVOLUTIONS_VARIABLE, "cudnn")],
+    );
 }
 
 /// What computes a model's convolutions.

@@ -4,7 +4,7 @@
 //! shows on a GPU alone, where `TRISCORE_GPU_PRODUCTS=cublaslt` before the other suites has them run so.
 
 use super::cases::{PRODUCTS, TENSOR_PRODUCTS, TENSOR_WINDOWS};
-use super::emulated::{SCHEDULES, is_inside, passes};
+use super::emulated::{SCHEDULES, in_schedules, is_inside, passes};
 use super::{FLOATS, gpus, launched, run};
 use crate::gpu::GpuBackend;
 use crate::gpu::choice::PRODUCTS_VARIABLE;
@@ -66,11 +66,7 @@ fn in_library(test: &str, body: impl Fn()) {
     if is_inside() {
         return body();
     }
-    for (order, time) in SCHEDULES {
-        let variables =
-            [("CUDA_EMULATOR_ORDER", order), ("CUDA_EMULATOR_TIME", time), (PRODUCTS_VARIABLE, "cublaslt")];
-        passes(&format!("gpu::suite::library::{test}"), &variables);
-    }
+    in_schedules(&format!("gpu::suite::library::{test}"), &SCHEDULES, &[(PRODUCTS_VARIABLE, "cublaslt")]);
 }
 
 /// The kernels of a model's products.
