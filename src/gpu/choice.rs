@@ -24,6 +24,7 @@ use cudarc::driver::CudaContext;
 
 use super::chosen::{CUBLASLT, CUDNN, Chosen, Selection};
 use super::lane::GpuLane;
+use super::libraries::Library;
 use super::loaded::Loaded;
 use super::machine::GpuMachine;
 use super::plan::{Launch, Work};
@@ -33,9 +34,18 @@ use kept::{Entry, Kept};
 use key::key;
 use side::{Mode, Proposals, Side, Subject};
 
-const PRODUCTS: Subject = Subject { variable: "TRISCORE_GPU_PRODUCTS", name: "product", library: CUBLASLT };
-const CONVOLUTIONS: Subject =
-    Subject { variable: "TRISCORE_GPU_CONVOLUTIONS", name: "convolution", library: CUDNN };
+const PRODUCTS: Subject = Subject {
+    variable: "TRISCORE_GPU_PRODUCTS",
+    name: "product",
+    library: CUBLASLT,
+    which: Library::CublasLt,
+};
+const CONVOLUTIONS: Subject = Subject {
+    variable: "TRISCORE_GPU_CONVOLUTIONS",
+    name: "convolution",
+    library: CUDNN,
+    which: Library::Cudnn,
+};
 
 /// The environment variable that says who computes products.
 #[cfg(test)]
@@ -57,8 +67,8 @@ impl Choices {
     /// # Errors
     /// `Unavailable` where a library is demanded and missing.
     pub(super) fn open(context: &Arc<CudaContext>, device: &Device, driver: i32) -> Result<Self> {
-        let products = Side::of_products(PRODUCTS, context, device, driver)?;
-        let convolutions = Side::of_convolutions(CONVOLUTIONS, context, device, driver)?;
+        let products = Side::of(PRODUCTS, context, device, driver)?;
+        let convolutions = Side::of(CONVOLUTIONS, context, device, driver)?;
         Ok(Self { products, convolutions, known: Mutex::default() })
     }
 

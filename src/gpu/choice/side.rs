@@ -24,6 +24,8 @@ pub(super) struct Subject {
     pub(super) name: &'static str,
     /// The library, as the variable and profiles call it.
     pub(super) library: &'static str,
+    /// Which that is.
+    pub(super) which: libraries::Library,
 }
 
 /// How it is chosen.
@@ -54,16 +56,14 @@ enum Library {
     Cudnn(Arc<Cudnn>),
 }
 
-type Load = Box<dyn Fn() -> Result<(usize, Library)> + Send + Sync>;
-
 /// A library that may compute work of one kind on one machine. It is loaded when work of its kind is first met: that takes time and memory of the device,
 /// which a model without such work need not pay.
 pub(super) struct Side {
     pub(super) subject: Subject,
     pub(super) mode: Mode,
+    context: Arc<CudaContext>,
     device: String,
     driver: i32,
-    load: Load,
     opened: Mutex<Option<Arc<Opened>>>,
     /// Whether it was said that it does not load.
     is_told: AtomicBool,
@@ -76,49 +76,24 @@ pub(super) struct Opened {
 }
 
 impl Side {
-    pub(super) fn of_products(
+    /// Nothing where there is nothing to choose.
+    ///
+    /// # Errors
+    /// `Unavailable` where the library is demanded and missing.
+    pub(super) fn of(
         subject: Subject,
         context: &Arc<CudaContext>,
         device: &Device,
         driver: i32,
     ) -> Result<Option<Self>> {
-        let context = context.clone();
-        let load: Load = Box::new(move || {
-            let library = Arc::new(CublasLt::load(&context, driver / 1000)?);
-            Ok((library.version, Library::CublasLt(library)))
-        });
-        Self::new(subject, libraries::Library::CublasLt, device, driver, load)
-    }
-
-    pub(super) fn of_convolutions(
-        subject: Subject,
-        context: &Arc<CudaContext>,
-        device: &Device,
-        driver: i32,
-    ) -> Result<Option<Self>> {
-        let context = context.clone();
-        let load: Load = Box::new(move || {
-            let library = Arc::new(Cudnn::load(&context, driver / 1000)?);
-            Ok((library.version(), Library::Cudnn(library)))
-        });
-        Self::new(subject, libraries::Library::Cudnn, device, driver, load)
-    }
-
-    /// Nothing where there is nothing to choose; an error where the library is demanded and missing.
-    fn new(
-        subject: Subject,
-        which: libraries::Library,
-        device: &Device,
-        driver: i32,
-        load: Load,
-    ) -> Result<Option<Self>> {
-        let Subject { variable, name, library } = subject;
+        let Subject { variable, name, library, which } = subject;
         let mode = subject.mode(std::env::var(variable).ok().as_deref(), device.emulated)?;
         if mode == Mode::Own {
             return Ok(None);
         }
         let (opened, is_told) = (Mutex::default(), AtomicBool::new(false));
-        let side = Self { subject, mode, device: device.name.clone(), driver, load, opened, is_told };
+        let (context, name_of_device) = (context.clone(), device.name.clone());
+        let side = Self { subject, mode, context, device: name_of_device, driver, opened, is_told };
         // One that is not to be seen may be where the loader alone finds it.
         if mode == Mode::Library || libraries::find(which, Some(driver / 1000)).is_err() {
             match (side.opened(), mode) {
@@ -133,6 +108,22 @@ impl Side {
             }
         }
         Ok(Some(side))
+    }
+
+    /// The library, and its version.
+    fn load(&self) -> Result<(usize, Library)> {
+        let (context, driver) = (&self.context, self.driver / 1000);
+        match self.subject.which {
+            libraries::Library::CublasLt => {
+                let library = CublasLt::load(context, driver)?;
+                Ok((library.version, Library::CublasLt(Arc::new(library))))
+            }
+            libraries::Library::Cudnn => {
+                let library = Cudnn::load(context, driver)?;
+                Ok((library.version(), Library::Cudnn(Arc::new(library))))
+            }
+            libraries::Library::Nvrtc => Err(ScoreError::internal("NVRTC computes nothing of a plan")),
+        }
     }
 
     /// The library, for work that it could do. One that is there and does not load costs speed, so that is said, once.
@@ -156,7 +147,7 @@ impl Side {
         if let Some(opened) = &*opened {
             return Ok(opened.clone());
         }
-        let (version, library) = (self.load)()?;
+        let (version, library) = self.load()?;
         let folder = if self.mode == Mode::Fastest { cache_folder() } else { None };
         let own = env!("CARGO_PKG_VERSION");
         let (kind, device) = (self.subject.name, &self.device);
