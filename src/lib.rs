@@ -95,4 +95,4 @@ pub use scoring::{
     Scored, Scorer, Timing,
 };
 pub use signature::{Dim, Port, PortKind, Signature};
-pub use tensor::{DType, Element, Tensor, Value};
+pub use tensor::{DType, Element, F8E4M3, F8E5M2, Tensor, Value};

@@ -19,6 +19,7 @@ mod batch;
 mod buffer;
 mod difference;
 mod dtype;
+mod float8;
 mod value;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn};
 pub use buffer::{ALIGN_BYTES, AlignedBytes, Buffer, Memory};
 pub use difference::Difference;
 pub use dtype::{DType, Element};
+pub use float8::{F8E4M3, F8E5M2};
 pub use value::{Map, Value};
 
 use crate::error::{Result, ScoreError};

@@ -43,6 +43,9 @@ pub(super) fn input(tensor: &Tensor) -> Result<SessionInputValue<'_>> {
         DType::F16 => view!(half::f16),
         DType::F32 => view!(f32),
         DType::F64 => view!(f64),
+        dtype @ (DType::F8E4M3 | DType::F8E5M2) => {
+            return Err(ScoreError::unsupported(format!("inputs of {dtype}")));
+        }
         DType::I8 => view!(i8),
         DType::I16 => view!(i16),
         DType::I32 => view!(i32),

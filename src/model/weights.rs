@@ -87,7 +87,9 @@ fn typed(proto: &TensorProto, dtype: DType) -> Result<AlignedBytes> {
         DType::Bf16 | DType::F16 | DType::I16 | DType::U16 => {
             AlignedBytes::copy_of(&narrowed::<2>(&proto.int32_data))
         }
-        DType::Bool | DType::I8 | DType::U8 => AlignedBytes::copy_of(&narrowed::<1>(&proto.int32_data)),
+        DType::Bool | DType::F8E4M3 | DType::F8E5M2 | DType::I8 | DType::U8 => {
+            AlignedBytes::copy_of(&narrowed::<1>(&proto.int32_data))
+        }
         DType::String => Err(ScoreError::internal("text has no raw bytes")),
     }
 }

@@ -15,7 +15,7 @@ use super::{
 use crate::error::{Result, ScoreError};
 use crate::model::Model;
 use crate::signature::{Dim, Port, PortKind, Signature};
-use crate::tensor::{AlignedBytes, DType, Tensor, Value};
+use crate::tensor::{AlignedBytes, DType, F8E4M3, F8E5M2, Tensor, Value};
 
 /// What one call is to suffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +195,8 @@ fn of_type(dtype: DType, shape: &[usize], numbers: &[u8]) -> Result<Tensor> {
         DType::F16 => as_type!(half::f16::from),
         DType::F32 => as_type!(f32::from),
         DType::F64 => as_type!(f64::from),
+        DType::F8E4M3 => as_type!(|n| F8E4M3::from_f32(f32::from(n))),
+        DType::F8E5M2 => as_type!(|n| F8E5M2::from_f32(f32::from(n))),
         DType::I8 => as_type!(|n| n as i8),
         DType::I16 => as_type!(i16::from),
         DType::I32 => as_type!(i32::from),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use half::{bf16, f16};
 
+use super::float8::{F8E4M3, F8E5M2};
 use crate::error::{Result, ScoreError};
 
 /// The type of a tensor's elements.
@@ -21,6 +22,10 @@ pub enum DType {
     F32,
     /// IEEE 754 double precision.
     F64,
+    /// 8 bits, 4 of exponent, 3 of fraction, without infinity: ONNX's `FLOAT8E4M3FN`.
+    F8E4M3,
+    /// 8 bits, 5 of exponent, 2 of fraction: ONNX's `FLOAT8E5M2`.
+    F8E5M2,
     /// Signed, 8 bits.
     I8,
     /// Signed, 16 bits.
@@ -45,7 +50,7 @@ pub enum DType {
 struct DTypeRow {
     dtype: DType,
     name: &'static str,
-    /// The name in the Open Inference Protocol ("V2").
+    /// The name in the Open Inference Protocol ("V2"), which has none for 8-bit floats: those are ours.
     v2: &'static str,
     /// `TensorProto.DataType` in onnx.proto.
     onnx: i32,
@@ -56,12 +61,14 @@ const fn row(dtype: DType, name: &'static str, v2: &'static str, onnx: i32, size
     DTypeRow { dtype, name, v2, onnx, size_bytes: if size == 0 { None } else { Some(size) } }
 }
 
-const TABLE: [DTypeRow; 14] = [
+const TABLE: [DTypeRow; 16] = [
     row(DType::Bool, "bool", "BOOL", 9, 1),
     row(DType::Bf16, "bf16", "BF16", 16, 2),
     row(DType::F16, "f16", "FP16", 10, 2),
     row(DType::F32, "f32", "FP32", 1, 4),
     row(DType::F64, "f64", "FP64", 11, 8),
+    row(DType::F8E4M3, "f8e4m3", "FP8_E4M3", 17, 1),
+    row(DType::F8E5M2, "f8e5m2", "FP8_E5M2", 19, 1),
     row(DType::I8, "i8", "INT8", 3, 1),
     row(DType::I16, "i16", "INT16", 5, 2),
     row(DType::I32, "i32", "INT32", 6, 4),
@@ -114,9 +121,14 @@ impl DType {
         TABLE.iter().find(|r| r.v2 == name).map(|r| r.dtype)
     }
 
+    /// Whether it is a floating-point type of 8 bits.
+    pub fn is_float8(self) -> bool {
+        matches!(self, Self::F8E4M3 | Self::F8E5M2)
+    }
+
     /// Whether it is a floating-point type.
     pub fn is_float(self) -> bool {
-        matches!(self, Self::Bf16 | Self::F16 | Self::F32 | Self::F64)
+        matches!(self, Self::Bf16 | Self::F16 | Self::F32 | Self::F64) || self.is_float8()
     }
 }
 
@@ -164,6 +176,8 @@ elements! {
     f16 => F16,
     f32 => F32,
     f64 => F64,
+    F8E4M3 => F8E4M3,
+    F8E5M2 => F8E5M2,
     i8 => I8,
     i16 => I16,
     i32 => I32,

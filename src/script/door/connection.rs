@@ -363,6 +363,8 @@ fn element(dtype: crate::tensor::DType) -> &'static str {
         DType::F16 => "float16",
         DType::F32 => "float",
         DType::F64 => "double",
+        DType::F8E4M3 => "float8e4m3fn",
+        DType::F8E5M2 => "float8e5m2",
         DType::I8 => "int8",
         DType::I16 => "int16",
         DType::I32 => "int32",

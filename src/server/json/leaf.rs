@@ -5,6 +5,8 @@
 
 use half::{bf16, f16};
 
+use crate::tensor::{F8E4M3, F8E5M2};
+
 /// Why a JSON value is not an element of the tensor.
 pub(super) enum Misfit {
     /// Another kind of value: what came.
@@ -65,6 +67,8 @@ floats! {
     f16 => "f16", f16::from_f64, "65504";
     f32 => "f32", |v: f64| v as f32, "3.4028235e38";
     f64 => "f64", |v: f64| v, "1.7976931348623157e308";
+    F8E4M3 => "f8e4m3", |v: f64| F8E4M3::from_f32_unsaturated(v as f32), "448";
+    F8E5M2 => "f8e5m2", |v: f64| F8E5M2::from_f32_unsaturated(v as f32), "57344";
 }
 
 macro_rules! integers {

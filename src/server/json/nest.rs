@@ -13,7 +13,7 @@ use super::cells::{Cells, Column};
 use super::leaf::{Leaf, Misfit, Truth};
 use crate::error::{Result, ScoreError};
 use crate::signature::{Dim, Port, PortKind};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, F8E4M3, F8E5M2, Tensor};
 
 /// Reads the value at hand as the tensor of a port. On an error the reason is left in `error`; serde's
 /// own error type cannot carry it.
@@ -43,6 +43,8 @@ impl<'de> DeserializeSeed<'de> for TensorSeed<'_, '_> {
             DType::F16 => self.read::<D, Cells<half::f16>>(from, dtype),
             DType::F32 => self.read::<D, Cells<f32>>(from, dtype),
             DType::F64 => self.read::<D, Cells<f64>>(from, dtype),
+            DType::F8E4M3 => self.read::<D, Cells<F8E4M3>>(from, dtype),
+            DType::F8E5M2 => self.read::<D, Cells<F8E5M2>>(from, dtype),
             DType::I8 => self.read::<D, Cells<i8>>(from, dtype),
             DType::I16 => self.read::<D, Cells<i16>>(from, dtype),
             DType::I32 => self.read::<D, Cells<i32>>(from, dtype),

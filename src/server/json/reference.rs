@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{ReplyForm, decode};
 use crate::signature::{Dim, Port, PortKind, Signature};
-use crate::tensor::{DType, Tensor, element_count};
+use crate::tensor::{DType, F8E4M3, F8E5M2, Tensor, element_count};
 
 /// xorshift64*: the same bodies on every machine.
 struct Random(u64);
@@ -79,6 +79,14 @@ fn tensor(value: &Value, port: &Port) -> Option<Tensor> {
         DType::F16 => all!(|v: &Value| v.as_f64().map(half::f16::from_f64).filter(|v| v.is_finite())),
         DType::F32 => all!(|v: &Value| v.as_f64().map(|v| v as f32).filter(|v| v.is_finite())),
         DType::F64 => all!(|v: &Value| v.as_f64()),
+        DType::F8E4M3 => all!(|v: &Value| v
+            .as_f64()
+            .map(|v| F8E4M3::from_f32_unsaturated(v as f32))
+            .filter(|v| v.is_finite())),
+        DType::F8E5M2 => all!(|v: &Value| v
+            .as_f64()
+            .map(|v| F8E5M2::from_f32_unsaturated(v as f32))
+            .filter(|v| v.is_finite())),
         DType::I8 => integers!(i8),
         DType::I16 => integers!(i16),
         DType::I32 => integers!(i32),

@@ -3,7 +3,7 @@
 use super::ReplyForm;
 use crate::error::{Result, ScoreError};
 use crate::signature::Signature;
-use crate::tensor::{DType, Element, Map, Tensor, Value};
+use crate::tensor::{DType, Element, F8E4M3, F8E5M2, Map, Tensor, Value};
 
 /// Who answers, for the forms that say so.
 #[derive(Debug, Clone, Copy)]
@@ -135,6 +135,8 @@ fn write_tensor(out: &mut Vec<u8>, tensor: &Tensor, shape: &[usize]) -> Result<(
         DType::F16 => each::<half::f16>(out, tensor, shape, |out, v| float(out, v.to_f32())),
         DType::F32 => each::<f32>(out, tensor, shape, |out, v| float(out, *v)),
         DType::F64 => each::<f64>(out, tensor, shape, |out, v| float(out, *v)),
+        DType::F8E4M3 => each::<F8E4M3>(out, tensor, shape, |out, v| float(out, v.to_f32())),
+        DType::F8E5M2 => each::<F8E5M2>(out, tensor, shape, |out, v| float(out, v.to_f32())),
         DType::I8 => integers!(i8),
         DType::I16 => integers!(i16),
         DType::I32 => integers!(i32),
