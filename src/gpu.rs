@@ -124,6 +124,7 @@ fn placed(model: &Model, settings: Settings) -> Result<Placed> {
     rewrite::find_attention(&mut graph)?;
     rewrite::join_products(&mut graph)?;
     rewrite::to_integer_products(&mut graph)?;
+    rewrite::to_float8_products(&mut graph)?;
     graph.tidy()?;
     rewrite::remove_identities(&mut graph)?;
     graph.tidy()?;

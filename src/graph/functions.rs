@@ -51,10 +51,35 @@ fn function(name: &str) -> Option<FunctionProto> {
                 node("QuantizeLinear", &["n", "y_scale", "y_zero"], "y", vec![]),
             ],
         )),
+        "ConvFloat8" => Some(of_float8(name, "Conv", CONV)),
+        "MatMulFloat8" => Some(of_float8(name, "MatMul", &[])),
         "Attention" => Some(attention(name, false)),
         "MaskedAttention" => Some(attention(name, true)),
         _ => Epilogue::named(name).map(|epilogue| fused(name, &epilogue)),
     }
+}
+
+/// What a `Conv` may be told.
+const CONV: &[(&str, AttributeType)] = &[
+    ("auto_pad", AttributeType::String),
+    ("dilations", AttributeType::Ints),
+    ("group", AttributeType::Int),
+    ("kernel_shape", AttributeType::Ints),
+    ("pads", AttributeType::Ints),
+    ("strides", AttributeType::Ints),
+];
+
+/// A product of two tensors of 8-bit floats, whose sums are floats of 32 bits.
+fn of_float8(name: &str, product: &str, attributes: &[(&str, AttributeType)]) -> FunctionProto {
+    let float = || vec![int("to", 1)];
+    let forwarded = attributes.iter().map(|(n, kind)| reference(n, n, *kind)).collect();
+    let nodes = vec![
+        node("Cast", &["x"], "left", float()),
+        node("Cast", &["w"], "right", float()),
+        node(product, &["left", "right"], "y", forwarded),
+    ];
+    let names = attributes.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+    define(name, &["x", "w"], &names, nodes)
 }
 
 /// `softmax(q · kᵀ · scale + mask) · v`.
@@ -83,17 +108,10 @@ fn attention(name: &str, masked: bool) -> FunctionProto {
 
 /// A layer, what is added, and an activation.
 fn fused(name: &str, epilogue: &Epilogue) -> FunctionProto {
-    use AttributeType::{Float, Int, Ints, String};
+    use AttributeType::{Float, Int, String};
     let of = |names: &[(&'static str, AttributeType)]| names.to_vec();
     let layer = match epilogue.layer {
-        "Conv" => of(&[
-            ("auto_pad", String),
-            ("dilations", Ints),
-            ("group", Int),
-            ("kernel_shape", Ints),
-            ("pads", Ints),
-            ("strides", Ints),
-        ]),
+        "Conv" => of(CONV),
         "Gemm" => of(&[("alpha", Float), ("beta", Float), ("transA", Int), ("transB", Int)]),
         _ => vec![],
     };

@@ -46,8 +46,9 @@ fn outputs(graph: &Graph, node: &Node) -> Vec<Option<DType>> {
             let value = attributes.tensor("value").map(|t| DType::from_onnx(t.data_type()));
             vec![value.unwrap_or(Some(DType::F32))]
         }
+        "ConvFloat8" | "MatMulFloat8" => vec![Some(DType::F32)],
         "ConvInteger" | "MatMulInteger" => vec![Some(DType::I32)],
-        "DequantizeLinear" => vec![input(1)],
+        "DequantizeLinear" => vec![code("output_dtype").or(input(1))],
         "Dropout" => vec![input(0), Some(DType::Bool)],
         "DynamicQuantizeLinear" => vec![Some(DType::U8), Some(DType::F32), Some(DType::U8)],
         "EyeLike" | "RandomNormalLike" | "RandomUniformLike" => vec![code("dtype").or(input(0))],

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::graph::edit::Uses;
 use crate::graph::node::{Node, Op};
 use crate::graph::{Attributes, Graph};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, F8E4M3, F8E5M2, Tensor};
 
 /// Transposes the constants behind every `DequantizeLinear` that only a `Transpose` stands between and its reader.
 pub fn transpose_weights(graph: &mut Graph) -> Result<usize> {
@@ -60,6 +60,8 @@ fn transposed(graph: &Graph, uses: &Uses, node: &Node) -> Option<(Result<Tensor>
     let weight = match tensor.dtype() {
         DType::U8 => permuted::<u8>(tensor, order),
         DType::I8 => permuted::<i8>(tensor, order),
+        DType::F8E4M3 => permuted::<F8E4M3>(tensor, order),
+        DType::F8E5M2 => permuted::<F8E5M2>(tensor, order),
         _ => return None,
     };
     Some((weight, dequantize.clone(), axis))

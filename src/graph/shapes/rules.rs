@@ -288,6 +288,8 @@ fn quantised(
             let tensors = std::mem::take(inputs).into_iter().skip(2).step_by(3).collect();
             run(&rule::Concat { axis }, tensors)
         }
+        "ConvFloat8" => conv(node, take(&[0, 1]), run),
+        "MatMulFloat8" => matmul(take(&[0, 1]), run),
         "QLinearConv" => conv(node, take(&[0, 3]), run),
         "QLinearMatMul" => run(&rule::MatMul, take(&[0, 3])),
         "QGemm" => {
