@@ -5,7 +5,7 @@ use super::{Constant, Deferred, Held, Planner, element_bytes};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::layout::view::View;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, F8E4M3, F8E5M2, Tensor};
 
 impl<'g> Planner<'g> {
     /// The elements of a constant input; `None` where it is left out.
@@ -25,6 +25,12 @@ impl<'g> Planner<'g> {
     /// A constant input as floats; `None` where it is left out.
     pub(super) fn numbers(&self, node: &Node, input: usize) -> Result<Option<Vec<f64>>> {
         self.constant(node, input)?.map(floats).transpose()
+    }
+
+    /// Whether an input is left out, or known to be zero.
+    pub(super) fn is_zero(&self, node: &Node, input: usize) -> bool {
+        node.input(input).is_none()
+            || self.numbers(node, input).is_ok_and(|list| list.is_some_and(|l| l.iter().all(|v| *v == 0.0)))
     }
 
     /// A constant in memory, its axes in that order, stored as that type.
@@ -72,6 +78,8 @@ pub(super) fn floats(tensor: &Tensor) -> Result<Vec<f64>> {
         DType::F64 => Ok(tensor.as_slice::<f64>()?.to_vec()),
         DType::F16 => Ok(tensor.as_slice::<half::f16>()?.iter().map(|v| v.to_f64()).collect()),
         DType::Bf16 => Ok(tensor.as_slice::<half::bf16>()?.iter().map(|v| v.to_f64()).collect()),
+        DType::F8E4M3 => Ok(tensor.as_slice::<F8E4M3>()?.iter().map(|v| v.to_f32().into()).collect()),
+        DType::F8E5M2 => Ok(tensor.as_slice::<F8E5M2>()?.iter().map(|v| v.to_f32().into()).collect()),
         DType::Bool => Ok(tensor.as_bytes().iter().map(|v| f64::from(*v)).collect()),
         DType::U64 => Ok(tensor.as_slice::<u64>()?.iter().map(|v| *v as f64).collect()),
         _ => Ok(whole(tensor)?.into_iter().map(|v| v as f64).collect()),

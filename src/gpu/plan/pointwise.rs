@@ -27,7 +27,7 @@ impl Planner<'_> {
                 let to = self.dtype_of(node, 0)?;
                 let x = self.deferred(node, 0)?;
                 let from = self.input_dtype(node, 0)?;
-                made(cast(x, from, to)?)?
+                made(cast(x, from, to, saturates(node))?)?
             }
             "Clip" => self.clip(node)?,
             "Where" => {
@@ -235,38 +235,66 @@ impl Planner<'_> {
         Ok(Deferred { program: Program::of(array)?.cast(register), base: None, origins: Vec::new() })
     }
 
-    /// A scale or zero point, along the axis that it is of.
+    /// The shape under which a tensor is quantised: where a scale is of a block along an axis, the axis is two, of the blocks and within one.
+    fn blocked(&self, node: &Node, shape: &[usize]) -> Result<Vec<usize>> {
+        let Some(block) = node.op.attributes.int("block_size").filter(|b| *b != 0) else {
+            return Ok(shape.to_vec());
+        };
+        let axis = self.axis(node, "axis", 1, shape.len())?;
+        let length = shape.get(axis).copied().unwrap_or(1);
+        let fits = usize::try_from(block).ok().filter(|b| length.is_multiple_of(*b));
+        let Some(block) = fits else {
+            return Err(ScoreError::unsupported(format!("an axis of {length} in blocks of {block}")));
+        };
+        let mut apart = shape.to_vec();
+        apart.splice(axis..=axis, [length / block, block]);
+        Ok(apart)
+    }
+
+    /// A scale or zero point, along the axis that it is of, of a tensor of that shape, which may be [`blocked`](Self::blocked).
     fn parameter(&mut self, node: &Node, input: usize, shape: &[usize]) -> Result<Deferred> {
         let of = self.deferred(node, input)?;
         let count = of.program.shape.iter().product::<usize>();
-        if count == 1 {
-            let all = vec![1; shape.len()];
-            let program = of.program.viewed(&all, |view| view.reshaped(&all));
-            return program
-                .map(|program| Deferred { program, ..of })
-                .ok_or_else(|| ScoreError::bad_model("a scale with gaps"));
+        let is_blocked = node.op.attributes.int("block_size").is_some_and(|b| b != 0);
+        let along = match count {
+            1 => vec![1; shape.len()],
+            _ => {
+                let rank = shape.len() - usize::from(is_blocked);
+                let axis = self.axis(node, "axis", 1, rank)?;
+                match is_blocked {
+                    true => {
+                        let within = axis + 1;
+                        shape.iter().enumerate().map(|(a, n)| if a == within { 1 } else { *n }).collect()
+                    }
+                    false => (0..rank).map(|a| if a == axis { count } else { 1 }).collect(),
+                }
+            }
+        };
+        if along.iter().product::<usize>() != count {
+            let what = format!("{count} scales for {shape:?}, expected one, or as many as {along:?} has");
+            return Err(ScoreError::bad_model(what));
         }
-        if node.op.attributes.int("block_size").is_some_and(|b| b != 0) {
-            return Err(ScoreError::unsupported("blocks of scales"));
-        }
-        let axis = self.axis(node, "axis", 1, shape.len())?;
-        let along = (0..shape.len()).map(|a| if a == axis { count } else { 1 }).collect::<Vec<_>>();
-        let program = of.program.viewed(&along, |view| view.reshaped(&along));
-        let wrong = || ScoreError::bad_model(format!("{count} scales for an axis of {:?}", shape.get(axis)));
-        program.map(|program| Deferred { program, ..of }).ok_or_else(wrong)
+        self.reshaped(of, &along)
     }
 
     fn quantize(&mut self, node: &Node) -> Result<Deferred> {
-        let (shape, to) = (self.shape_of(node, 0)?, self.dtype_of(node, 0)?);
+        let (whole, to) = (self.shape_of(node, 0)?, self.dtype_of(node, 0)?);
+        let shape = self.blocked(node, &whole)?;
+        let x = self.deferred(node, 0)?;
+        let mut of = vec![as_f32(self.reshaped(x, &shape)?), as_f32(self.parameter(node, 1, &shape)?)];
         let (least, most) = match to {
             DType::U8 => (0.0, 255.0),
             DType::I8 => (-128.0, 127.0),
             DType::U16 => (0.0, 65_535.0),
             DType::I16 => (-32_768.0, 32_767.0),
+            // Whose zero point says the type, and is zero.
+            DType::F8E4M3 | DType::F8E5M2 if self.is_zero(node, 2) => {
+                let y = self.call("divide", Register::F32, of, &shape)?;
+                let y = cast(y, DType::F32, to, saturates(node))?;
+                return self.reshaped(y, &whole);
+            }
             other => return Err(ScoreError::unsupported(format!("quantising to {}", other.name()))),
         };
-        let x = self.deferred(node, 0)?;
-        let mut of = vec![as_f32(x), as_f32(self.parameter(node, 1, &shape)?)];
         of.push(match node.input(2) {
             Some(_) => as_f32(self.parameter(node, 2, &shape)?),
             None => literal(Register::F32, 0.0, &[]),
@@ -274,19 +302,22 @@ impl Planner<'_> {
         of.extend([least, most].map(|bound| literal(Register::F32, bound, &[])));
         let mut y = self.call("quantize", Register::F32, of, &shape)?;
         y.program = cast_to(y.program, to)?;
-        Ok(y)
+        self.reshaped(y, &whole)
     }
 
     fn dequantize(&mut self, node: &Node) -> Result<Deferred> {
-        let shape = self.shape_of(node, 0)?;
-        let mut x = self.deferred(node, 0)?;
-        if node.input(2).is_some() {
+        let whole = self.shape_of(node, 0)?;
+        let shape = self.blocked(node, &whole)?;
+        let x = self.deferred(node, 0)?;
+        let mut x = self.reshaped(x, &shape)?;
+        if !self.is_zero(node, 2) {
             let zero = self.parameter(node, 2, &shape)?;
             let register = x.program.register();
             x = self.call("subtract", register, vec![x, zero], &shape)?;
         }
         let scale = self.parameter(node, 1, &shape)?;
-        self.call("multiply", Register::F32, vec![as_f32(x), as_f32(scale)], &shape)
+        let y = self.call("multiply", Register::F32, vec![as_f32(x), as_f32(scale)], &shape)?;
+        self.reshaped(y, &whole)
     }
 
     /// An attribute that names an axis, counted from the first one.
@@ -331,8 +362,13 @@ fn as_f32(mut deferred: Deferred) -> Deferred {
     deferred
 }
 
-/// A value as another type: a number that the type does not have is cut down to it, as C does.
-fn cast(mut x: Deferred, from: DType, to: DType) -> Result<Deferred> {
+/// Whether what is beyond the range of 8-bit floats becomes the greatest of them; no other type is asked about.
+fn saturates(node: &Node) -> bool {
+    node.op.attributes.int("saturate") != Some(0)
+}
+
+/// A value as another type: an integer that the type does not have is cut down to it, as C does.
+fn cast(mut x: Deferred, from: DType, to: DType, saturates: bool) -> Result<Deferred> {
     let small = matches!(to, DType::I8 | DType::U8 | DType::I16 | DType::U16);
     let program = match (small, Register::of(from)?) {
         // Through the wide integer, so that what is cut off is cut off alike everywhere.
@@ -347,6 +383,10 @@ fn cast(mut x: Deferred, from: DType, to: DType) -> Result<Deferred> {
         DType::U16 => Some("as_u16"),
         DType::F16 if from != DType::F16 => Some("as_f16"),
         DType::Bf16 if from != DType::Bf16 => Some("as_bf16"),
+        DType::F8E4M3 if from != to && saturates => Some("as_f8e4m3"),
+        DType::F8E4M3 if from != to => Some("as_f8e4m3_unsaturated"),
+        DType::F8E5M2 if from != to && saturates => Some("as_f8e5m2"),
+        DType::F8E5M2 if from != to => Some("as_f8e5m2_unsaturated"),
         _ => None,
     };
     x.program = match narrow {

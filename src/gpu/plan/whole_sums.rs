@@ -54,12 +54,6 @@ struct Side {
 }
 
 impl Planner<'_> {
-    /// Whether a zero point is left out, or known to be zero.
-    fn is_zero(&self, node: &Node, zero: usize) -> bool {
-        node.input(zero).is_none()
-            || self.integers(node, zero).is_ok_and(|list| list.is_some_and(|l| l.iter().all(|v| *v == 0)))
-    }
-
     /// A constant input of 8 bits less its zero points along an axis, if that has 8 bits, too.
     fn counted_from_zero(
         &self,
