@@ -27,6 +27,7 @@ mod convert;
 mod host;
 mod library;
 mod memory;
+mod quantised;
 mod scorer;
 mod session;
 mod tune;

@@ -8,12 +8,12 @@ use ort::session::{Session, SessionInputValue};
 
 use super::convert;
 use super::library::Runtime;
+use super::quantised::Types;
 use super::watch::Slot;
 use crate::error::{Result, ScoreError};
 use crate::model::Model;
-use crate::model::onnx::{NodeProto, TensorProto};
 use crate::scoring::{Call, Lane, Scored, Timing};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// How a session computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub(super) struct Source<'a> {
 
 impl SessionLane {
     pub(super) fn open(source: &Source<'_>, threads: Threads) -> Result<Self> {
+        let types = Types::of(source.model);
         let build = |exact: bool| -> ort::Result<Session> {
             let mut b = Session::builder(source.runtime.environment())?
                 .with_optimization_level(GraphOptimizationLevel::All)?
@@ -63,9 +64,11 @@ impl SessionLane {
             if source.bounded {
                 b = b.with_env_allocators()?;
             }
-            if has_16_bits(source.model) {
-                // Or ONNX Runtime multiplies 8-bit weights with activations that it rounds to 8 bits, and the other 8 were for nothing.
+            if types.has_16_bits() {
                 b = b.with_config_entry("session.qdq_matmulnbits_accuracy_level", "1")?;
+            }
+            if types.loses_relu() {
+                b = b.with_disabled_optimizers("ReluQuantRewrite")?;
             }
             for (name, bytes) in &source.external {
                 b = b.with_external_initializer_file_in_memory(name, bytes.clone())?;
@@ -90,27 +93,6 @@ impl SessionLane {
 
 fn has_no_kernel(e: &ort::Error) -> bool {
     e.message().contains("Failed to find kernel") && e.message().contains("QLinear")
-}
-
-/// Whether something is quantised to 16 bits, or dequantised from them.
-fn has_16_bits(model: &Model) -> bool {
-    const WIDE: [DType; 2] = [DType::U16, DType::I16];
-    let Some(graph) = &model.proto().graph else { return false };
-    let is_code = |code: i64| WIDE.iter().any(|dtype| i64::from(dtype.onnx_code()) == code);
-    let held = |t: &&TensorProto| t.data_type.is_some_and(|code| is_code(code.into()));
-    let held = graph.initializer.iter().filter(held).filter_map(|t| t.name.as_deref());
-    let given = model.signature().inputs().iter();
-    let given = given.filter(|port| port.dtype().is_some_and(|dtype| WIDE.contains(&dtype)));
-    let wide = held.chain(given.map(|port| port.name.as_str())).collect::<std::collections::HashSet<_>>();
-    let is_wide = |n: &NodeProto, input: usize| n.input.get(input).is_some_and(|i| wide.contains(i.as_str()));
-    let says_so = |n: &NodeProto| {
-        n.attribute.iter().any(|a| a.name.as_deref() == Some("output_dtype") && a.i.is_some_and(is_code))
-    };
-    graph.node.iter().any(|n| match n.op_type.as_deref() {
-        Some("QuantizeLinear") => is_wide(n, 2) || says_so(n),
-        Some("DequantizeLinear") => is_wide(n, 0) || is_wide(n, 2),
-        _ => false,
-    })
 }
 
 /// Inputs and outputs go to ONNX Runtime by place, so its order must be the signature's.
@@ -147,27 +129,5 @@ impl Lane for SessionLane {
 impl std::fmt::Debug for SessionLane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SessionLane")
-    }
-}
-
-#[cfg(all(test, any(feature = "cuda", feature = "opencl")))]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-    use crate::graph::testing::{model_of, read};
-
-    #[test]
-    fn sixteen_bits_are_seen_wherever_they_come_from() {
-        let given = "s = f32[] 0.1\nf: u16[2, 3]\ny = DequantizeLinear(f, s, _)\n-> y";
-        let to = "x: f32[2, 3]\ns = f32[] 0.1\nz = i16[] 0\nq = QuantizeLinear(x, s, z)\ny = DequantizeLinear(q, s, z)\n-> y";
-        let told = "x: f32[2, 3]\ns = f32[] 0.1\nq = QuantizeLinear<output_dtype=4>(x, s)\ny = DequantizeLinear(q, s)\n-> y";
-        let eight = [given.replace("u16", "u8"), to.replace("i16", "i8"), told.replace("=4", "=2")];
-        for (text, expected) in [given, to, told]
-            .map(|text| (text.to_owned(), true))
-            .into_iter()
-            .chain(eight.map(|text| (text, false)))
-        {
-            assert_eq!(has_16_bits(&read(&model_of(&text))), expected, "{text}");
-        }
     }
 }
