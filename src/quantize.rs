@@ -4,13 +4,15 @@
 //! tensors take, and written with Q/DQ pairs in place ([`insert`]), which every runtime of ONNX runs. Devices compute on the integers behind
 //! the pairs ([`to_integers`](crate::graph::rewrite::to_integers)); [`mod@reference`] says, to the bit, what they must get.
 //!
-//! Where no range that was seen before suits, [`quantize_dynamic`] finds one for every call.
+//! Where no range that was seen before suits, [`quantize_dynamic`] finds one for every call; [`quantize_float8`] makes 8-bit floats of products alone, for
+//! GPUs that multiply those.
 //!
 //! What it cost is measured, not assumed: [`quantize`] runs both models on samples and [reports](Report) every layer's signal-to-noise
 //! ratio, the worst first.
 
 mod calibrate;
 mod dynamic;
+mod float8;
 pub mod insert;
 pub mod plot;
 pub mod range;
@@ -30,6 +32,7 @@ use crate::tensor::Tensor;
 
 pub use calibrate::observe;
 pub use dynamic::quantize_dynamic;
+pub use float8::quantize_float8;
 pub use insert::Scheme;
 pub use range::Calibration;
 pub use report::{Layer, Report};
@@ -63,15 +66,8 @@ pub fn quantize(
     runtime: &dyn Backend,
     progress: Progress<'_>,
 ) -> Result<Quantized> {
-    if samples.is_empty() {
-        return Err(ScoreError::bad_input("no samples to calibrate with: give some that are typical"));
-    }
-    for sample in samples {
-        model.signature().check(sample)?;
-    }
-    let mut float = Graph::of(model)?;
-    fold::fold(&mut float, Some(runtime))?;
-    rewrite::simplify(&mut float)?;
+    require_samples(samples)?;
+    let float = simplified(model, samples, runtime)?;
     let plan = insert::choose(&float, scheme);
     if plan.values.is_empty() {
         let what = "none of its operators on f32 has an integer form, or all are excluded";
@@ -99,6 +95,24 @@ pub fn quantize(
     insert::insert(&mut quantised, &plan, &params, scheme)?;
     let report = report::compare(&float, &quantised, &plan, samples, runtime, progress)?;
     Ok(Quantized { model: quantised.to_model()?, report })
+}
+
+fn require_samples(samples: &[Vec<Tensor>]) -> Result<()> {
+    match samples.is_empty() {
+        true => Err(ScoreError::bad_input("no samples to calibrate with: give some that are typical")),
+        false => Ok(()),
+    }
+}
+
+/// The graph that is quantised, of a model that these samples fit.
+fn simplified(model: &Model, samples: &[Vec<Tensor>], runtime: &dyn Backend) -> Result<Graph> {
+    for sample in samples {
+        model.signature().check(sample)?;
+    }
+    let mut float = Graph::of(model)?;
+    fold::fold(&mut float, Some(runtime))?;
+    rewrite::simplify(&mut float)?;
+    Ok(float)
 }
 
 /// Whether a value is what a softmax makes: its range is known, and a step of 1/256 is exact where 1/255 is not.

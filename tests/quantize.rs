@@ -11,7 +11,7 @@ use std::path::Path;
 use triscore::cpu::CpuBackend;
 use triscore::graph::{Graph, ValueId, encode, rewrite};
 use triscore::model::ReadLimits;
-use triscore::quantize::{Calibration, Quantized, Scheme, quantize, reference};
+use triscore::quantize::{Calibration, Quantized, Scheme, quantize, quantize_float8, reference};
 use triscore::{Backend, Call, CompileOptions, DType, Model, Tensor};
 
 fn models(name: &str) -> std::path::PathBuf {
@@ -41,12 +41,15 @@ fn score(model: &Model, inputs: &[Tensor]) -> Vec<Tensor> {
     (0..scored.outputs.len()).map(|i| scored.tensor(i).unwrap().clone()).collect()
 }
 
+/// What ranges are found from: rows, one by one.
+fn samples(folder: &str) -> Vec<Vec<Tensor>> {
+    let (x, _) = heldout(folder);
+    (0..64).map(|i| vec![x.rows(0, i..i + 1).unwrap()]).collect()
+}
+
 fn quantized(folder: &str, scheme: &Scheme, calibration: Calibration) -> Quantized {
     let model = Model::open(models(folder)).unwrap();
-    let (x, _) = heldout(folder);
-    // The calibration data is what the model was not tested on: here every fifth row, small batches.
-    let samples = (0..64).map(|i| vec![x.rows(0, i..i + 1).unwrap()]).collect::<Vec<_>>();
-    quantize(&model, &samples, scheme, calibration, &CpuBackend::new(), &|_, _, _| {}).unwrap()
+    quantize(&model, &samples(folder), scheme, calibration, &CpuBackend::new(), &|_, _, _| {}).unwrap()
 }
 
 fn accuracy(model: &Model, folder: &str) -> f64 {
@@ -89,6 +92,30 @@ fn differences(model: &Model, inputs: &[Tensor]) -> (usize, usize, Vec<String>) 
         }
     }
     (left, elements, wrong)
+}
+
+#[test]
+fn digits_of_8_bit_floats_are_as_accurate() {
+    for folder in ["digits_mlp", "digits_cnn", "digits_res", "digits_vit"] {
+        let model = Model::open(models(folder)).unwrap();
+        let float = accuracy(&model, folder);
+        let (samples, scheme) = (samples(folder), Scheme::default());
+        for calibration in [Calibration::MinMax, Calibration::Percentile(99.99)] {
+            let quantised = quantize_float8(
+                &model,
+                &samples,
+                DType::F8E4M3,
+                &scheme,
+                calibration,
+                &CpuBackend::new(),
+                &|_, _, _| {},
+            );
+            let quantised = quantised.unwrap();
+            let own = accuracy(&read(&quantised.model), folder);
+            println!("{folder}: {float:.4} as floats, {own:.4} in 8 bits; {:?}", quantised.report.outputs);
+            assert!(own >= float - 0.01, "{folder}: {own} in 8 bits, {float} as floats");
+        }
+    }
 }
 
 #[test]

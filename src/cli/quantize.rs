@@ -1,4 +1,4 @@
-//! `triscore quantize`: a float model becomes one that computes on 8-bit integers, with a report of what that cost.
+//! `triscore quantize`: a float model becomes one that computes on 8-bit integers, or 8-bit floats, with a report of what that cost.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use triscore::graph::{Graph, encode, qonnx};
 use triscore::int8::QType;
-use triscore::quantize::{Calibration, Difference, Report, Scheme, plot, quantize, quantize_dynamic};
-use triscore::{BackendKind, Model, Result, ScoreError, Signature, Tensor};
+use triscore::quantize::{
+    Calibration, Difference, Report, Scheme, plot, quantize, quantize_dynamic, quantize_float8,
+};
+use triscore::{BackendKind, DType, Model, Result, ScoreError, Signature, Tensor};
 
 use super::Global;
 use super::output::{Output, table};
@@ -41,8 +43,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 99.99, value_name = "PERCENT")]
     percentile: f64,
 
-    /// The type of activations: u8, i8, u16 or i16. Weights are i8 in any case; 16 bits keep what transformers need, and take the FPGA's
-    /// engine about twice the time.
+    /// The type of activations: u8, i8, u16 or i16, with weights in i8; 16 bits keep what transformers need, and take the FPGA's engine about
+    /// twice the time. Or f8e4m3 or f8e5m2, floats of 8 bits, for GPUs: only products with constant weights (f8e4m3) become so.
     #[arg(long, default_value = "u8", value_name = "TYPE")]
     activations: String,
 
@@ -77,16 +79,17 @@ enum Method {
 
 /// Quantises and reports.
 pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
-    let activations = match args.activations.as_str() {
-        "u8" => QType::U8,
-        "i8" => QType::I8,
-        "u16" => QType::U16,
-        "i16" => QType::I16,
-        other => {
-            let what = format!("--activations {other}: expected u8, i8, u16 or i16");
-            return Err(ScoreError::bad_config(what));
-        }
-    };
+    let activations = args.activations.parse::<DType>().ok();
+    let activations =
+        activations.filter(|t| t.is_float8() || QType::try_from(*t).is_ok()).ok_or_else(|| {
+            let what =
+                format!("--activations {}: expected u8, i8, u16, i16, f8e4m3 or f8e5m2", args.activations);
+            ScoreError::bad_config(what)
+        })?;
+    if activations.is_float8() && (args.dynamic || args.symmetric) {
+        let what = format!("--activations {activations}: --dynamic and --symmetric are about integers");
+        return Err(ScoreError::bad_config(what));
+    }
     if !(0.0..=100.0).contains(&args.percentile) {
         return Err(ScoreError::bad_config(format!("--percentile {}: expected 0 to 100", args.percentile)));
     }
@@ -97,7 +100,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
         Method::Mse => Calibration::Mse,
     };
     let scheme = Scheme {
-        activations,
+        activations: QType::try_from(activations).unwrap_or(QType::U8),
         symmetric: args.symmetric,
         per_channel: !args.per_tensor,
         exclude: args.exclude.clone(),
@@ -135,6 +138,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &Output) -> Result<()> {
     })?;
     let done = match args.dynamic {
         true => quantize_dynamic(&model, &samples, &scheme, &*cpu, &progress)?,
+        false if activations.is_float8() => {
+            quantize_float8(&model, &samples, activations, &scheme, calibration, &*cpu, &progress)?
+        }
         false => quantize(&model, &samples, &scheme, calibration, &*cpu, &progress)?,
     };
     let bytes = encode(&done.model)?;

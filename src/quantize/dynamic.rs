@@ -6,9 +6,9 @@
 
 use super::insert::{Plan, Scheme};
 use super::weights::quantize_weights;
-use super::{Progress, Quantized, report};
+use super::{Progress, Quantized, report, simplified};
 use crate::error::{Result, ScoreError};
-use crate::graph::{Attributes, Graph, Node, Op, Shape, ValueId, fold, rewrite};
+use crate::graph::{Attributes, Graph, Node, Op, Shape, ValueId};
 use crate::int8::QType;
 use crate::model::Model;
 use crate::scoring::Backend;
@@ -25,16 +25,11 @@ pub fn quantize_dynamic(
     runtime: &dyn Backend,
     progress: Progress<'_>,
 ) -> Result<Quantized> {
-    for sample in samples {
-        model.signature().check(sample)?;
-    }
-    let mut float = Graph::of(model)?;
-    fold::fold(&mut float, Some(runtime))?;
-    rewrite::simplify(&mut float)?;
+    let float = simplified(model, samples, runtime)?;
     let mut quantised = float.clone();
     let mut made = Vec::new();
     for (place, node) in float.nodes().iter().enumerate() {
-        if scheme.exclude.iter().any(|name| *name == node.name || *name == node.op.name) {
+        if scheme.excludes(node) {
             continue;
         }
         if let Some(product) = Product::of(&float, node) {

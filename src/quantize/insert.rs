@@ -30,6 +30,13 @@ pub struct Scheme {
     pub exclude: Vec<String>,
 }
 
+impl Scheme {
+    /// Whether a node stays as it is, by its name or its operator's.
+    pub(super) fn excludes(&self, node: &Node) -> bool {
+        self.exclude.iter().any(|name| *name == node.name || *name == node.op.name)
+    }
+}
+
 impl Default for Scheme {
     fn default() -> Self {
         Self { activations: QType::U8, symmetric: false, per_channel: true, exclude: Vec::new() }

@@ -124,6 +124,33 @@ fn dynamic_quantisation_needs_no_ranges() {
 }
 
 #[test]
+fn floats_of_8_bits_are_for_products_and_keep_what_matters() {
+    let home = Home::new();
+    for (name, products) in [("digits_vit", 14), ("digits_cnn", 5)] {
+        let (float, data) = (models(name), models(&format!("{name}/heldout.npz")));
+        for activations in ["f8e4m3", "f8e5m2"] {
+            let model = home.path(&format!("{name}.{activations}.onnx"));
+            let args = ["quantize", &float, "--calibrate", &data, "--activations", activations, "-o"];
+            let args = [&args[..], &[model.to_str().unwrap(), "--samples", "32"]].concat();
+            let report = home.json(&args);
+            let bytes = |name: &str| report["sizeBytes"][name].as_u64().unwrap();
+            assert!(bytes("quantised") * 2 < bytes("float"), "{name}: {report:#}");
+            // Three bits of fraction, or two, of which each is worth 6 dB.
+            let least = if activations == "f8e4m3" { 22.0 } else { 17.0 };
+            assert!(report["outputs"][0]["sqnrDb"].as_f64().unwrap() > least, "{name}: {report:#}");
+            let inspected = home.json(&["inspect", model.to_str().unwrap()]);
+            let pairs = &inspected["operators"];
+            assert!(pairs["QuantizeLinear"].as_u64().unwrap() <= products, "{inspected:#}");
+            assert_eq!(
+                pairs["DequantizeLinear"].as_u64().unwrap(),
+                pairs["QuantizeLinear"].as_u64().unwrap() + products,
+                "{inspected:#}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_qonnx_model_is_written_with_pairs_and_runs_everywhere() {
     let home = Home::new();
     let mut b = super::onnx::Builder::default();
@@ -166,13 +193,24 @@ fn what_cannot_be_quantised_is_refused_with_the_reason() {
     std::fs::create_dir(&empty).unwrap();
     let all = ["Conv", "Gemm", "MaxPool", "Relu", "Flatten"].iter().flat_map(|op| ["--exclude", op]);
     let all = [&digits, "--calibrate", &data].into_iter().chain(all).collect::<Vec<_>>();
-    let cases: [(&[&str], i32, &str); 6] = [
+    let float8 = [&digits, "--calibrate", &data, "--activations", "f8e4m3"];
+    let dynamic = [&float8[..], &["--dynamic"]].concat();
+    let entropy = [&float8[..], &["--method", "entropy"]].concat();
+    let no_product = [&float8[..], &["--exclude", "Conv", "--exclude", "Gemm"]].concat();
+    let cases: [(&[&str], i32, &str); 9] = [
         (&[&digits, "--calibrate", nowhere.to_str().unwrap()], 66, "nowhere.npz"),
         (&[&digits, "--calibrate", empty.to_str().unwrap()], 65, "no file in it ends in"),
         (&[&digits, "--calibrate", &rows], 65, "rows.json"),
-        (&[&digits, "--calibrate", &data, "--activations", "i4"], 78, "expected u8, i8, u16 or i16"),
+        (
+            &[&digits, "--calibrate", &data, "--activations", "i4"],
+            78,
+            "expected u8, i8, u16, i16, f8e4m3 or f8e5m2",
+        ),
         (&[&digits, "--calibrate", &data, "--percentile", "101"], 78, "expected 0 to 100"),
         (&all, 69, "has an integer form"),
+        (&dynamic, 78, "are about integers"),
+        (&entropy, 78, "expected min-max or percentile"),
+        (&no_product, 69, "has a constant matrix on the right"),
     ];
     for (arguments, code, reason) in cases {
         home.fails(&[&["quantize", "-o", out], arguments].concat(), code, &[reason]);

@@ -69,7 +69,7 @@ pub fn choose(graph: &Graph, scheme: &Scheme) -> Plan {
 
 /// Whether an operator has an integer form as it is configured here.
 fn is_quantisable(graph: &Graph, node: &Node, scheme: &Scheme) -> bool {
-    if scheme.exclude.iter().any(|e| *e == node.name || *e == node.op.name) {
+    if scheme.excludes(node) {
         return false;
     }
     let attributes = &node.op.attributes;
