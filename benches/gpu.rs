@@ -33,12 +33,12 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use triscore::gpu::GpuBackend;
-use triscore::scoring::{Device, Precision};
+use triscore::scoring::Device;
 use triscore::{Backend, Call, CompileOptions, Model, Result, ScoreError, Tensor};
 
 use cases::Network;
 use figures::{Case, Spread, about, heading};
-use options::Options;
+use options::{Form, Options};
 
 /// Rounds that tell how long one takes.
 const FIRST_ROUNDS: usize = 3;
@@ -72,18 +72,18 @@ fn main() {
     println!("{}", heading());
     let (mut report, mut failed) = (about(&device, options.quick), 0);
     for network in options.networks() {
-        let model = network.model().expect("a network is a model");
-        for (precision_name, precision) in options.precisions() {
+        for form in options.forms() {
+            let model = network.model(form.quantised).expect("a network is a model");
             for rows in options.batches() {
-                match case(&options, network, &model, &device, (precision_name, precision), rows) {
+                match case(&options, network, &model, &device, form, rows) {
                     Ok(case) => {
                         println!("{}", case.line());
                         add(&mut report, "cases", case.json());
                     }
                     Err(e) => {
-                        println!("{:<16} {precision_name:>5} {rows:>5} not measured: {e}", network.name);
+                        println!("{:<16} {:>6} {rows:>5} not measured: {e}", network.name, form.name);
                         let why = json!({
-                            "contestant": "triscore", "network": network.name, "precision": precision_name,
+                            "contestant": "triscore", "network": network.name, "precision": form.name,
                             "batch": rows, "reason": e.to_string(),
                         });
                         add(&mut report, "failed", why);
@@ -115,12 +115,16 @@ fn case(
     network: &'static Network,
     model: &Model,
     device: &Device,
-    (name, precision): (&'static str, Precision),
+    form: Form,
     rows: usize,
 ) -> Result<Case> {
     let gpu = GpuBackend::new();
-    let compile =
-        CompileOptions { precision, lanes: Some(2), skip_tuning: true, ..CompileOptions::default() };
+    let compile = CompileOptions {
+        precision: form.precision,
+        lanes: Some(2),
+        skip_tuning: true,
+        ..CompileOptions::default()
+    };
     let rounds = match options.quick {
         true => FIRST_ROUNDS,
         false => {
@@ -130,12 +134,12 @@ fn case(
         }
     };
     let measured = gpu.measure(model, device, &compile, rows, rounds)?;
-    let roof = network.roof(device, precision);
+    let roof = network.roof(device, form);
     let scorer = gpu.compile(model, std::slice::from_ref(device), &compile)?;
     let inputs = inputs::rows(model.signature().inputs(), rows, 1);
     let callers =
         CALLERS.iter().map(|callers| Ok((*callers, throughput(&*scorer, &inputs, *callers, rounds)?)));
-    Ok(Case { network, precision: name, measured, roof, callers: callers.collect::<Result<_>>()? })
+    Ok(Case { network, precision: form.name, measured, roof, callers: callers.collect::<Result<_>>()? })
 }
 
 /// Rows a second of so many callers together.
@@ -174,8 +178,8 @@ fn write_models(options: &Options, folder: &Path) {
 fn fill_cache(options: &Options, architecture: &str) {
     let mut failed = Vec::<ScoreError>::new();
     for network in options.networks() {
-        let model = network.model().expect("a network is a model");
-        for (name, precision) in options.precisions() {
+        for Form { name, precision, quantised } in options.forms() {
+            let model = network.model(quantised).expect("a network is a model");
             let mut batches = options.batches();
             batches.extend((!batches.contains(&1)).then_some(1));
             for rows in batches {

@@ -122,11 +122,12 @@ fn placed(model: &Model, settings: Settings) -> Result<Placed> {
     let mut graph = Graph::of(model)?;
     rewrite::simplify(&mut graph)?;
     rewrite::find_attention(&mut graph)?;
-    rewrite::join_products(&mut graph)?;
     rewrite::to_integer_products(&mut graph)?;
     rewrite::to_float8_products(&mut graph)?;
     graph.tidy()?;
     rewrite::remove_identities(&mut graph)?;
+    graph.tidy()?;
+    rewrite::join_products(&mut graph)?;
     graph.tidy()?;
     offload::place(model, graph, &GpuPlanner(settings))
 }

@@ -1,10 +1,18 @@
 //! What is measured, and what the hardware could do at most.
 
+use triscore::cpu::CpuBackend;
+use triscore::graph::encode;
+use triscore::int8::QType;
 use triscore::model::ReadLimits;
-use triscore::scoring::{Device, Precision};
-use triscore::{Model, Result};
+use triscore::quantize::{Calibration, Scheme, quantize, quantize_float8};
+use triscore::scoring::Device;
+use triscore::{DType, Model, Result};
 
-use crate::networks;
+use crate::options::Form;
+use crate::{inputs, networks};
+
+/// Inputs that ranges are found from.
+const SAMPLES: u64 = 4;
 
 /// A network with seeded weights.
 pub(crate) struct Network {
@@ -67,15 +75,31 @@ impl Network {
         (self.make)()
     }
 
-    pub(crate) fn model(&self) -> Result<Model> {
-        Model::from_bytes(self.file(), &ReadLimits::default())
+    /// Quantised to a type, if that is wanted, by what a few random inputs make of it.
+    pub(crate) fn model(&self, quantised: Option<DType>) -> Result<Model> {
+        let limits = ReadLimits::default();
+        let model = Model::from_bytes(self.file(), &limits)?;
+        let Some(dtype) = quantised else { return Ok(model) };
+        let samples = (1..=SAMPLES).map(|seed| inputs::rows(model.signature().inputs(), 1, seed));
+        let samples = samples.collect::<Vec<_>>();
+        let (cpu, scheme) = (CpuBackend::new(), Scheme::default());
+        let done = match QType::try_from(dtype) {
+            Ok(activations) => {
+                let scheme = Scheme { activations, symmetric: true, ..scheme };
+                quantize(&model, &samples, &scheme, Calibration::MinMax, &cpu, &|_, _, _| {})?
+            }
+            Err(_) => {
+                quantize_float8(&model, &samples, dtype, &scheme, Calibration::MinMax, &cpu, &|_, _, _| {})?
+            }
+        };
+        Model::from_bytes(encode(&done.model)?, &limits)
     }
 
     /// Rows a second at most: by the arithmetic and the traffic that nobody can leave out, and by what was read on one H200 with random data
     /// (790 TFLOP/s of 16-bit products, 4.3 TB/s). Nothing for other devices, and for precisions whose rate was not read.
-    pub(crate) fn roof(&self, device: &Device, precision: Precision) -> Option<f64> {
+    pub(crate) fn roof(&self, device: &Device, form: Form) -> Option<f64> {
         let is_known = device.name.contains("H200") && !device.emulated;
-        let is_16_bits = matches!(precision, Precision::Bf16 | Precision::F16);
+        let is_16_bits = matches!(form.name, "bf16" | "f16");
         self.h200.filter(|_| is_known && is_16_bits)
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Case {
 /// What stands over [`Case::line`].
 pub(crate) fn heading() -> String {
     format!(
-        "{:<16} {:>5} {:>5} {:>8} {:>10} {:>10} {:>10} {:>12} {:>6}   {:>9} {:>9} {:>6}   {:>12} {:>12} {:>12}",
+        "{:<16} {:>6} {:>5} {:>8} {:>10} {:>10} {:>10} {:>12} {:>6}   {:>9} {:>9} {:>6}   {:>12} {:>12} {:>12}",
         "network",
         "",
         "batch",
@@ -77,7 +77,7 @@ impl Case {
         let roof = self.roof.map_or("-".to_owned(), |roof| format!("{:.0} %", 100.0 * self.rate() / roof));
         let callers = self.callers.iter().map(|(_, rate)| format!(" {rate:>12.1}")).collect::<String>();
         format!(
-            "{:<16} {:>5} {:>5} {:>8} {:>10.4} {:>10.4} {:>10.4} {:>12.1} {roof:>6}   {whole:>9.4} {:>9.4} {:>6.2}  {callers}",
+            "{:<16} {:>6} {:>5} {:>8} {:>10.4} {:>10.4} {:>10.4} {:>12.1} {roof:>6}   {whole:>9.4} {:>9.4} {:>6.2}  {callers}",
             self.network.name,
             self.precision,
             self.measured.rows,

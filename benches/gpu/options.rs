@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use triscore::DType;
 use triscore::scoring::Precision;
 
 use crate::cases::{NETWORKS, Network, QUICK};
@@ -12,7 +13,7 @@ The GPU backend on whole networks. Options:
   --quick               small networks and few rounds; what an emulated device gets in any case
   --networks A,B        of resnet50, bert-base, bert-large (the first two)
   --batches 1,8,32,128
-  --precisions bf16,f16,tf32,f32
+  --precisions bf16,f16,tf32,f32,f8e4m3,i8 (the last two quantised here, on random inputs, with bf16 between)
   --rounds N            at most so many; fewer where a round takes long (200)
   --json PATH           writes everything that was measured
   --write-models DIR    writes the networks as ONNX files, for other runtimes, and measures nothing
@@ -30,9 +31,32 @@ pub(crate) struct Options {
     pub(crate) fill_cache: Option<String>,
 }
 
-/// The names of precisions, the fastest first.
-const PRECISIONS: [(&str, Precision); 4] =
-    [("bf16", Precision::Bf16), ("f16", Precision::F16), ("tf32", Precision::Tf32), ("f32", Precision::F32)];
+/// How a network is computed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) name: &'static str,
+    pub(crate) precision: Precision,
+    /// What it is quantised to.
+    pub(crate) quantised: Option<DType>,
+}
+
+const fn float(name: &'static str, precision: Precision) -> Form {
+    Form { name, precision, quantised: None }
+}
+
+/// What is not quantised of a quantised network is in bf16.
+const fn quantised(name: &'static str, dtype: DType) -> Form {
+    Form { name, precision: Precision::Bf16, quantised: Some(dtype) }
+}
+
+const FORMS: [Form; 6] = [
+    float("bf16", Precision::Bf16),
+    float("f16", Precision::F16),
+    float("tf32", Precision::Tf32),
+    float("f32", Precision::F32),
+    quantised("f8e4m3", DType::F8E4M3),
+    quantised("i8", DType::I8),
+];
 
 impl Options {
     /// Of this process; ends it where there is nothing to do.
@@ -87,12 +111,12 @@ impl Options {
     }
 
     /// The precisions that are asked for.
-    pub(crate) fn precisions(&self) -> Vec<(&'static str, Precision)> {
+    pub(crate) fn forms(&self) -> Vec<Form> {
         let Some(wanted) = &self.precisions else {
-            return PRECISIONS.into_iter().filter(|(name, _)| !self.quick || *name != "tf32").collect();
+            return FORMS.into_iter().filter(|form| !self.quick || form.name != "tf32").collect();
         };
         let find = |name: &String| {
-            let found = PRECISIONS.into_iter().find(|(known, _)| known == name);
+            let found = FORMS.into_iter().find(|form| form.name == name);
             found.unwrap_or_else(|| stop(&format!("unknown precision {name}")))
         };
         wanted.iter().map(find).collect()

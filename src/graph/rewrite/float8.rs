@@ -8,6 +8,7 @@
 //! looked through, and moves the bytes.
 
 use super::super::edit::Uses;
+use super::transposed::permuted;
 use crate::error::Result;
 use crate::graph::attributes::Attributes;
 use crate::graph::functions::DOMAIN;
@@ -102,7 +103,7 @@ fn replace(graph: &mut Graph, node: &Node, x: &Side, w: &Side) -> Result<()> {
     let mut sides = [build.moved(x), build.moved(w)];
     for (side, flag) in sides.iter_mut().zip(["transA", "transB"]) {
         if node.is("Gemm") && node.op.attributes.flag(flag) {
-            *side = build.transposed(*side);
+            *side = build.transposed(*side)?;
         }
     }
     let (name, attributes) = match is_conv {
@@ -169,11 +170,16 @@ impl Build<'_> {
         value
     }
 
-    fn transposed(&mut self, value: ValueId) -> ValueId {
+    fn transposed(&mut self, value: ValueId) -> Result<ValueId> {
         let of = self.graph.value(value);
+        let constant = of.constant.as_ref().filter(|t| t.shape().len() == 2);
+        if let Some(tensor) = constant.and_then(|t| permuted(t, vec![1, 0])) {
+            let hint = format!("{}/transposed", of.name);
+            return Ok(self.graph.add_constant(&hint, tensor?));
+        }
         let (name, dtype, shape) = (format!("{}/transposed", of.name), of.dtype, of.shape.permuted(&[1, 0]));
         let to = self.graph.add_value(&name, dtype, shape);
-        self.graph.push_node(plain("Transpose"), &[value], to, &self.of.origins)
+        Ok(self.graph.push_node(plain("Transpose"), &[value], to, &self.of.origins))
     }
 
     /// A value as floats in 32 bits.
@@ -273,8 +279,7 @@ mod tests {
             (
                 "f = DequantizeLinear(x, sx)\ng = DequantizeLinear<axis=0>(v, sc)\ny = Gemm<transB=1>(f, g, b)",
                 &[
-                    "v/transposed = Transpose(f8e4m3[3, 4])",
-                    "y/sum = triscore.MatMulFloat8(x, v/transposed)",
+                    "y/sum = triscore.MatMulFloat8(x, f8e4m3[4, 3])",
                     "y/scaled = Mul(y/sum, [0.25, 0.5, 1.0])",
                     "y/biased = Add(y/scaled, [1.0, 2.0, 3.0])",
                     "y = Identity(y/biased)",

@@ -2,12 +2,13 @@
 //!
 //! `[x·a | x·b] = x·[a | b]`, and each element is the same sum. One large product fills a device that three small ones leave half idle, and reads x once. Only
 //! results that are moved next are joined: they become views of the joined one. An operator that computes would have been the end of its own
-//! product's kernel, and would now be a kernel of its own.
+//! product's kernel, and would now be a kernel of its own. The scale of a product of 8-bit floats, and a bias, are joined with it.
 
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::graph::attributes::Attributes;
 use crate::graph::edit::Uses;
+use crate::graph::functions::DOMAIN;
 use crate::graph::node::{Node, Op};
 use crate::graph::value::ValueId;
 use crate::tensor::{DType, Tensor};
@@ -15,11 +16,12 @@ use crate::tensor::{DType, Tensor};
 /// What reads a result without computing anything first.
 const MOVES: [&str; 6] = ["Attention", "Reshape", "Split", "Squeeze", "Transpose", "Unsqueeze"];
 
-/// A product of a value with a constant matrix, and a constant vector that may be added to it.
+/// A product of a value with a constant matrix, and constant vectors that may be multiplied with it and added to it.
 struct Part {
-    op: &'static str,
+    op: Op,
     x: ValueId,
     weights: ValueId,
+    scale: Option<ValueId>,
     bias: Option<ValueId>,
     output: ValueId,
     origins: Vec<usize>,
@@ -45,28 +47,39 @@ pub fn join_products(graph: &mut Graph) -> Result<usize> {
 }
 
 fn part(graph: &Graph, uses: &Uses, product: &Node) -> Option<Part> {
-    let op = match product.op.onnx_name()? {
-        "MatMul" => "MatMul",
-        // Without a factor or a matrix that is transposed.
-        "Gemm" if product.op.attributes.iter().next().is_none() => "Gemm",
-        _ => return None,
+    let is_float8 = product.op.domain == DOMAIN && product.op.name == "MatMulFloat8";
+    let is_plain = match product.op.onnx_name() {
+        Some(name) => name == "MatMul" || name == "Gemm" && product.op.attributes.iter().next().is_none(),
+        None => is_float8,
     };
-    let (x, weights, made) = (product.input(0)?, product.input(1)?, product.output(0)?);
+    let (x, weights) = (product.input(0).filter(|_| is_plain)?, product.input(1)?);
     let matrix = graph.constant(weights).filter(|_| graph.constant(x).is_none())?;
     let [_, columns] = matrix.shape() else { return None };
-    let is_float = matches!(matrix.dtype(), DType::F32 | DType::F16 | DType::Bf16 | DType::F64);
-    let is_vector = |id: ValueId| graph.constant(id).is_some_and(|c| c.shape() == [*columns]);
-    let mut part =
-        Part { op, x, weights, bias: product.input(2), output: made, origins: product.origins.clone() };
-    let add = uses.only_reader(made).and_then(|place| graph.node(place)).filter(|n| n.is("Add"));
-    if let (None, Some(add)) = (part.bias, add) {
-        let (bias, _) = graph.constant_and_other(add)?;
-        (part.bias, part.output) = (Some(bias), add.output(0)?);
-        part.origins.extend(&add.origins);
+    let mut part = Part {
+        op: product.op.clone(),
+        x,
+        weights,
+        scale: None,
+        bias: product.input(2),
+        output: product.output(0)?,
+        origins: product.origins.clone(),
+    };
+    if is_float8 {
+        let (scale, scaled) = part.next(graph, uses, "Mul")?;
+        part.goes_on(scaled);
+        part.scale = Some(scale).filter(|id| graph.constant(*id).is_some_and(|c| c.dtype() == DType::F32));
+        part.scale?;
     }
+    if let (None, Some((bias, sum))) = (part.bias, part.next(graph, uses, "Add")) {
+        part.goes_on(sum);
+        part.bias = Some(bias);
+    }
+    let is_vector = |id: ValueId| graph.constant(id).is_some_and(|c| c.shape() == [*columns]);
+    let is_number = |id: ValueId| graph.constant(id).is_some_and(|c| c.shape().is_empty());
     let is_moved = |place: &usize| graph.node(*place).is_some_and(|n| MOVES.contains(&n.op.name.as_str()));
     let readers = uses.readers(part.output);
-    let is_joined = is_float
+    let is_joined = matrix.dtype().is_float()
+        && part.scale.is_none_or(|id| is_vector(id) || is_number(id))
         && part.bias.is_none_or(is_vector)
         && !uses.is_output(part.output)
         && !readers.is_empty()
@@ -74,41 +87,74 @@ fn part(graph: &Graph, uses: &Uses, product: &Node) -> Option<Part> {
     is_joined.then_some(part)
 }
 
+impl Part {
+    /// The constant that its result alone is joined with next, by that operator, and the node that does it.
+    fn next<'g>(&self, graph: &'g Graph, uses: &Uses, operator: &str) -> Option<(ValueId, &'g Node)> {
+        let node = uses.only_reader(self.output).and_then(|place| graph.node(place))?;
+        let (constant, _) = graph.constant_and_other(node).filter(|_| node.is(operator))?;
+        Some((constant, node))
+    }
+
+    fn goes_on(&mut self, node: &Node) {
+        self.output = node.output(0).unwrap_or(self.output);
+        self.origins.extend(&node.origins);
+    }
+
+    /// A constant of its, as many times as there are columns; `otherwise` where it has none.
+    fn vector(&self, graph: &Graph, id: Option<ValueId>, otherwise: Tensor) -> Result<Tensor> {
+        let columns = graph.constant(self.weights).and_then(|m| m.shape().last()).copied().unwrap_or(0);
+        match id.and_then(|id| graph.constant(id)).unwrap_or(&otherwise) {
+            number if number.shape().is_empty() => {
+                let one = number.reshape(&[1])?;
+                Tensor::concat(0, &vec![&one; columns])
+            }
+            vector => Ok(vector.clone()),
+        }
+    }
+}
+
 fn join(graph: &mut Graph, parts: &[Part]) -> Result<()> {
     let Some(Part { op, x, weights, output, .. }) = parts.first() else { return Ok(()) };
-    let (dtype, name) = (graph.value(*output).dtype, graph.value(*weights).name.clone());
-    let (mut matrices, mut vectors, mut columns) = (Vec::new(), Vec::new(), Vec::new());
+    let (op, x, dtype) = (op.clone(), *x, graph.value(*output).dtype);
+    let name = graph.value(*weights).name.clone();
+    let (mut matrices, mut scales, mut biases, mut columns) = (vec![], vec![], vec![], vec![]);
     for part in parts {
         let Some(matrix) = graph.constant(part.weights) else { return Ok(()) };
-        let length = matrix.shape().last().copied().unwrap_or(0);
-        vectors.push(match part.bias.and_then(|id| graph.constant(id)) {
-            Some(vector) => vector.clone(),
-            None => Tensor::zeros(matrix.dtype(), &[length])?,
-        });
+        let of_result = if part.scale.is_some() { DType::F32 } else { matrix.dtype() };
+        columns.push(matrix.shape().last().copied().unwrap_or(0));
+        scales.push(part.vector(graph, part.scale, Tensor::from_slice(&[], &[1f32])?)?);
+        biases.push(part.vector(graph, part.bias, Tensor::zeros(of_result, &[])?)?);
         matrices.push(matrix.clone());
-        columns.push(length);
     }
     let concat = |tensors: &[Tensor], axis| Tensor::concat(axis, &tensors.iter().collect::<Vec<_>>());
-    let (matrix, vector) = (concat(&matrices, 1)?, concat(&vectors, 0)?);
+    let matrix = concat(&matrices, 1)?;
     let lengths =
         Tensor::from_slice(&[columns.len()], &columns.iter().map(|n| *n as i64).collect::<Vec<_>>())?;
     let shape = graph.value(*output).shape.with_last(columns.iter().sum());
     let mut origins = parts.iter().flat_map(|part| part.origins.iter().copied()).collect::<Vec<_>>();
     origins.sort_unstable();
-    let (op, x) = (Op::onnx(op, Attributes::new()), *x);
     let mut inputs = vec![x, graph.add_constant(&format!("{name}/joined"), matrix)];
-    let mut bias = parts
-        .iter()
-        .any(|part| part.bias.is_some())
-        .then(|| graph.add_constant(&format!("{name}/joined_bias"), vector));
-    if op.is("Gemm") {
-        inputs.extend(bias.take());
+    // What is done to the result, in its order.
+    let mut behind = Vec::new();
+    for (what, operator, made, vectors, is_there) in [
+        ("joined_scale", "Mul", "scaled", scales, parts.iter().any(|part| part.scale.is_some())),
+        ("joined_bias", "Add", "sums", biases, parts.iter().any(|part| part.bias.is_some())),
+    ] {
+        if is_there {
+            let vector = graph.add_constant(&format!("{name}/{what}"), concat(&vectors, 0)?);
+            behind.push((operator, made, vector));
+        }
     }
-    let joined = graph.add_value(&format!("{name}/products"), dtype, shape.clone());
-    let mut joined = graph.push_node(op, &inputs, joined, &origins);
-    if let Some(bias) = bias {
-        let sum = graph.add_value(&format!("{name}/sums"), dtype, shape);
-        joined = graph.push_node(Op::onnx("Add", Attributes::new()), &[joined, bias], sum, &origins);
+    if op.is("Gemm") {
+        inputs.extend(behind.pop().map(|(_, _, bias)| bias));
+    }
+    let push = |graph: &mut Graph, op: Op, inputs: &[ValueId], made: &str| {
+        let value = graph.add_value(&format!("{name}/{made}"), dtype, shape.clone());
+        graph.push_node(op, inputs, value, &origins)
+    };
+    let mut joined = push(graph, op, &inputs, "products");
+    for (operator, made, vector) in behind {
+        joined = push(graph, Op::onnx(operator, Attributes::new()), &[joined, vector], made);
     }
     let lengths = graph.add_constant(&format!("{name}/columns"), lengths);
     for part in parts {
@@ -172,6 +218,26 @@ mod tests {
             made.contains(&"v/products = Gemm(x, [1.0, 1.0, 2.0, 2.0], [7.0, 0.0])".to_owned()),
             "{made:?}"
         );
+    }
+
+    #[test]
+    fn products_of_8_bit_floats_are_joined_with_their_scales() {
+        let text = "x: f8e4m3[N, 2, 2]\nv = f8e4m3[2, 1] 56 64\nw = f8e4m3[2, 2] 56\ns = f32[] 0.5\nt = f32[2] 3 4\nb = f32[2] 8 9
+             p = triscore.MatMulFloat8(x, v)\nq = triscore.MatMulFloat8(x, w)\nc = Mul(p, s)\nd = Mul(q, t)\ne = Add(d, b)
+             y = Transpose(c)\nz = Transpose(e)\n-> y, z";
+        let (count, made) = after(join_products, text);
+        let expected = [
+            "v/products = triscore.MatMulFloat8(x, f8e4m3[2, 3])",
+            "v/scaled = Mul(v/products, [0.5, 3.0, 4.0])",
+            "v/sums = Add(v/scaled, [0.0, 8.0, 9.0])",
+            "c, e = Split<axis=-1>(v/sums, [1, 2])",
+            "z = Transpose(e)",
+            "y = Transpose(c)",
+        ];
+        assert_eq!((count, made), (1, expected.map(str::to_owned).to_vec()));
+        // One of which the scale is computed.
+        let computed = text.replace("s = f32[] 0.5", "s: f32[]");
+        assert_eq!(after(join_products, &computed).0, 0);
     }
 
     #[test]

@@ -57,18 +57,21 @@ fn transposed(graph: &Graph, uses: &Uses, node: &Node) -> Option<(Result<Tensor>
             Some(order.iter().position(|from| *from == axis)? as i64)
         }
     };
-    let weight = match tensor.dtype() {
-        DType::U8 => permuted::<u8>(tensor, order),
-        DType::I8 => permuted::<i8>(tensor, order),
-        DType::F8E4M3 => permuted::<F8E4M3>(tensor, order),
-        DType::F8E5M2 => permuted::<F8E5M2>(tensor, order),
-        _ => return None,
-    };
-    Some((weight, dequantize.clone(), axis))
+    Some((permuted(tensor, order)?, dequantize.clone(), axis))
 }
 
-fn permuted<T: crate::tensor::Element>(tensor: &Tensor, order: Vec<usize>) -> Result<Tensor> {
-    Tensor::from_array(tensor.view::<T>()?.permuted_axes(order))
+/// Elements of a byte with their axes in another order; `None` for others.
+pub(super) fn permuted(tensor: &Tensor, order: Vec<usize>) -> Option<Result<Tensor>> {
+    fn of<T: crate::tensor::Element>(tensor: &Tensor, order: Vec<usize>) -> Result<Tensor> {
+        Tensor::from_array(tensor.view::<T>()?.permuted_axes(order))
+    }
+    Some(match tensor.dtype() {
+        DType::U8 => of::<u8>(tensor, order),
+        DType::I8 => of::<i8>(tensor, order),
+        DType::F8E4M3 => of::<F8E4M3>(tensor, order),
+        DType::F8E5M2 => of::<F8E5M2>(tensor, order),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
