@@ -3,7 +3,7 @@
 // Kernels are plain CUDA C++. NVRTC compiles them for a GPU; hardware-tests/cuda-emulator compiles the same text for a processor and runs
 // it there. So there is nothing in them that only one of the two has, but where a macro says so.
 //
-// A tensor's elements are stored as one type and computed with as another (its register type): 16-bit floats are computed with as float,
+// A tensor's elements are stored as one type and computed with as another (its register type): floats of 16 and 8 bits are computed with as float,
 // small integers as int. `load` and `store` go from one to the other.
 
 typedef signed char i8;
@@ -18,6 +18,12 @@ struct f16 {
 };
 struct bf16 {
     u16 bits;
+};
+struct f8e4m3 {
+    u8 bits;
+};
+struct f8e5m2 {
+    u8 bits;
 };
 
 #ifdef CUDA_EMULATOR
@@ -64,6 +70,55 @@ __device__ __forceinline__ u16 float_to_bf16(float x)
     return (u16)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// Floats of 8 bits, to the bit as src/tensor/float8.rs has them. In both formats 0x7f is no number; MOST is the code of the greatest one.
+struct E4M3 {
+    static const int FRACTION = 3, BIAS = 7, MOST = 0x7e;
+};
+struct E5M2 {
+    static const int FRACTION = 2, BIAS = 15, MOST = 0x7b;
+};
+
+// Exactly. The exponent is put where one of 8 bits is: the factor makes up for the difference, and takes care of subnormal numbers.
+template <class Format> __device__ __forceinline__ float float8_to_float(u8 code)
+{
+    unsigned magnitude = code & 0x7f, sign = (unsigned)(code & 0x80) << 24;
+    float number = __uint_as_float(magnitude << (23 - Format::FRACTION)) * (Format::BIAS == 7 ? 0x1p120f : 0x1p112f);
+    unsigned special = magnitude == Format::MOST + 1 && magnitude != 0x7f ? 0x7f800000 : 0x7fffffff;
+    return __uint_as_float((magnitude > Format::MOST ? special : __float_as_uint(number)) | sign);
+}
+
+// To the nearest, the even one of two; beyond the range, infinity too, the greatest one; what is no number stays none.
+template <class Format> __device__ __forceinline__ u8 float_to_float8(float x)
+{
+    unsigned bits = __float_as_uint(x), magnitude = bits & 0x7fffffff, sign = bits >> 24 & 0x80, code;
+    const unsigned cut = 23 - Format::FRACTION, most = Format::MOST;
+    if (magnitude > 0x7f800000)
+        return (u8)(sign | 0x7f);
+    // Multiples of the least number, which may round up to the least normal one: its code comes next.
+    if (magnitude < (unsigned)(128 - Format::BIAS) << 23)
+        code = (unsigned)rintf(__uint_as_float(magnitude) * (float)(1 << (Format::BIAS - 1 + Format::FRACTION)));
+    else
+        code = ((magnitude + (1u << (cut - 1)) - 1 + (magnitude >> cut & 1)) >> cut) - ((127 - Format::BIAS) << Format::FRACTION);
+    return (u8)(sign | (code < most ? code : most));
+}
+
+#if __CUDA_ARCH__ >= 890
+// The same in one instruction, but for the sign of what is no number.
+#define FLOAT_TO_FLOAT8(Format, instruction)                                                                                                 \
+    template <> __device__ __forceinline__ u8 float_to_float8<Format>(float x)                                                               \
+    {                                                                                                                                        \
+        u16 two;                                                                                                                             \
+        asm(instruction " %0, %1, %2;" : "=h"(two) : "f"(0.0f), "f"(x));                                                                     \
+        unsigned bits = __float_as_uint(x);                                                                                                  \
+        return (u8)((bits & 0x7fffffff) > 0x7f800000 ? (bits >> 24 & 0x80) | 0x7f : two);                                                    \
+    }
+FLOAT_TO_FLOAT8(E4M3, "cvt.rn.satfinite.e4m3x2.f32")
+FLOAT_TO_FLOAT8(E5M2, "cvt.rn.satfinite.e5m2x2.f32")
+#undef FLOAT_TO_FLOAT8
+#endif
+
+__device__ __forceinline__ float load(f8e4m3 x) { return float8_to_float<E4M3>(x.bits); }
+__device__ __forceinline__ float load(f8e5m2 x) { return float8_to_float<E5M2>(x.bits); }
 __device__ __forceinline__ float load(f16 x) { return f16_to_float(x.bits); }
 __device__ __forceinline__ float load(bf16 x) { return bf16_to_float(x.bits); }
 __device__ __forceinline__ float load(float x) { return x; }
@@ -86,6 +141,17 @@ template <> struct Store<f16> {
 };
 template <> struct Store<bf16> {
     template <class From> static __device__ __forceinline__ bf16 from(From x) { return bf16{float_to_bf16((float)x)}; }
+};
+template <> struct Store<f8e4m3> {
+    template <class From> static __device__ __forceinline__ f8e4m3 from(From x) { return f8e4m3{float_to_float8<E4M3>((float)x)}; }
+};
+template <> struct Store<f8e5m2> {
+    // What is infinite has been said to be so (pointwise.cu), and stays it.
+    template <class From> static __device__ __forceinline__ f8e5m2 from(From x)
+    {
+        unsigned bits = __float_as_uint((float)x);
+        return f8e5m2{(bits & 0x7fffffff) == 0x7f800000 ? (u8)(bits >> 24 & 0x80 | 0x7c) : float_to_float8<E5M2>((float)x)};
+    }
 };
 template <class To, class From> __device__ __forceinline__ To store(From x) { return Store<To>::from(x); }
 

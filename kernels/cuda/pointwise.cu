@@ -147,3 +147,11 @@ __device__ __forceinline__ int as_i16(int x) { return (i16)x; }
 __device__ __forceinline__ int as_u16(int x) { return (u16)x; }
 __device__ __forceinline__ float as_f16(float x) { return f16_to_float(float_to_f16(x)); }
 __device__ __forceinline__ float as_bf16(float x) { return bf16_to_float(float_to_bf16(x)); }
+__device__ __forceinline__ float as_f8e4m3(float x) { return float8_to_float<E4M3>(float_to_float8<E4M3>(x)); }
+__device__ __forceinline__ float as_f8e5m2(float x) { return float8_to_float<E5M2>(float_to_float8<E5M2>(x)); }
+// Beyond the range no number, where there is no infinity; half a step beyond the greatest one is the even one of two: itself there, and infinity here.
+__device__ __forceinline__ float as_f8e4m3_unsaturated(float x)
+{
+    return absolute(x) > 464 ? __uint_as_float(__float_as_uint(x) | 0x7fffffff) : as_f8e4m3(x);
+}
+__device__ __forceinline__ float as_f8e5m2_unsaturated(float x) { return absolute(x) >= 61440 ? x * INFINITY : as_f8e5m2(x); }

@@ -7,6 +7,7 @@ mod cases;
 mod convolutions;
 #[path = "../../hardware-tests/emulated.rs"]
 mod emulated;
+mod float8;
 mod library;
 mod moves;
 mod mutants;

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::plan::Constant;
 use crate::error::{Result, ScoreError};
 use crate::layout::view::{Storage, View};
-use crate::tensor::{AlignedBytes, DType, Tensor};
+use crate::tensor::{AlignedBytes, DType, F8E4M3, F8E5M2, Tensor};
 
 /// The bytes; those of the tensor itself where nothing is to be done.
 pub(super) fn stored(constant: &Constant) -> Result<std::borrow::Cow<'_, [u8]>> {
@@ -30,6 +30,8 @@ fn converted(tensor: &Tensor, dtype: DType) -> Result<Vec<u8>> {
         DType::F32 => tensor.as_slice::<f32>()?.to_vec(),
         DType::F16 => tensor.as_slice::<f16>()?.iter().map(|v| v.to_f32()).collect(),
         DType::Bf16 => tensor.as_slice::<bf16>()?.iter().map(|v| v.to_f32()).collect(),
+        DType::F8E4M3 => tensor.as_slice::<F8E4M3>()?.iter().map(|v| v.to_f32()).collect(),
+        DType::F8E5M2 => tensor.as_slice::<F8E5M2>()?.iter().map(|v| v.to_f32()).collect(),
         DType::F64 => tensor.as_slice::<f64>()?.iter().map(|v| *v as f32).collect(),
         other => {
             return Err(ScoreError::internal(format!("a constant of {} as {}", other.name(), dtype.name())));
@@ -86,5 +88,15 @@ mod tests {
         let halves = turned.iter().flat_map(|v| f16::from_f32(*v).to_ne_bytes()).collect::<Vec<_>>();
         assert_eq!(of(&[1, 0], DType::F16), halves);
         assert_eq!(of(&[0, 1], DType::Bf16).len(), 12);
+        // Numbers of 8 bits are numbers of 16, too.
+        let (four, five) =
+            ([0.875, -448.0, 0.015625].map(F8E4M3::from_f32), [1.75, -57_344.0].map(F8E5M2::from_f32));
+        let halves = |tensor: Result<Tensor>| {
+            let constant = Constant { tensor: tensor.unwrap(), order: vec![0], dtype: DType::F16 };
+            let bytes = stored(&constant).unwrap().into_owned();
+            bytes.chunks_exact(2).map(|b| f16::from_ne_bytes([b[0], b[1]]).to_f32()).collect::<Vec<_>>()
+        };
+        assert_eq!(halves(Tensor::from_slice(&[3], &four)), [0.875, -448.0, 0.015625]);
+        assert_eq!(halves(Tensor::from_slice(&[2], &five)), [1.75, -57_344.0]);
     }
 }

@@ -23,7 +23,7 @@ impl Register {
     /// Of elements that are stored so; `None` for what no kernel computes with.
     pub(super) fn of(dtype: DType) -> Result<Self> {
         Ok(match dtype {
-            DType::F32 | DType::F16 | DType::Bf16 => Self::F32,
+            DType::F32 | DType::F16 | DType::Bf16 | DType::F8E4M3 | DType::F8E5M2 => Self::F32,
             DType::F64 => Self::F64,
             DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 => Self::I32,
             DType::U32 => Self::U32,
@@ -99,6 +99,8 @@ pub(super) fn stored_name(dtype: DType) -> Result<&'static str> {
         DType::F32 => "float",
         DType::F16 => "f16",
         DType::Bf16 => "bf16",
+        DType::F8E4M3 => "f8e4m3",
+        DType::F8E5M2 => "f8e5m2",
         DType::F64 => "double",
         DType::I8 => "i8",
         DType::U8 => "u8",
