@@ -241,10 +241,10 @@ mod tests {
             |v| F8E5M2::from_f32(v).to_bits(),
             |v| F8E5M2::from_f32_unsaturated(v).to_bits(),
         ];
-        // Where nothing saturates, ONNX Runtime 1.32 makes 448 of 480 alone, and no number, in place of infinity, of what rounds to it. ONNX's own tests have
+        // Where nothing saturates, ONNX Runtime 1.32 makes 448 of 480 to 496 alone, and no number, in place of infinity, of what rounds to it. ONNX's own tests have
         // it as it is here.
         let deviates = |at: usize, x: f32| match at {
-            1 => x.abs() == 480.0,
+            1 => (480.0..=496.0).contains(&x.abs()),
             3 => (61_440.0..65_536.0).contains(&x.abs()),
             _ => false,
         };
