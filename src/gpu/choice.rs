@@ -88,7 +88,7 @@ impl Choices {
     /// `DeviceLost`; anything else leaves the kernel.
     pub(super) fn choose(&self, machine: &Arc<GpuMachine>, loaded: &Loaded) -> Result<Selection> {
         let (mut products, mut convolutions) = (Files::default(), Files::default());
-        let (mut chosen, mut lane) = (Vec::new(), None);
+        let (mut chosen, mut refused, mut lane) = (Vec::new(), Vec::new(), None);
         for (at, launch) in loaded.plan.preparations.iter().chain(&loaded.plan.launches).enumerate() {
             let of = launch.library.as_ref().map(|wanted| match wanted.work {
                 Work::Product(_) => (&wanted.work, &self.products, &mut products),
@@ -104,13 +104,22 @@ impl Choices {
                 Some(known) => known,
                 None => {
                     let trial = Trial { machine, loaded, launch, at, key: &key, side };
-                    let found =
-                        trial.found(work, files, &mut lane).or_else(|e| trial.left(e).map(|()| None))?;
+                    let found = trial.found(work, files, &mut lane).or_else(|e| {
+                        refused.push(e.to_string());
+                        trial.left(e).map(|()| None)
+                    })?;
                     self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
                     found
                 }
             };
             chosen.push(found);
+        }
+        // One by one they are in the debug log: a library that takes nothing of a model is worth knowing of.
+        if let Some(first) = refused.first() {
+            let count = refused.len();
+            tracing::info!(
+                "{count} kinds of products or convolutions are refused by a library; the first: {first}"
+            );
         }
         for (side, files) in [(&self.products, products), (&self.convolutions, convolutions)] {
             let Some(side) = side.as_ref().filter(|_| !files.new.is_empty()) else { continue };

@@ -205,6 +205,8 @@ fn type_code(dtype: DType) -> Result<c_int> {
         DType::F32 => Ok(0),
         DType::F16 => Ok(2),
         DType::Bf16 => Ok(14),
+        DType::F8E4M3 => Ok(28),
+        DType::F8E5M2 => Ok(29),
         other => Err(ScoreError::internal(format!("a product of {} in cuBLASLt", other.name()))),
     }
 }
@@ -284,7 +286,7 @@ impl Product {
         Ok(Self { library, desc, left, right, result, has_bias, has_residual, algorithms })
     }
 
-    /// Orders the product on a stream.
+    /// Orders the product, times that factor, on a stream.
     ///
     /// # Safety
     /// The places must be memory of the library's GPU in which the shape's matrices lie, as aligned as the shape says, and the workspace must have
@@ -295,12 +297,13 @@ impl Product {
     pub(super) unsafe fn run(
         &self,
         algorithm: &Algorithm,
+        factor: f32,
         places: &Places,
         workspace: u64,
         stream: CUstream,
     ) -> Result<()> {
         let functions = &self.library.functions;
-        let (alpha, beta) = (1f32, if self.has_residual { 1f32 } else { 0f32 });
+        let (alpha, beta) = (factor, if self.has_residual { 1f32 } else { 0f32 });
         let added = if self.has_residual { places.residual } else { places.result };
         let pointer = |address: u64| address as Raw;
         // Held until the library has read the place of the bias.

@@ -6,7 +6,7 @@
 // asked for: the sizes, the alignments that were promised, its workspace. The first algorithm adds two halves of each sum in the workspace, the second
 // needs none. NaN stays NaN in a ReLU, so that what nobody wrote is seen.
 //
-// Emulated is what is asked for, and nothing else of the library: columns only, floats of 32 and 16 bits, sums of 32, no bias of another type than the
+// Emulated is what is asked for, and nothing else of the library: columns only, floats of 32, 16 and 8 bits, sums of 32, no bias of another type than the
 // result's.
 
 #include "driver.h"
@@ -130,6 +130,22 @@ struct Problem {
     uint64_t depth() const { return desc.transposed[0] ? a.rows : a.columns; }
 };
 
+// As "cublasLtMatmul" has it for FP8: the first matrix transposed and the other one not, everything in pieces of 16 bytes, and no bias of 32 bits.
+Status check_float8(const Problem &problem)
+{
+    auto &[desc, a, b, c, d] = problem;
+    if (size_of(b.type) != 1 || (a.type == R_8F_E5M2 && b.type == R_8F_E5M2))
+        return refuse(NOT_SUPPORTED, "types that are not multiplied with each other");
+    if (!desc.transposed[0] || desc.transposed[1])
+        return refuse(NOT_SUPPORTED, "floats of 8 bits whose depth does not lie together");
+    for (uint64_t length : {uint64_t(a.stride), uint64_t(b.stride), uint64_t(a.batch_stride), uint64_t(b.batch_stride), d.rows, problem.depth()})
+        if (length % 16)
+            return refuse(NOT_SUPPORTED, "floats of 8 bits that do not lie in pieces of 16 (" + std::to_string(length) + ")");
+    if ((desc.epilogue & BIAS) && d.type == R_32F)
+        return refuse(NOT_SUPPORTED, "a bias of 32 bits for floats of 8");
+    return SUCCESS;
+}
+
 Status check(const Problem &problem)
 {
     auto &[desc, a, b, c, d] = problem;
@@ -149,11 +165,16 @@ Status check(const Problem &problem)
         return refuse(INVALID_VALUE, "sizes that do not fit each other");
     if (c.rows != d.rows || c.columns != d.columns || c.stride != d.stride || c.batch_stride != d.batch_stride)
         return refuse(NOT_SUPPORTED, "what is added lies otherwise than the result");
-    bool is_short = a.type != R_32F;
-    if (a.type != b.type || c.type != d.type || (d.type != a.type && !(is_short && d.type == R_32F)))
+    bool is_short = a.type != R_32F, is_float8 = size_of(a.type) == 1;
+    if (c.type != d.type || size_of(d.type) == 1)
+        return refuse(NOT_SUPPORTED, "a result of that type");
+    if (is_float8) {
+        if (Status status = check_float8(problem))
+            return status;
+    } else if (a.type != b.type || (d.type != a.type && !(is_short && d.type == R_32F)))
         return refuse(NOT_SUPPORTED, "types that are not multiplied with each other");
     if (desc.compute == COMPUTE_32F_FAST_TF32 && is_short)
-        return refuse(NOT_SUPPORTED, "TF32 of floats of 16 bits");
+        return refuse(NOT_SUPPORTED, "TF32 of floats of fewer bits");
     if ((desc.epilogue & BIAS) && desc.bias == 0)
         return refuse(INVALID_VALUE, "an epilogue with a bias, and no bias");
     return SUCCESS;
@@ -314,7 +335,7 @@ API int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *
     if (Status status = check(problem))
         return status;
     for (int i = 0; i < 4; i++)
-        if (uint32_t align = preference->align[i]; align < size_of(layouts[i]->type) || (align & (align - 1)))
+        if (uint32_t align = preference->align[i]; align < (size_of(layouts[i]->type) == 1 ? 16 : size_of(layouts[i]->type)) || (align & (align - 1)))
             return refuse(INVALID_VALUE, "an alignment of " + std::to_string(align) + " bytes");
     uint64_t parts = problem.d.rows * problem.d.columns * sizeof(float);
     bool is_split = parts <= preference->workspace && (preference->reduction & REDUCTION_COMPUTE_TYPE);

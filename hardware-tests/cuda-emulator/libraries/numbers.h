@@ -1,14 +1,20 @@
-// Floats of 32 and 16 bits as libraries read and write them.
+// Floats of 32 and 16 bits as libraries read and write them, and of 8 as they read them.
 #pragma once
+
+#include "../words/float8.h"
 
 #include <cstdint>
 #include <cstring>
 
 // What `cudaDataType_t` calls them.
-enum Type : int { R_32F = 0, R_16F = 2, R_16BF = 14 };
+enum Type : int { R_32F = 0, R_16F = 2, R_16BF = 14, R_8F_E4M3 = 28, R_8F_E5M2 = 29 };
 
 // Bytes of one; zero for a type that is not emulated.
-inline uint64_t size_of(int type) { return type == R_32F ? 4 : type == R_16F || type == R_16BF ? 2 : 0; }
+inline uint64_t size_of(int type)
+{
+    bool is_short = type == R_16F || type == R_16BF, is_float8 = type == R_8F_E4M3 || type == R_8F_E5M2;
+    return type == R_32F ? 4 : is_short ? 2 : is_float8 ? 1 : 0;
+}
 
 inline uint32_t bits_of(float value)
 {
@@ -63,6 +69,8 @@ inline float load(uint64_t at, int type, uint64_t place)
 {
     if (type == R_32F)
         return reinterpret_cast<const float *>(at)[place];
+    if (size_of(type) == 1)
+        return emulator::from_float8(reinterpret_cast<const uint8_t *>(at)[place], type == R_8F_E4M3 ? 3 : 2);
     uint32_t bits = reinterpret_cast<const uint16_t *>(at)[place];
     return type == R_16F ? from_f16(bits) : float_of(bits << 16);
 }

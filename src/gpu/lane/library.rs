@@ -65,7 +65,7 @@ impl GpuLane {
         unsafe {
             match &chosen.way {
                 Way::Product(product, algorithm) => {
-                    product.run(algorithm, &places, workspace, self.stream.cu_stream())
+                    product.run(algorithm, instead.factor, &places, workspace, self.stream.cu_stream())
                 }
                 Way::Convolution(plan) => {
                     let session = self.session.as_ref().ok_or_else(missing)?;

@@ -1,7 +1,7 @@
 //! What a library can do instead of a kernel: said beside the kernel's launch, and chosen or not by who loads the plan.
 //!
-//! A library multiplies matrices of floats that have one dense axis, adds a vector along the columns and a matrix that lies like the result, and
-//! cuts what is negative; another one does the same with convolutions ([`convolution`]). Work whose end is that and nothing more has an alternative;
+//! A library multiplies matrices of floats that have one dense axis, by a number, too, adds a vector along the columns and a matrix that lies like the
+//! result, and cuts what is negative; another one does the same with convolutions ([`convolution`]). Work whose end is that and nothing more has an alternative;
 //! whatever else a program does is the kernel's alone. Nothing here depends on a device.
 
 mod convolution;
@@ -72,6 +72,8 @@ pub(in super::super) struct Alternative<Place> {
     pub(in super::super) bias: Option<Place>,
     pub(in super::super) residual: Option<Place>,
     pub(in super::super) result: Place,
+    /// What a product is multiplied with before anything is added; one for convolutions.
+    pub(in super::super) factor: f32,
 }
 
 /// Storage, and bytes from its start.
@@ -97,6 +99,8 @@ pub(super) struct ProductForm {
 const MOST_ALIGN: usize = 256;
 /// Vectors are read in pieces of so many bytes.
 const BIAS_ALIGN: usize = 16;
+/// And so are 8-bit floats.
+const FLOAT8_PIECE: usize = 16;
 
 impl<P> Alternative<P> {
     /// All places.
@@ -113,6 +117,7 @@ impl<P> Alternative<P> {
             bias: self.bias.as_ref().map(&place),
             residual: self.residual.as_ref().map(&place),
             result: place(&self.result),
+            factor: self.factor,
         }
     }
 }
@@ -127,17 +132,37 @@ impl ProductForm {
         precision: Precision,
     ) -> Option<Self> {
         let [batch, m, n, k] = shape;
-        let is_float = matches!(left.0.dtype, DType::F32 | DType::F16 | DType::Bf16);
+        let is_taken = match (left.0.dtype, right.0.dtype) {
+            (DType::F32, DType::F32) | (DType::F16, DType::F16) | (DType::Bf16, DType::Bf16) => true,
+            (left, right) => left.is_float8() && right.is_float8() && [left, right] != [DType::F8E5M2; 2],
+        };
         let fits = shape.iter().all(|length| *length > 0 && i32::try_from(*length).is_ok());
-        if !is_float || left.0.dtype != right.0.dtype || !fits {
+        if !is_taken || !fits {
             return None;
         }
-        Some(Self {
+        let form = Self {
             shape,
             left: (matrix(left.0, left.1, [m, k], batch)?, place(&left.0.view)),
             right: (matrix(right.0, right.1, [k, n], batch)?, place(&right.0.view)),
             is_tf32: precision == Precision::Tf32 && left.0.dtype == DType::F32,
-        })
+        };
+        (!left.0.dtype.is_float8() || form.suits_float8()).then_some(form)
+    }
+
+    /// Whether 8-bit floats lie as a library multiplies them: depth together on both sides, everything in pieces of 16 bytes.
+    fn suits_float8(&self) -> bool {
+        let [_, _, n, k] = self.shape;
+        let ((left, _), (right, _)) = (&self.left, &self.right);
+        let in_pieces = |side: &Matrix| {
+            [side.stride, side.batch_stride, side.align]
+                .iter()
+                .all(|length| length.is_multiple_of(FLOAT8_PIECE))
+        };
+        let is_deep = !left.is_transposed && right.is_transposed;
+        is_deep
+            && [n, k].iter().all(|l| l.is_multiple_of(FLOAT8_PIECE))
+            && in_pieces(left)
+            && in_pieces(right)
     }
 }
 
@@ -195,18 +220,23 @@ impl Planner<'_> {
         access: &Access,
     ) -> Result<Option<Alternative<Place>>> {
         let (Access::Blocks(groups) | Access::Pairs(groups)) = access else { return Ok(None) };
-        let (Some(End { addends, has_relu }), Some(strides)) =
+        let (Some(End { factor, addends, has_relu }), Some(strides)) =
             (program.end(), block_strides(&array.view, groups))
         else {
             return Ok(None);
         };
         let [batch, m, n, k] = form.shape;
         let Some(result) = result(array, &strides, [batch, m, n]) else { return Ok(None) };
-        let is_taken = result.dtype == form.left.0.dtype
-            || (result.dtype == DType::F32 && form.left.0.dtype != DType::F32);
+        let left = form.left.0.dtype;
+        let is_taken = match left.is_float8() {
+            true => matches!(result.dtype, DType::F32 | DType::F16 | DType::Bf16),
+            false => result.dtype == left || (result.dtype == DType::F32 && left != DType::F32),
+        };
         if !is_taken {
             return Ok(None);
         }
+        // Of 8-bit floats a bias is of 16 bits, and what is made must be, too.
+        let takes_bias = !left.is_float8() || result.dtype != DType::F32;
         let (mut bias, mut residual) = (None, None);
         for addend in addends {
             let Some(own) = block_strides(&addend.view, groups) else { return Ok(None) };
@@ -215,6 +245,7 @@ impl Planner<'_> {
                 .split_last()
                 .is_some_and(|(last, others)| *last == along && others.iter().all(|stride| *stride == 0));
             if is_vector
+                && takes_bias
                 && bias.is_none()
                 && let Some(vector) = self.vector_as(addend, result.dtype)?
             {
@@ -239,7 +270,7 @@ impl Planner<'_> {
             has_relu,
         };
         let (left, right, work) = (form.left.1, form.right.1, Work::Product(shape));
-        Ok(Some(Alternative { work, left, right, bias, residual, result: place(&array.view) }))
+        Ok(Some(Alternative { work, left, right, bias, residual, result: place(&array.view), factor }))
     }
 
     /// A vector as that type: a library wants a bias to be of the result's. A constant is uploaded so, nothing is copied for it.
@@ -328,6 +359,46 @@ mod tests {
     }
 
     #[test]
+    fn a_product_may_be_times_a_number() {
+        let text = "x: f32[7, 16]\nw: f32[16, 8]\nc: f32[8]\ny = Gemm<alpha=0.5>(x, w, c)\n-> y";
+        let all = products(text, Precision::F32);
+        let factors = all.iter().map(|(shape, a)| (a.factor, shape.bias_align)).collect::<Vec<_>>();
+        assert_eq!(factors, [(0.5, Some(256))]);
+    }
+
+    #[test]
+    fn floats_of_8_bits_are_a_librarys_where_their_depth_lies_together() {
+        let of = |x: &str, w: &str, end: &str| {
+            format!(
+                "x: {x}\nw = {w} 56 64\ns = f32[] 0.5\na = triscore.MatMulFloat8(x, w)\nb = Mul(a, s)\n{end}\n-> y"
+            )
+        };
+        let plain = "y = Relu(b)";
+        // (left, right, end, precision, whether it is taken)
+        let cases = [
+            ("f8e4m3[5, 32]", "f8e4m3[32, 48]", plain, Precision::F32, true),
+            ("f8e5m2[2, 5, 32]", "f8e4m3[32, 48]", plain, Precision::Bf16, true),
+            ("f8e5m2[5, 32]", "f8e5m2[32, 48]", plain, Precision::F32, false),
+            ("f8e4m3[5, 24]", "f8e4m3[24, 48]", plain, Precision::F32, false),
+            ("f8e4m3[5, 32]", "f8e4m3[32, 40]", plain, Precision::F32, false),
+            // A bias is of 16 bits, as what is made is in between.
+            ("f8e4m3[5, 32]", "f8e4m3[32, 48]", "c = f32[48] 1\ny = Add(b, c)", Precision::F32, false),
+            (
+                "f8e4m3[5, 32]",
+                "f8e4m3[32, 48]",
+                "c = f32[48] 1\nd = Add(b, c)\ny = Softmax(d)",
+                Precision::Bf16,
+                true,
+            ),
+        ];
+        for (x, w, end, precision, is_taken) in cases {
+            let all = products(&of(x, w, end), precision);
+            assert_eq!(all.len(), usize::from(is_taken), "{x} {w} {end}");
+            assert!(all.iter().all(|(shape, a)| shape.right.is_transposed && a.factor == 0.5), "{all:?}");
+        }
+    }
+
+    #[test]
     fn what_is_more_than_that_is_the_kernels() {
         for text in [
             "x: f32[7, 9]\nw: f32[9, 5]\na = MatMul(x, w)\ny = Gelu(a)\n-> y",
@@ -336,7 +407,8 @@ mod tests {
             "x: f64[7, 9]\nw: f64[9, 5]\ny = MatMul(x, w)\n-> y",
             "x: i32[7, 9]\nw: i32[9, 5]\ny = MatMul(x, w)\n-> y",
             "x: f32[2, 1, 7, 9]\nw: f32[3, 9, 5]\ny = MatMul(x, w)\n-> y",
-            "x: f32[7, 9]\nw: f32[9, 5]\ny = Gemm<alpha=0.5>(x, w)\n-> y",
+            "x: f32[7, 9]\nw: f32[9, 5]\ns = f32[5] 1 2\na = MatMul(x, w)\ny = Mul(a, s)\n-> y",
+            "x: f32[7, 9]\nw: f32[9, 5]\nr: f32[7, 5]\ns = f32[] 2\na = MatMul(x, w)\nb = Add(a, r)\ny = Mul(b, s)\n-> y",
         ] {
             assert_eq!(products(text, Precision::F32), [], "{text}");
         }

@@ -146,9 +146,11 @@ pub(super) struct Program {
     steps: Vec<Step>,
 }
 
-/// What a program does to the value that it is given, where that is adding tensors to it, and cutting off what is negative, and no more.
+/// What a program does to the value that it is given, where that is multiplying it with a number, adding tensors to it, and cutting off what is negative,
+/// and no more.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct End<'p> {
+    pub(super) factor: f32,
     pub(super) addends: Vec<&'p Array>,
     pub(super) has_relu: bool,
 }
@@ -217,19 +219,35 @@ impl Program {
             Kind::Call("relu", of) => (*of.first()?, true),
             _ => (last, false),
         };
-        let (mut addends, mut given) = (Vec::new(), 0);
+        let (mut addends, mut factors) = (Vec::new(), Vec::new());
         let mut open = vec![sum];
         while let Some(at) = open.pop() {
             match &self.steps.get(at)?.kind {
                 Kind::Call("add", of) => open.extend(of),
+                Kind::Call("multiply", of) => factors.push(self.scaled(of)?),
                 Kind::Leaf(leaf) => match self.leaves.get(*leaf)? {
                     Leaf::Memory(array) => addends.push(array),
-                    Leaf::Given(_) => given += 1,
+                    Leaf::Given(_) => factors.push(1.0),
                 },
                 _ => return None,
             }
         }
-        (given == 1).then_some(End { addends, has_relu })
+        match factors.as_slice() {
+            [factor] => Some(End { factor: *factor, addends, has_relu }),
+            _ => None,
+        }
+    }
+
+    /// The number that what is given is multiplied with, where a product is that of these two.
+    fn scaled(&self, of: &[usize]) -> Option<f32> {
+        let kind = |at: &usize| self.steps.get(*at).map(|step| &step.kind);
+        let [left, right] = of else { return None };
+        let (leaf, text) = match (kind(left)?, kind(right)?) {
+            (Kind::Leaf(leaf), Kind::Literal(text)) | (Kind::Literal(text), Kind::Leaf(leaf)) => (leaf, text),
+            _ => return None,
+        };
+        let number = text.trim_end_matches('f').parse::<f32>().ok()?;
+        matches!(self.leaves.get(*leaf)?, Leaf::Given(_)).then_some(number)
     }
 
     /// The program that reads from memory what it was to be given.
@@ -389,8 +407,22 @@ mod tests {
         let call = |name, of: &[Program]| Program::call(name, Register::F32, of).unwrap();
         let sum = call("add", &[x.clone(), call("add", &[given.clone(), array(1, &[2, 3])])]);
         let relu = call("relu", std::slice::from_ref(&sum));
-        let of = |p: &Program| p.end().map(|end| (end.addends.len(), end.has_relu));
-        assert_eq!((of(&given), of(&sum), of(&relu)), (Some((0, false)), Some((2, false)), Some((2, true))));
+        let of = |p: &Program| p.end().map(|end| (end.addends.len(), end.has_relu, end.factor));
+        let expected = [Some((0, false, 1.0)), Some((2, false, 1.0)), Some((2, true, 1.0))];
+        assert_eq!([of(&given), of(&sum), of(&relu)], expected);
+        let half = Program::literal(Register::F32, Register::F32.literal(0.5), &[2, 3]);
+        let scaled = call("multiply", &[given.clone(), half.clone()]);
+        assert_eq!(of(&scaled), Some((0, false, 0.5)));
+        assert_eq!(of(&call("relu", &[call("add", &[x.clone(), scaled.clone()])])), Some((1, true, 0.5)));
+        // The number is the given's alone, and one.
+        for other in [
+            call("multiply", &[call("add", &[given.clone(), x.clone()]), half.clone()]),
+            call("add", &[given.clone(), call("multiply", &[x.clone(), half.clone()])]),
+            call("multiply", &[scaled.clone(), half]),
+            call("add", &[scaled, given.clone()]),
+        ] {
+            assert_eq!(of(&other), None);
+        }
         assert_eq!(of(&call("add", &[given.clone(), given.clone()])), None);
         assert_eq!(of(&call("add", &[relu, x.clone()])), None);
         assert_eq!(of(&call("multiply", &[given.clone(), x.clone()])), None);

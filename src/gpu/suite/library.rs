@@ -51,6 +51,13 @@ const TAKEN: &[(&str, &[Precision])] = &[
     ),
 ];
 
+/// Of 8-bit floats, which have a scale behind them: one number; of both kinds, of batches, with what else a library does.
+const FLOAT8: &[&str] = &[
+    "x: f32[2, 35, 32]\ns = f32[] 0.01\nz = f8e4m3[] 0\nq = QuantizeLinear(x, s, z)\nf = DequantizeLinear(q, s, z)\nw = f8e4m3[32, 48] 56 -63 8 100\nv = DequantizeLinear(w, s)\nb = f32[48] 0.1 0.2\na = MatMul(f, v)\nc = Add(a, b)\nd = Relu(c)\ny = Softmax(d)\n-> y",
+    "x: f8e5m2[9, 64]\ns = f32[] 0.5\nf = DequantizeLinear(x, s)\nw = f8e4m3[16, 64] 56 -63 8 100\nv = DequantizeLinear(w, s)\nt = Transpose(v)\na = MatMul(f, t)\ny = Relu(a)\n-> y",
+    "x: f8e4m3[2, 3, 16, 32]\nw: f8e5m2[2, 3, 16, 32]\ns = f32[] 0.25\nf = DequantizeLinear(x, s)\nv = DequantizeLinear(w, s)\nt = Transpose<perm=[0, 1, 3, 2]>(v)\na = MatMul(f, t)\ny = Softmax(a)\n-> y",
+];
+
 /// What ends otherwise, or lies otherwise, stays with the kernel.
 const LEFT: &[&str] = &[
     "x: f32[9, 16]\nw: f32[16, 24]\na = MatMul(x, w)\ny = Gelu(a)\n-> y",
@@ -81,6 +88,7 @@ fn products_of_the_library_are_what_they_are_elsewhere() {
         let taken = TAKEN.iter().map(|(text, _)| *text).collect::<Vec<_>>();
         run(&taken, &ALL);
         run(LEFT, &FLOATS);
+        run(FLOAT8, &FLOATS);
         run(PRODUCTS, &ALL);
         run(TENSOR_PRODUCTS, &ALL);
     });
@@ -101,6 +109,13 @@ fn it_is_the_library_that_computes_what_it_takes() {
                 let kernels = products(text, *precision);
                 let is_taken = !kernels.is_empty() && kernels.iter().all(|kernel| *kernel == "cublaslt");
                 assert!(is_taken, "{precision:?}: {kernels:?}\n{text}");
+            }
+        }
+        for text in FLOAT8 {
+            // The first has a bias, which is of 16 bits.
+            let precisions = if text.contains("Add(") { &FLOATS[1..] } else { &FLOATS[..] };
+            for precision in precisions {
+                assert_eq!(products(text, *precision), ["cublaslt"], "{precision:?}\n{text}");
             }
         }
         for text in LEFT {

@@ -160,9 +160,12 @@ impl Planner<'_> {
         program: &Program,
         array: &Array,
     ) -> Result<Option<Alternative<Place>>> {
-        let (Some(End { addends, has_relu }), Some(result)) = (program.end(), strided(array)) else {
+        let (Some(End { factor, addends, has_relu }), Some(result)) = (program.end(), strided(array)) else {
             return Ok(None);
         };
+        if factor != 1.0 {
+            return Ok(None);
+        }
         let dtype = form.images.0.dtype;
         let is_taken = result.dtype == dtype || (result.dtype == DType::F32 && dtype != DType::F32);
         if array.view.shape != form.shape || !is_taken {
@@ -198,7 +201,7 @@ impl Planner<'_> {
         };
         let (left, right, work) = (form.images.1, form.weights.1, Work::Convolution(shape));
         let residual = residual.map(|(_, place)| place);
-        Ok(Some(Alternative { work, left, right, bias, residual, result: place(&array.view) }))
+        Ok(Some(Alternative { work, left, right, bias, residual, result: place(&array.view), factor }))
     }
 }
 
