@@ -6,7 +6,7 @@ mod root;
 use std::path::PathBuf;
 
 use serde_json::Value as Json;
-use triscore::{DType, Model, Port, PortKind, Tensor, Value};
+use triscore::{DType, F8E4M3, F8E5M2, Model, Port, PortKind, Tensor, Value};
 
 /// A file below `models/`.
 pub(crate) fn path(name: &str) -> PathBuf {
@@ -81,6 +81,8 @@ fn of_json(dtype: DType, shape: &[usize], flat: &[&Json]) -> Tensor {
         DType::Bool => numbers!(as_bool, |v| v),
         DType::F16 => numbers!(as_f64, half::f16::from_f64),
         DType::Bf16 => numbers!(as_f64, half::bf16::from_f64),
+        DType::F8E4M3 => numbers!(as_f64, |v| F8E4M3::from_f32(v as f32)),
+        DType::F8E5M2 => numbers!(as_f64, |v| F8E5M2::from_f32(v as f32)),
         DType::F32 => numbers!(as_f64, |v| v as f32),
         DType::F64 => numbers!(as_f64, |v| v),
         DType::I8 => numbers!(as_i64, |v| v as i8),
@@ -144,6 +146,8 @@ fn leaves(t: &Tensor) -> Vec<Json> {
         DType::Bool => as_json!(bool, |v| v),
         DType::F16 => as_json!(half::f16, half::f16::to_f64),
         DType::Bf16 => as_json!(half::bf16, half::bf16::to_f64),
+        DType::F8E4M3 => as_json!(F8E4M3, |v: F8E4M3| f64::from(v.to_f32())),
+        DType::F8E5M2 => as_json!(F8E5M2, |v: F8E5M2| f64::from(v.to_f32())),
         DType::F32 => as_json!(f32, f64::from),
         DType::F64 => as_json!(f64, |v| v),
         DType::I8 => as_json!(i8, |v| v),

@@ -9,7 +9,7 @@ use triscore::cpu::CpuBackend;
 use triscore::graph::{Epilogue, Graph, encode, fold, rewrite};
 use triscore::model::ReadLimits;
 use triscore::model::onnx::ModelProto;
-use triscore::{Backend, Call, CompileOptions, DType, Dim, Model, Tensor, Value};
+use triscore::{Backend, Call, CompileOptions, DType, Dim, F8E4M3, F8E5M2, Model, Tensor, Value};
 
 /// The models of this repository that are made of tensors of numbers.
 fn models() -> Vec<(String, Model)> {
@@ -64,6 +64,8 @@ fn inputs(model: &Model, free: usize) -> Vec<Tensor> {
             DType::F64 => of!(f64, f64::from),
             DType::F16 => of!(half::f16, half::f16::from_f32),
             DType::Bf16 => of!(half::bf16, half::bf16::from_f32),
+            DType::F8E4M3 => of!(F8E4M3, F8E4M3::from_f32),
+            DType::F8E5M2 => of!(F8E5M2, F8E5M2::from_f32),
             DType::Bool => of!(bool, |v| v > 0.5),
             DType::I8 => of!(i8, |v| (v * 5.0) as i8),
             DType::I16 => of!(i16, |v| (v * 5.0) as i16),

@@ -10,7 +10,7 @@ use header::{Array, not_numpy};
 use npyz::npz::{NpzArchive, NpzWriter};
 use npyz::{Deserialize, TypeChar, WriterBuilder};
 use triscore::server::json::{self, Answer, DecodedRequest, ReplyForm};
-use triscore::{DType, ErrorKind, Result, ScoreError, Signature, Tensor, Value};
+use triscore::{DType, ErrorKind, F8E4M3, F8E5M2, Result, ScoreError, Signature, Tensor, Value};
 
 /// A file larger than this is not read: it is the limit of the server's bodies, tenfold.
 const MAX_BYTES: u64 = 1 << 30;
@@ -145,8 +145,16 @@ fn tensor<R: Read>(array: Array<R>, most_bytes: u64, wanted: Option<DType>) -> R
         (TypeChar::Int, 2) => of!(i16),
         (TypeChar::Int, 4) => of!(i32),
         (TypeChar::Int, 8) => of!(i64),
+        // NumPy has no bf16 and no floats of 8 bits: their bits travel as u16 and u8.
+        (TypeChar::Uint, 1) if wanted == Some(DType::F8E4M3) => {
+            let bits = elements_of::<u8, R>(array)?;
+            Tensor::from_slice(&shape, &bits.into_iter().map(F8E4M3::from_bits).collect::<Vec<_>>())
+        }
+        (TypeChar::Uint, 1) if wanted == Some(DType::F8E5M2) => {
+            let bits = elements_of::<u8, R>(array)?;
+            Tensor::from_slice(&shape, &bits.into_iter().map(F8E5M2::from_bits).collect::<Vec<_>>())
+        }
         (TypeChar::Uint, 1) => of!(u8),
-        // NumPy has no bf16: its bits travel as u16.
         (TypeChar::Uint, 2) if wanted == Some(DType::Bf16) => {
             let bits = elements_of::<u16, R>(array)?;
             Tensor::from_slice(&shape, &bits.into_iter().map(half::bf16::from_bits).collect::<Vec<_>>())
@@ -247,6 +255,7 @@ fn write_array<W: std::io::Write>(tensor: &Tensor, out: W) -> Result<()> {
     let written = match tensor.dtype() {
         DType::Bool => of!(bool),
         DType::Bf16 => array(out, &shape, tensor.as_slice::<half::bf16>()?.iter().map(|v| v.to_bits())),
+        DType::F8E4M3 | DType::F8E5M2 => array(out, &shape, tensor.as_bytes().iter().copied()),
         DType::F16 => of!(half::f16),
         DType::F32 => of!(f32),
         DType::F64 => of!(f64),

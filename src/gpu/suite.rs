@@ -22,7 +22,7 @@ use crate::graph::testing::{model_of, read};
 use crate::model::Model;
 use crate::scoring::{Backend, Call, CompileOptions, Device, Precision};
 use crate::signature::{Dim, PortKind};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, F8E4M3, F8E5M2, Tensor};
 
 fn gpus() -> Vec<Device> {
     GpuBackend::new().probe().unwrap_or_default()
@@ -52,6 +52,12 @@ impl Noise {
             DType::F16 => {
                 Tensor::from_slice(shape, &floats.iter().map(|v| half::f16::from_f32(*v)).collect::<Vec<_>>())
             }
+            DType::F8E4M3 => {
+                Tensor::from_slice(shape, &floats.iter().map(|v| F8E4M3::from_f32(*v)).collect::<Vec<_>>())
+            }
+            DType::F8E5M2 => {
+                Tensor::from_slice(shape, &floats.iter().map(|v| F8E5M2::from_f32(*v)).collect::<Vec<_>>())
+            }
             DType::I64 => Tensor::from_slice(shape, &whole),
             DType::I32 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as i32).collect::<Vec<_>>()),
             DType::U16 => Tensor::from_slice(shape, &whole.iter().map(|v| *v as u16).collect::<Vec<_>>()),
@@ -76,6 +82,8 @@ fn floats(tensor: &Tensor) -> Vec<f64> {
         DType::F32 => tensor.as_slice::<f32>().unwrap().iter().map(|v| f64::from(*v)).collect(),
         DType::F64 => tensor.as_slice::<f64>().unwrap().to_vec(),
         DType::F16 => tensor.as_slice::<half::f16>().unwrap().iter().map(|v| v.to_f64()).collect(),
+        DType::F8E4M3 => tensor.as_slice::<F8E4M3>().unwrap().iter().map(|v| v.to_f32().into()).collect(),
+        DType::F8E5M2 => tensor.as_slice::<F8E5M2>().unwrap().iter().map(|v| v.to_f32().into()).collect(),
         DType::I64 => tensor.as_slice::<i64>().unwrap().iter().map(|v| *v as f64).collect(),
         DType::I32 => tensor.as_slice::<i32>().unwrap().iter().map(|v| f64::from(*v)).collect(),
         _ => tensor.as_bytes().iter().map(|v| f64::from(*v)).collect(),

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::signature::Signature;
-use crate::tensor::{DType, Tensor, Value};
+use crate::tensor::{DType, F8E4M3, F8E5M2, Tensor, Value};
 
 use super::{Sample, Scored};
 
@@ -78,6 +78,8 @@ fn close_tensors(a: &Tensor, b: &Tensor) -> bool {
         DType::F64 => near_as!(f64, f64::from),
         DType::F16 => near_as!(half::f16, half::f16::to_f64),
         DType::Bf16 => near_as!(half::bf16, half::bf16::to_f64),
+        DType::F8E4M3 => near_as!(F8E4M3, |v: F8E4M3| f64::from(v.to_f32())),
+        DType::F8E5M2 => near_as!(F8E5M2, |v: F8E5M2| f64::from(v.to_f32())),
         _ => a == b,
     }
 }

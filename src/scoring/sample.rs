@@ -5,7 +5,7 @@
 
 use crate::error::{Result, ScoreError};
 use crate::signature::{Dim, PortKind, Signature};
-use crate::tensor::{AlignedBytes, DType, Tensor, element_count};
+use crate::tensor::{AlignedBytes, DType, F8E4M3, F8E5M2, Tensor, element_count};
 
 /// Inputs for a model that one knows nothing of.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ fn random(dtype: DType, shape: &[usize], seed: &mut u64) -> Result<Tensor> {
             DType::F32 => element.copy_from_slice(&x.to_ne_bytes()),
             DType::F64 => element.copy_from_slice(&f64::from(x).to_ne_bytes()),
             DType::F16 => element.copy_from_slice(&half::f16::from_f32(x).to_ne_bytes()),
+            DType::F8E4M3 => element.copy_from_slice(&[F8E4M3::from_f32(x).to_bits()]),
+            DType::F8E5M2 => element.copy_from_slice(&[F8E5M2::from_f32(x).to_bits()]),
             _ => element.copy_from_slice(&half::bf16::from_f32(x).to_ne_bytes()),
         }
     }

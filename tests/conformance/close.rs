@@ -1,6 +1,6 @@
 //! Whether a tensor is what was expected, as `numpy.allclose` has it for floats; the rest must be equal.
 
-use triscore::{DType, Tensor};
+use triscore::{DType, F8E4M3, F8E5M2, Tensor};
 
 const RELATIVE: f64 = 1e-3;
 const ABSOLUTE: f64 = 1e-7;
@@ -33,6 +33,8 @@ fn floats(tensor: &Tensor) -> Vec<f64> {
         DType::F32 => tensor.as_slice::<f32>().unwrap().iter().map(|v| f64::from(*v)).collect(),
         DType::F64 => tensor.as_slice::<f64>().unwrap().to_vec(),
         DType::F16 => tensor.as_slice::<half::f16>().unwrap().iter().map(|v| v.to_f64()).collect(),
+        DType::F8E4M3 => tensor.as_slice::<F8E4M3>().unwrap().iter().map(|v| v.to_f32().into()).collect(),
+        DType::F8E5M2 => tensor.as_slice::<F8E5M2>().unwrap().iter().map(|v| v.to_f32().into()).collect(),
         _ => tensor.as_slice::<half::bf16>().unwrap().iter().map(|v| v.to_f64()).collect(),
     }
 }

@@ -27,7 +27,10 @@ use super::Case;
 use report::{Report, Verdict, Why};
 
 /// So many cases must pass on the GPU without the host's help.
-const FLOOR: usize = 555;
+const FLOOR: usize = 597;
+
+/// So many `QuantizeLinear` and `DequantizeLinear` of operator set 28 ONNX Runtime 1.32 has no kernel for; the GPU has.
+const NEWER_THAN_ONNX_RUNTIME: usize = 6;
 
 const FILTER: &str = "TRISCORE_CASES_FILTER";
 
@@ -125,7 +128,8 @@ fn the_cpu_conforms() {
     let cpu = CpuBackend::new();
     let report = run(&cpu, &cpu.probe().unwrap()[0], None, 2);
     println!("{report}");
-    assert_eq!((report.wrong(), report.refused()), (vec![], 0));
+    let most = if std::env::var_os(FILTER).is_none() { NEWER_THAN_ONNX_RUNTIME } else { report.refused() };
+    assert_eq!((report.wrong(), report.refused()), (vec![], most));
 }
 
 /// The runner can fail: a backend that answers anything is caught, except where one guess can be right.

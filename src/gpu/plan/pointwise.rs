@@ -287,9 +287,13 @@ impl Planner<'_> {
             DType::I8 => (-128.0, 127.0),
             DType::U16 => (0.0, 65_535.0),
             DType::I16 => (-32_768.0, 32_767.0),
-            // Whose zero point says the type, and is zero.
-            DType::F8E4M3 | DType::F8E5M2 if self.is_zero(node, 2) => {
-                let y = self.call("divide", Register::F32, of, &shape)?;
+            DType::F8E4M3 | DType::F8E5M2 => {
+                let mut y = self.call("divide", Register::F32, of, &shape)?;
+                // It says the type, and is zero in any model that was seen.
+                if !self.is_zero(node, 2) {
+                    let zero = as_f32(self.parameter(node, 2, &shape)?);
+                    y = self.call("add", Register::F32, vec![y, zero], &shape)?;
+                }
                 let y = cast(y, DType::F32, to, saturates(node))?;
                 return self.reshaped(y, &whole);
             }

@@ -7,7 +7,7 @@ import numpy as np
 
 from ._door import ScoreError
 
-#: NumPy's types by ONNX's numbers. Text is an object array; bfloat16 has no type of NumPy's own.
+#: NumPy's types by ONNX's numbers. Text is an object array.
 DTYPES: Dict[int, np.dtype] = {
     number: np.dtype(name)
     for number, name in {
@@ -15,7 +15,13 @@ DTYPES: Dict[int, np.dtype] = {
         10: "float16", 11: "float64", 12: "uint32", 13: "uint64",
     }.items()
 }  # fmt: skip
-STRING, BFLOAT16 = 8, 16
+STRING = 8
+#: What NumPy has no type for: the name of the type that other packages add to it, and what its bits travel as.
+BITS: Dict[int, Tuple[str, np.dtype]] = {
+    16: ("bfloat16", np.dtype("uint16")),
+    17: ("float8_e4m3fn", np.dtype("uint8")),
+    19: ("float8_e5m2", np.dtype("uint8")),
+}
 
 _VALUE = struct.Struct("<BBBxI")
 _LENGTH = struct.Struct("<I")
@@ -32,11 +38,12 @@ def as_array(name: str, value: Any, code: int, kind: str) -> np.ndarray:
         if array.dtype.kind not in "OUS":
             raise _wrong(name, kind, array.dtype)
         return array
-    if code == BFLOAT16:
+    if code in BITS:
         array = np.asarray(value)
-        if array.dtype.name != "bfloat16" and array.dtype != np.uint16:
+        own, bits = BITS[code]
+        if array.dtype.name != own and array.dtype != bits:
             raise _wrong(name, kind, array.dtype)
-        return np.ascontiguousarray(array).view(np.uint16).reshape(array.shape)
+        return np.ascontiguousarray(array).view(bits).reshape(array.shape)
     dtype = DTYPES.get(code)
     if dtype is None:
         raise ScoreError(f"input '{name}': {kind} cannot be given from Python", "unsupported")
@@ -115,4 +122,4 @@ def _tensor(content: np.ndarray, code: int, shape: List[int]) -> np.ndarray:
         array = np.empty(len(texts), dtype=object)
         array[:] = texts
         return array.reshape(shape)
-    return content.view(np.uint16 if code == BFLOAT16 else DTYPES[code]).reshape(shape)
+    return content.view(BITS[code][1] if code in BITS else DTYPES[code]).reshape(shape)
