@@ -79,7 +79,12 @@ impl GpuBackend {
     }
 
     fn settings(&self, precision: Precision) -> Settings {
-        Settings { precision, guarded: self.guarded, tensor_cores: TensorCores::Mma, ..Settings::default() }
+        Settings {
+            precision,
+            guarded: self.guarded,
+            tensor_cores: TensorCores::Mma { has_float8: false },
+            ..Settings::default()
+        }
     }
 }
 

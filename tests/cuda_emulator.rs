@@ -51,6 +51,14 @@ fn in_every_schedule(test: &str, also: &[(&str, &str)]) -> String {
     SCHEDULES.iter().map(schedule).collect()
 }
 
+/// A device of another compute capability must refuse what a test does, in these words.
+fn is_refused(test: &str, capability: &str, why: &str) {
+    let other = [("CUDA_EMULATOR_CAPABILITY", capability)];
+    let Some(ran) = run_inside(test, SCHEDULES[0], &other) else { return };
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(!ran.status.success() && said.contains(why), "{said}");
+}
+
 #[test]
 fn kernels_compute_what_they_say() {
     match is_inside() {
@@ -63,7 +71,10 @@ fn kernels_compute_what_they_say() {
 fn products_are_those_of_tensor_cores() {
     match is_inside() {
         true => products::every_kind(),
-        false => drop(in_every_schedule(PRODUCTS, &[])),
+        false => {
+            in_every_schedule(PRODUCTS, &[]);
+            is_refused(PRODUCTS, "86", "which compute capability 8.9 is the first to have");
+        }
     }
 }
 
@@ -73,14 +84,7 @@ fn products_of_warpgroups_are_those_of_hopper() {
         true => hopper::products(),
         false => {
             in_every_schedule(WIDE_PRODUCTS, &[]);
-            // Other generations have none of it.
-            let other = [("CUDA_EMULATOR_CAPABILITY", "80")];
-            let Some(ran) = run_inside(WIDE_PRODUCTS, SCHEDULES[0], &other) else { return };
-            let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-            assert!(
-                !ran.status.success() && said.contains("what compute capability 9.0 alone has"),
-                "{said}"
-            );
+            is_refused(WIDE_PRODUCTS, "80", "what compute capability 9.0 alone has");
         }
     }
 }

@@ -233,7 +233,7 @@ void wait_for_copies(int but_newest)
         end -= until;
 }
 
-const Runtime runtime{barrier, meet, copy_async, commit_copies, wait_for_copies, fail_with, &hopper_runtime};
+const Runtime runtime{barrier, meet, copy_async, commit_copies, wait_for_copies, capability, fail_with, &hopper_runtime};
 
 std::string numbers(State state)
 {

@@ -5,6 +5,7 @@
 
 #include "hopper.h"
 #include "threads.h"
+#include "words/float8.h"
 
 #include <algorithm>
 #include <cstring>
@@ -93,8 +94,16 @@ struct Matrix {
     }
 };
 
-float number(WgmmaKind kind, const unsigned char *at)
+bool is_float8(WgmmaKind kind) { return kind >= WgmmaKind::E4M3; }
+
+int bytes_of(WgmmaKind kind) { return kind == WgmmaKind::Tf32 ? 4 : is_float8(kind) ? 1 : 2; }
+
+float number(WgmmaKind kind, bool is_left, const unsigned char *at)
 {
+    if (is_float8(kind)) {
+        bool is_e4m3 = kind == WgmmaKind::E4M3 || kind == (is_left ? WgmmaKind::E4M3E5M2 : WgmmaKind::E5M2E4M3);
+        return from_float8(*at, is_e4m3 ? 3 : 2);
+    }
     uint32_t bits = 0;
     std::memcpy(&bits, at, kind == WgmmaKind::Tf32 ? 4 : 2);
     float value;
@@ -114,14 +123,14 @@ float number(WgmmaKind kind, const unsigned char *at)
 // Sums of a warp: 16 rows of a product, added to those of the lanes.
 void multiply_warp(int first, const Product &product, Sums *(&of_lane)[WARP_LANES])
 {
-    static float a[16][16], b[16][256], d[16][256];
-    const int columns = product.sums * 2, bytes = product.kind == WgmmaKind::Tf32 ? 4 : 2, depths = 32 / bytes;
+    static float a[16][32], b[32][256], d[16][256];
+    const int columns = product.sums * 2, bytes = bytes_of(product.kind), depths = 32 / bytes;
     const Matrix left(product.a), right(product.b);
     for (int k = 0; k < depths; k++) {
         for (int row = 0; row < 16; row++)
-            a[row][k] = number(product.kind, left.deep(first % GROUP / WARP_LANES * 16 + row, k * bytes));
+            a[row][k] = number(product.kind, true, left.deep(first % GROUP / WARP_LANES * 16 + row, k * bytes));
         for (int column = 0; column < columns; column++)
-            b[k][column] = number(product.kind, product.right_rows ? right.wide(column, k) : right.deep(column, k * bytes));
+            b[k][column] = number(product.kind, false, product.right_rows ? right.wide(column, k) : right.deep(column, k * bytes));
     }
     auto each = [&](auto what) {
         for (int lane = 0; lane < WARP_LANES; lane++)
@@ -129,7 +138,14 @@ void multiply_warp(int first, const Product &product, Sums *(&of_lane)[WARP_LANE
                 what(of_lane[lane]->values[i], d[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2]);
     };
     each([&](float &own, float &sum) { sum = product.is_more ? own : 0; });
-    for (int row = 0; row < 16; row++)
+    for (int row = 0; is_float8(product.kind) && row < 16; row++)
+        for (int column = 0; column < columns; column++) {
+            float products[32];
+            for (int k = 0; k < depths; k++)
+                products[k] = a[row][k] * b[k][column];
+            d[row][column] = narrow_sum(d[row][column], products, depths);
+        }
+    for (int row = 0; !is_float8(product.kind) && row < 16; row++)
         for (int k = 0; k < depths; k++)
             for (int column = 0; column < columns; column++)
                 d[row][column] += a[row][k] * b[k][column];

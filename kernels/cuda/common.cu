@@ -78,13 +78,13 @@ struct E5M2 {
     static const int FRACTION = 2, BIAS = 15, MOST = 0x7b;
 };
 
-// Exactly. The exponent is put where one of 8 bits is: the factor makes up for the difference, and takes care of subnormal numbers.
+// Exactly. The exponent is put where one of 8 bits is: the factor makes up for the difference, and takes care of subnormal numbers. What is beyond the
+// greatest number has the exponent of what is infinite, or no number.
 template <class Format> __device__ __forceinline__ float float8_to_float(u8 code)
 {
-    unsigned magnitude = code & 0x7f, sign = (unsigned)(code & 0x80) << 24;
+    unsigned magnitude = code & 0x7f, special = magnitude > (unsigned)Format::MOST ? 0x7f800000 : 0, sign = (unsigned)(code & 0x80) << 24;
     float number = __uint_as_float(magnitude << (23 - Format::FRACTION)) * (Format::BIAS == 7 ? 0x1p120f : 0x1p112f);
-    unsigned special = magnitude == Format::MOST + 1 && magnitude != 0x7f ? 0x7f800000 : 0x7fffffff;
-    return __uint_as_float((magnitude > Format::MOST ? special : __float_as_uint(number)) | sign);
+    return __uint_as_float(__float_as_uint(number) | special | sign);
 }
 
 // To the nearest, the even one of two; beyond the range, infinity too, the greatest one; what is no number stays none.

@@ -4,6 +4,8 @@
 #ifndef CENTRED
 #define CENTRED 0
 #endif
+// Products of a thread that are read for at once. Of bytes a compiler would have more of them than it has registers for.
+#define AT_ONCE (sizeof(LEFT) == 1 || sizeof(RIGHT) == 1 ? 2 : 4)
 
 extern "C" __global__ void __launch_bounds__(256) conv_direct(Result out, const LEFT *x, const RIGHT *weights, Window w, unsigned count, const LEFT *zero)
 {
@@ -22,6 +24,7 @@ extern "C" __global__ void __launch_bounds__(256) conv_direct(Result out, const 
                     if (!is_inside(w, z, y, p))
                         continue;
                     const LEFT *at = channels + element_at(w, z, y, p);
+#pragma unroll AT_ONCE
                     for (int c = 0; c < w.group_inputs; c++)
                         sum += ((SUM)load(at[(i64)c * w.x_stride[4]]) - from) * (SUM)load(own[(i64)c * w.outputs]);
                 }
@@ -58,6 +61,7 @@ extern "C" __global__ void __launch_bounds__(256) conv_transposed(Result out, co
                     const LEFT *at = channels + element_at(w, z, y, p);
                     i64 tap = ((i64)kz * w.kernel[1] + ky) * w.kernel[2] + kx;
                     const RIGHT *by = weights + (tap * inputs + (i64)group * w.group_inputs) * w.group_outputs + own;
+#pragma unroll AT_ONCE
                     for (int c = 0; c < w.group_inputs; c++)
                         sum += (SUM)load(at[(i64)c * w.x_stride[4]]) * (SUM)load(by[(i64)c * w.group_outputs]);
                 }

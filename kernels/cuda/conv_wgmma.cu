@@ -1,13 +1,13 @@
 // Convolutions of one or two spatial axes on Hopper's tensor cores: a product whose left tile is copied from the images as windows are cut out of them,
 // what padding there is and all. Sums are floats.
 //
-// x: [n][h][w][c] of ELEMENT (f16, bf16; float as TF32), as a tensor that copies of windows read: channels, w, h, n; weights: the same of [outputs][taps][c of a
-// group]: channels, outputs, taps, and one element. What is beyond a group's channels is zeros, or another group's where they fill a stage. Row r of the
+// x: [n][h][w][c] of ELEMENT (types are as in gemm_wgmma.cu), as a tensor that copies of windows read: channels, w, h, n; weights: the same, of RIGHT, of
+// [outputs][taps][c of a group]: channels, outputs, taps, and one element. What is beyond a group's channels is zeros, or another group's where they fill a stage. Row r of the
 // result is the r-th place in [n][oh][ow]; the host generates `result(out, value, row, channel)` and `result2(out, value, next, row, channel)`, which write
 // one element or two beside each other; it defines PARTS and STAGES (wgmma_tiles.cu), and RIGHT_ROWS as 0.
 // Grid: as many blocks as the device holds, or fewer; block: 384; dynamic shared memory: STAGES * (STAGE_BYTES + 16).
 
-typedef WideTiles<ELEMENT, PARTS, STAGES, RIGHT_ROWS> Own;
+typedef WideTiles<ELEMENT, RIGHT, PARTS, STAGES, RIGHT_ROWS> Own;
 
 struct WideWindow {
     int rows, group_outputs, group_inputs, groups;

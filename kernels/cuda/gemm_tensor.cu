@@ -1,7 +1,7 @@
 // A matrix product on tensor cores with what is done to its result: result(a * b). Sums are floats, or integers where elements are.
 //
-// a: [batch][m][k] of ELEMENT, b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of RIGHT: both f16, both bf16, both float as TF32, or each of them i8
-// or u8, of which rows lie together only on the left. What is together lies together, the other stride is given, in elements. Every row begins at a multiple of 16 bytes, and has a multiple of 16 bytes; where a matrix of the batch begins
+// a: [batch][m][k] of ELEMENT, b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of RIGHT: both f16, both bf16, both float as TF32, each of them i8
+// or u8, or each of them f8e4m3 or f8e5m2; of 8 bits rows lie together only on the left. What is together lies together, the other stride is given, in elements. Every row begins at a multiple of 16 bytes, and has a multiple of 16 bytes; where a matrix of the batch begins
 // `left_begin(batches, z)` and `right_begin(batches, z)` say. The host generates these, and `result(out, value, z, row, column)` and `result2(out, value,
 // next, z, row, column)`, which write one element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu).
 // Grid: (n / TILE_N, m / TILE_M, rounded up; batch); block: (32 * WARPS_M * WARPS_N); dynamic shared memory: STAGES * (TILE_M + TILE_N) * STEP_BYTES.

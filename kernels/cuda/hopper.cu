@@ -116,6 +116,11 @@ template <int N, int EACH, int SUMS> __device__ __forceinline__ void wgmma_wait(
 WGMMA_INTO(wgmma_f16, "m64n128k16.f32.f16.f16", "1, 1, 0, 0")
 WGMMA_INTO(wgmma_bf16, "m64n128k16.f32.bf16.bf16", "1, 1, 0, 0")
 WGMMA_INTO(wgmma_tf32, "m64n128k8.f32.tf32.tf32", "1, 1")
+// Of such a sum fewer bits are kept than a float has: 13 of its fraction.
+WGMMA_INTO(wgmma_e4m3, "m64n128k32.f32.e4m3.e4m3", "1, 1")
+WGMMA_INTO(wgmma_e5m2, "m64n128k32.f32.e5m2.e5m2", "1, 1")
+WGMMA_INTO(wgmma_e4m3e5m2, "m64n128k32.f32.e4m3.e5m2", "1, 1")
+WGMMA_INTO(wgmma_e5m2e4m3, "m64n128k32.f32.e5m2.e4m3", "1, 1")
 // Of a right side whose columns lie together.
 WGMMA_INTO(wgmma_f16_rows, "m64n128k16.f32.f16.f16", "1, 1, 0, 1")
 WGMMA_INTO(wgmma_bf16_rows, "m64n128k16.f32.bf16.bf16", "1, 1, 0, 1")

@@ -10,6 +10,13 @@
 //   d[0], d[1]: row g, columns 2t and 2t + 1; d[2], d[3]: row g + 8
 // All 32 lanes of a warp must take part in a product and in a load_matrix.
 
+// Whether there are products of floats of 8 bits: from sm_89 on.
+#if defined(CUDA_EMULATOR) || __CUDA_ARCH__ >= 890
+#define HAS_FLOAT8 1
+#else
+#define HAS_FLOAT8 0
+#endif
+
 #ifndef CUDA_EMULATOR
 
 // The dynamic shared memory of a block: bytes that the launch says the number of.
@@ -31,6 +38,13 @@ MMA_INTO("r", int, "m16n8k32.row.col.s32.s8.s8.s32", mma_s8)
 MMA_INTO("r", int, "m16n8k32.row.col.s32.u8.s8.s32", mma_u8s8)
 MMA_INTO("r", int, "m16n8k32.row.col.s32.s8.u8.s32", mma_s8u8)
 MMA_INTO("r", int, "m16n8k32.row.col.s32.u8.u8.s32", mma_u8)
+#if HAS_FLOAT8
+// Some GPUs keep fewer bits of such a sum than a float has: 13 of its fraction.
+MMA_INTO("f", float, "m16n8k32.row.col.f32.e4m3.e4m3.f32", mma_e4m3)
+MMA_INTO("f", float, "m16n8k32.row.col.f32.e5m2.e5m2.f32", mma_e5m2)
+MMA_INTO("f", float, "m16n8k32.row.col.f32.e4m3.e5m2.f32", mma_e4m3e5m2)
+MMA_INTO("f", float, "m16n8k32.row.col.f32.e5m2.e4m3.f32", mma_e5m2e4m3)
+#endif
 #undef MMA_INTO
 
 // Matrices of 8 rows of 16 bytes each. Lane 8 * i + n names row n of matrix i by its address, a multiple of 16; r[i] then has the two elements of

@@ -1,6 +1,6 @@
 // A product of tiles on tensor cores: what matrix products and convolutions have in common, whatever their left matrix is read from.
 //
-// A block computes M x N sums in steps of 64 bytes of depth: 64 elements of 8 bits, whose sums are integers; 32 of 16 bits; or 16 floats, rounded to the
+// A block computes M x N sums in steps of 64 bytes of depth: 64 elements of 8 bits, integers or floats, whose sums are the same; 32 of 16 bits; or 16 floats, rounded to the
 // 19 bits that the product takes. What a step needs lies in one stage of shared memory, the left tile before the right one, and is copied there while earlier stages are multiplied. A
 // tile's rows are pieces of 16 bytes, which change places from row to row so that the eight that a warp reads at once lie in different banks.
 //
@@ -10,38 +10,71 @@
 #define STEP_BYTES 64
 #define PIECE_BYTES 16
 #define STAGES 3
-// Of a kernel that a multiprocessor should hold: what rounds floats has no room for two.
-#define BLOCKS (sizeof(ELEMENT) <= 2 ? 2 : 1)
+// Of a kernel that a multiprocessor should hold: what rounds floats, or adds them up apart, has no room for two.
+#define BLOCKS (TensorProduct<ELEMENT, RIGHT>::IS_ROOMY ? 2 : 1)
 
 template <class Left, class Right = Left> struct TensorProduct;
 template <> struct TensorProduct<f16> {
+    static const bool IS_ROOMY = true;
     typedef float Sum;
     static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_f16(d, a, b); }
 };
 template <> struct TensorProduct<bf16> {
+    static const bool IS_ROOMY = true;
     typedef float Sum;
     static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_bf16(d, a, b); }
 };
 template <> struct TensorProduct<float> {
+    static const bool IS_ROOMY = false;
     typedef float Sum;
     static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_tf32(d, a, b); }
 };
 template <> struct TensorProduct<i8> {
+    static const bool IS_ROOMY = true;
     typedef int Sum;
     static __device__ __forceinline__ void into(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_s8(d, a, b); }
 };
 template <> struct TensorProduct<u8> {
+    static const bool IS_ROOMY = true;
     typedef int Sum;
     static __device__ __forceinline__ void into(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_u8(d, a, b); }
 };
 template <> struct TensorProduct<u8, i8> {
+    static const bool IS_ROOMY = true;
     typedef int Sum;
     static __device__ __forceinline__ void into(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_u8s8(d, a, b); }
 };
 template <> struct TensorProduct<i8, u8> {
+    static const bool IS_ROOMY = true;
     typedef int Sum;
     static __device__ __forceinline__ void into(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { mma_s8u8(d, a, b); }
 };
+
+#if HAS_FLOAT8
+#if __CUDA_ARCH__ == 900
+// Hopper multiplies warps' floats of 8 bits as floats of 16, with all bits of their sums.
+#define FLOAT8_INTO(mma) mma(d, a, b)
+#else
+// A product's sum is one by itself, and added to the others as floats are: where tensor cores keep fewer bits, nothing of a large sum is lost.
+#define FLOAT8_INTO(mma)                                                                                                                     \
+    float own[4] = {0, 0, 0, 0};                                                                                                             \
+    mma(own, a, b);                                                                                                                          \
+    for (int i = 0; i < 4; i++)                                                                                                              \
+        d[i] += own[i]
+#endif
+#define FLOAT8_PRODUCT(Left, Right, mma)                                                                                                     \
+    template <> struct TensorProduct<Left, Right> {                                                                                          \
+        static const bool IS_ROOMY = false;                                                                                                  \
+        typedef float Sum;                                                                                                                   \
+        static __device__ __forceinline__ void into(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { FLOAT8_INTO(mma); }     \
+    };
+FLOAT8_PRODUCT(f8e4m3, f8e4m3, mma_e4m3)
+FLOAT8_PRODUCT(f8e5m2, f8e5m2, mma_e5m2)
+FLOAT8_PRODUCT(f8e4m3, f8e5m2, mma_e4m3e5m2)
+FLOAT8_PRODUCT(f8e5m2, f8e4m3, mma_e5m2e4m3)
+#undef FLOAT8_PRODUCT
+#undef FLOAT8_INTO
+#endif
 
 // Floats to the nearest of the numbers that a product has (it would cut them off, all of them towards zero); others are taken as they are.
 template <class Element, int N> __device__ __forceinline__ void round_all(unsigned (&fragment)[N])

@@ -4,8 +4,11 @@
 // two multiply what lies there, each half of the rows, and are not held up by addresses or by a barrier of the whole block. Blocks stay and take tile after
 // tile, so that the next tile's copies are on their way while sums are written.
 //
-// A stage has 128 bytes of depth: 64 elements of 16 bits, or 32 floats, which a copy rounds to the 19 bits that the product takes. The left tile is
-// [M][depth]; the right one [N][depth], or, where RIGHT_ROWS, two of [depth][64] beside each other. 16 bits alone can lie so.
+// A stage has 128 bytes of depth: 128 floats of 8 bits, 64 elements of 16 bits, or 32 floats, which a copy rounds to the 19 bits that the product takes. The
+// left tile is [M][depth]; the right one [N][depth], or, where RIGHT_ROWS, two of [depth][64] beside each other. 16 bits alone can lie so.
+//
+// Of sums of floats of 8 bits tensor cores keep 13 bits of the fraction, and cut off what is added beneath them. So those of a stage are sums by themselves,
+// and added to the others as floats are while the other warpgroup multiplies; registers are there for this where PARTS is 1.
 
 #define MULTIPLIERS 2
 #define THREADS ((MULTIPLIERS + 1) * WARPGROUP)
@@ -15,16 +18,20 @@
 // Tiles that are taken after each other are of so many rows of tiles, so that what they read is still in the L2 cache.
 #define TILE_ROWS 8
 
-template <class Element, bool RIGHT_ROWS> struct WideProduct;
-#define WIDE_PRODUCT(Element, RIGHT_ROWS, wgmma)                                                                                             \
-    template <> struct WideProduct<Element, RIGHT_ROWS> {                                                                                    \
+template <class Element, class Right, bool RIGHT_ROWS> struct WideProduct;
+#define WIDE_PRODUCT(Element, Right, RIGHT_ROWS, wgmma)                                                                                      \
+    template <> struct WideProduct<Element, Right, RIGHT_ROWS> {                                                                                  \
         static __device__ __forceinline__ void into(float (&d)[64], u64 a, u64 b, bool is_more) { wgmma(d, a, b, is_more); }                 \
     };
-WIDE_PRODUCT(f16, false, wgmma_f16)
-WIDE_PRODUCT(bf16, false, wgmma_bf16)
-WIDE_PRODUCT(float, false, wgmma_tf32)
-WIDE_PRODUCT(f16, true, wgmma_f16_rows)
-WIDE_PRODUCT(bf16, true, wgmma_bf16_rows)
+WIDE_PRODUCT(f16, f16, false, wgmma_f16)
+WIDE_PRODUCT(bf16, bf16, false, wgmma_bf16)
+WIDE_PRODUCT(float, float, false, wgmma_tf32)
+WIDE_PRODUCT(f8e4m3, f8e4m3, false, wgmma_e4m3)
+WIDE_PRODUCT(f8e5m2, f8e5m2, false, wgmma_e5m2)
+WIDE_PRODUCT(f8e4m3, f8e5m2, false, wgmma_e4m3e5m2)
+WIDE_PRODUCT(f8e5m2, f8e4m3, false, wgmma_e5m2e4m3)
+WIDE_PRODUCT(f16, f16, true, wgmma_f16_rows)
+WIDE_PRODUCT(bf16, bf16, true, wgmma_bf16_rows)
 #undef WIDE_PRODUCT
 
 // A stage, and in which of its turns: the parity of the phase that its barriers are in.
@@ -54,13 +61,17 @@ __device__ __forceinline__ TileAt tile_at(int place, int rows, int columns)
     return TileAt{row0 + in_band % height, in_band / height, z};
 }
 
-template <class Element, int PARTS, int STAGES, bool RIGHT_ROWS> struct WideTiles {
+template <class Element, class Right, int PARTS, int STAGES, bool RIGHT_ROWS> struct WideTiles {
+    typedef WideProduct<Element, Right, RIGHT_ROWS> Product;
     static const int M = MULTIPLIERS * PARTS * 64, N = 128;
     static const int STEP = SPAN_BYTES / (int)sizeof(Element); // elements of depth
     static const int LEFT_BYTES = M * SPAN_BYTES, STAGE_BYTES = (M + N) * SPAN_BYTES;
     static const int HALF_BYTES = STEP * SPAN_BYTES; // of the right tile, where its columns lie together
 
-    float sums[PARTS][64];
+    static const bool BY_STAGE = sizeof(Element) == 1; // sums are a stage's, and added up in `all`
+    static_assert(sizeof(Element) == sizeof(Right) && !(BY_STAGE && PARTS > 1), "sides, or as many of their sums, that no warpgroup has room for");
+
+    float sums[PARTS][64], all[PARTS][64];
 
     // The stages' barriers: that a tile is there, and that it was used.
     static __device__ __forceinline__ u64 *there(unsigned char *stages, int stage) { return (u64 *)(stages + STAGES * STAGE_BYTES) + stage; }
@@ -102,25 +113,33 @@ template <class Element, int PARTS, int STAGES, bool RIGHT_ROWS> struct WideTile
 
     static __device__ __forceinline__ int own_row() { return (threadIdx.x / WARPGROUP - 1) * (PARTS * 64); }
 
+    // Orders the products of a stage; they are added to the sums that there are where `is_more`.
+    __device__ __forceinline__ void order(unsigned char *stage, bool is_more)
+    {
+        u64 left = matrix_of(stage + own_row() * SPAN_BYTES, 0, 8 * SPAN_BYTES);
+        u64 right = matrix_of(stage + LEFT_BYTES, RIGHT_ROWS ? HALF_BYTES : 0, 8 * SPAN_BYTES);
+        wgmma_fence();
+        // By 32 bytes of depth: as addresses are written, two further on; where columns lie together, sixteen rows.
+#pragma unroll
+        for (int part = 0; part < 4; part++)
+#pragma unroll
+            for (int i = 0; i < PARTS; i++)
+                Product::into(sums[i], left + i * (64 * SPAN_BYTES >> 4) + part * 2, right + part * (RIGHT_ROWS ? 16 * SPAN_BYTES >> 4 : 2), is_more || part > 0);
+        wgmma_commit();
+    }
+
     // Sums the products of so many stages. A stage is given back when the products of the next one are ordered, so that the tensor cores never wait.
     __device__ __forceinline__ void multiply(unsigned char *stages, Turn<STAGES> &turn, int steps)
     {
+        if (BY_STAGE) {
+            multiply_by_stage(stages, turn, steps);
+            return;
+        }
         int last = 0;
 #pragma unroll 1
         for (int step = 0; step < steps; step++) {
-            unsigned char *stage = stages + turn.stage * STAGE_BYTES;
             barrier_wait(there(stages, turn.stage), turn.parity);
-            u64 left = matrix_of(stage + own_row() * SPAN_BYTES, 0, 8 * SPAN_BYTES);
-            u64 right = matrix_of(stage + LEFT_BYTES, RIGHT_ROWS ? HALF_BYTES : 0, 8 * SPAN_BYTES);
-            wgmma_fence();
-            // By 32 bytes of depth: as addresses are written, two further on; where columns lie together, sixteen rows.
-#pragma unroll
-            for (int part = 0; part < 4; part++)
-#pragma unroll
-                for (int i = 0; i < PARTS; i++)
-                    WideProduct<Element, RIGHT_ROWS>::into(sums[i], left + i * (64 * SPAN_BYTES >> 4) + part * 2,
-                                                           right + part * (RIGHT_ROWS ? 16 * SPAN_BYTES >> 4 : 2), step > 0 || part > 0);
-            wgmma_commit();
+            order(stages + turn.stage * STAGE_BYTES, step > 0);
             wgmma_wait<1>(sums);
             if (step > 0 && threadIdx.x % 32 == 0)
                 barrier_arrive(used(stages, last));
@@ -132,16 +151,37 @@ template <class Element, int PARTS, int STAGES, bool RIGHT_ROWS> struct WideTile
             barrier_arrive(used(stages, last));
     }
 
+    // The same where a stage's sums are sums by themselves.
+    __device__ __forceinline__ void multiply_by_stage(unsigned char *stages, Turn<STAGES> &turn, int steps)
+    {
+#pragma unroll
+        for (int i = 0; i < PARTS * 64; i++)
+            all[i / 64][i % 64] = 0;
+#pragma unroll 1
+        for (int step = 0; step < steps; step++) {
+            barrier_wait(there(stages, turn.stage), turn.parity);
+            order(stages + turn.stage * STAGE_BYTES, false);
+            wgmma_wait<0>(sums);
+            if (threadIdx.x % 32 == 0)
+                barrier_arrive(used(stages, turn.stage));
+#pragma unroll
+            for (int i = 0; i < PARTS * 64; i++)
+                all[i / 64][i % 64] += sums[i / 64][i % 64];
+            turn.next();
+        }
+    }
+
     // Calls `write(value, next, row, column)` for every two sums beside each other.
     template <class Write> __device__ __forceinline__ void for_pairs(Write write) const
     {
         int lane = threadIdx.x % 32, row = own_row() + threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
+        const float(&of)[PARTS][64] = BY_STAGE ? all : sums;
 #pragma unroll
         for (int i = 0; i < PARTS; i++)
 #pragma unroll
             for (int half = 0; half < 2; half++)
 #pragma unroll
                 for (int j = 0; j < 16; j++)
-                    write(sums[i][j * 4 + half * 2], sums[i][j * 4 + half * 2 + 1], row + i * 64 + half * 8, j * 8 + lane % 4 * 2);
+                    write(of[i][j * 4 + half * 2], of[i][j * 4 + half * 2 + 1], row + i * 64 + half * 8, j * 8 + lane % 4 * 2);
     }
 };

@@ -56,7 +56,8 @@ impl Images {
             return Ok(Self {
                 architecture: "emulated".to_owned(),
                 device: Kind::Emulated,
-                tensor_cores: numbers.map_or(TensorCores::Mma, |n| TensorCores::of(n, multiprocessors)),
+                tensor_cores: numbers
+                    .map_or(TensorCores::Mma { has_float8: false }, |n| TensorCores::of(n, multiprocessors)),
             });
         }
         let Some(numbers) = numbers else {
@@ -90,7 +91,7 @@ impl Images {
             architecture: architecture.to_owned(),
             device: Kind::Real { driver: None, cache: Cache::of_process() },
             tensor_cores: match (number, architecture.ends_with('a')) {
-                (90, false) => TensorCores::Mma,
+                (90, false) => TensorCores::Mma { has_float8: true },
                 _ => TensorCores::of((number / 10, number % 10), MULTIPROCESSORS),
             },
         })

@@ -76,9 +76,9 @@ pub(super) enum TensorCores {
     /// Nothing of its own.
     #[default]
     None,
-    /// Warps do, from registers: GPUs of compute capability 8.0 or later (kernels/cuda/tensor_core.cu).
-    Mma,
-    /// Warpgroups do, from shared memory, too: those of 9.0 (kernels/cuda/hopper.cu). What fills so many multiprocessors is worth it.
+    /// Warps do, from registers: GPUs of compute capability 8.0 or later (kernels/cuda/tensor_core.cu); floats of 8 bits from 8.9 on.
+    Mma { has_float8: bool },
+    /// Warpgroups do, from shared memory, too, and floats of 8 bits: those of 9.0 (kernels/cuda/hopper.cu). What fills so many multiprocessors is worth it.
     Wgmma { multiprocessors: usize },
 }
 
@@ -87,8 +87,17 @@ impl TensorCores {
     pub(super) fn of(capability: (u32, u32), multiprocessors: usize) -> Self {
         match capability {
             (9, 0) => Self::Wgmma { multiprocessors: multiprocessors.max(1) },
-            (8.., _) => Self::Mma,
+            (8.., _) => Self::Mma { has_float8: capability >= (8, 9) },
             _ => Self::None,
+        }
+    }
+
+    /// Whether floats of 8 bits are multiplied as they are.
+    fn has_float8(self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Mma { has_float8 } => has_float8,
+            Self::Wgmma { .. } => true,
         }
     }
 

@@ -124,7 +124,8 @@ fn told(kind: &Kind, address: u64, [rows, columns]: [usize; 2], taken: [u32; 2])
     let dtype = match kind.name {
         "mma_f16" => Type::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         "mma_bf16" => Type::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-        _ => Type::CU_TENSOR_MAP_DATA_TYPE_TFLOAT32,
+        "mma_tf32" => Type::CU_TENSOR_MAP_DATA_TYPE_TFLOAT32,
+        _ => Type::CU_TENSOR_MAP_DATA_TYPE_UINT8,
     };
     let swizzle = sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B;
     let (lengths, strides) = ([columns as u64, rows as u64, 1, 1], [(columns * kind.bytes) as u64, 16, 16]);
@@ -140,9 +141,9 @@ fn map(told: &Told) -> Map {
 
 pub(crate) fn products() {
     let gpu = Gpu::new(0);
-    for kind in &KINDS[..3] {
+    for kind in &KINDS[..7] {
         for right_rows in [false, true] {
-            // Floats that lie so are multiplied by nobody.
+            // Others that lie so are multiplied by nobody.
             if !right_rows || kind.bytes == 2 {
                 product(&gpu, kind, (64, 128, 512 / kind.bytes), right_rows);
                 product(&gpu, kind, (50, 72, 80 / kind.bytes), right_rows);
@@ -154,7 +155,7 @@ pub(crate) fn products() {
 
 /// To the nearest of the numbers that a product has, as copies round.
 fn copied(kind: &Kind, values: Vec<f64>, bytes: &[u8]) -> Vec<f64> {
-    if kind.bytes == 2 {
+    if kind.bytes != 4 {
         return values;
     }
     let floats = bytes.chunks(4).map(|b| u32::from_le_bytes(b.try_into().unwrap()));

@@ -4,6 +4,7 @@ use cudarc::driver::PushKernelArg;
 
 use super::inside::{Gpu, assert_near, grid, noise};
 use super::sources::{PRODUCT, TRANSPOSED_PRODUCT};
+use triscore::tensor::{F8E4M3, F8E5M2};
 
 /// Elements of a kind: how many bytes each, and one's bits and value, from a number between -1 and 1.
 pub(crate) struct Kind {
@@ -40,6 +41,21 @@ fn tf32(x: f32) -> (u32, f64) {
     (x.to_bits(), f64::from(f32::from_bits(x.to_bits() & !0x1fff)))
 }
 
+/// To so few bits that no sum of theirs loses any.
+fn e4m3(x: f32) -> (u32, f64) {
+    let value = (x * 8.0).round() / 8.0;
+    (F8E4M3::from_f32(value).to_bits().into(), f64::from(value))
+}
+
+fn e5m2(x: f32) -> (u32, f64) {
+    let value = (x * 4.0).round() / 4.0;
+    (F8E5M2::from_f32(value).to_bits().into(), f64::from(value))
+}
+
+fn one(_: f32) -> (u32, f64) {
+    e4m3(1.0)
+}
+
 fn signed(x: f32) -> (u32, f64) {
     let value = (x * 128.0).floor() as i8;
     (u32::from(value as u8), f64::from(value))
@@ -50,10 +66,14 @@ fn unsigned(x: f32) -> (u32, f64) {
     (u32::from(value), f64::from(value))
 }
 
-pub(crate) const KINDS: [Kind; 7] = [
+pub(crate) const KINDS: [Kind; 11] = [
     Kind { name: "mma_f16", bytes: 2, is_integer: false, a: f16, b: f16 },
     Kind { name: "mma_bf16", bytes: 2, is_integer: false, a: bf16, b: bf16 },
     Kind { name: "mma_tf32", bytes: 4, is_integer: false, a: tf32, b: tf32 },
+    Kind { name: "mma_e4m3", bytes: 1, is_integer: false, a: e4m3, b: e4m3 },
+    Kind { name: "mma_e5m2", bytes: 1, is_integer: false, a: e5m2, b: e5m2 },
+    Kind { name: "mma_e4m3e5m2", bytes: 1, is_integer: false, a: e4m3, b: e5m2 },
+    Kind { name: "mma_e5m2e4m3", bytes: 1, is_integer: false, a: e5m2, b: e4m3 },
     Kind { name: "mma_s8", bytes: 1, is_integer: true, a: signed, b: signed },
     Kind { name: "mma_u8s8", bytes: 1, is_integer: true, a: unsigned, b: signed },
     Kind { name: "mma_s8u8", bytes: 1, is_integer: true, a: signed, b: unsigned },
@@ -70,6 +90,10 @@ pub(crate) fn every_kind() {
         }
     }
     transposed(&gpu);
+    // Of floats of 8 bits as few bits are kept as any GPU keeps: 32 more are nothing to 2^14.
+    let kind = Kind { name: "mma_e4m3", bytes: 1, is_integer: false, a: one, b: one };
+    let got = multiplied(&gpu, &kind, (1, 1, 20_000), false).0;
+    assert_eq!(got.iter().map(|v| f32::from_bits(*v)).collect::<Vec<_>>(), [16_384.0]);
 }
 
 /// A matrix as a kernel reads it, and its values.
@@ -84,7 +108,13 @@ pub(crate) fn matrix(
     (bytes.collect(), elements.iter().map(|(_, value)| *value).collect())
 }
 
-fn product(gpu: &Gpu, kind: &Kind, (m, n, k): (usize, usize, usize), is_by_hand: bool) {
+/// The sums' bits, and what they should be.
+fn multiplied(
+    gpu: &Gpu,
+    kind: &Kind,
+    (m, n, k): (usize, usize, usize),
+    is_by_hand: bool,
+) -> (Vec<u32>, Vec<f64>) {
     let ((a, a_values), (b, b_values)) = (matrix(m * k, 6, kind, kind.a), matrix(n * k, 7, kind, kind.b));
     let (a_at, b_at) = (gpu.stream.clone_htod(&a).unwrap(), gpu.stream.clone_htod(&b).unwrap());
     let sum = if kind.is_integer { "int" } else { "float" };
@@ -104,7 +134,12 @@ fn product(gpu: &Gpu, kind: &Kind, (m, n, k): (usize, usize, usize), is_by_hand:
         let (row, column) = (&a_values[i / n * k..][..k], &b_values[i % n * k..][..k]);
         row.iter().zip(column).map(|(a, b)| a * b).sum::<f64>()
     });
-    let (what, expected) = (format!("{} {m} × {n} × {k}", kind.name), expected.collect::<Vec<_>>());
+    (got, expected.collect())
+}
+
+fn product(gpu: &Gpu, kind: &Kind, (m, n, k): (usize, usize, usize), is_by_hand: bool) {
+    let (got, expected) = multiplied(gpu, kind, (m, n, k), is_by_hand);
+    let what = format!("{} {m} × {n} × {k}", kind.name);
     match kind.is_integer {
         true => {
             let got = got.iter().map(|v| f64::from(*v as i32)).collect::<Vec<_>>();

@@ -40,6 +40,10 @@ template <int N, int EACH, int SUMS> void wgmma_wait(float (&)[EACH][SUMS]) { em
 EMULATED_WGMMA(wgmma_f16, F16, false)
 EMULATED_WGMMA(wgmma_bf16, Bf16, false)
 EMULATED_WGMMA(wgmma_tf32, Tf32, false)
+EMULATED_WGMMA(wgmma_e4m3, E4M3, false)
+EMULATED_WGMMA(wgmma_e5m2, E5M2, false)
+EMULATED_WGMMA(wgmma_e4m3e5m2, E4M3E5M2, false)
+EMULATED_WGMMA(wgmma_e5m2e4m3, E5M2E4M3, false)
 EMULATED_WGMMA(wgmma_f16_rows, F16, true)
 EMULATED_WGMMA(wgmma_bf16_rows, Bf16, true)
 #undef EMULATED_WGMMA

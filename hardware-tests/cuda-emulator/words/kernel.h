@@ -21,7 +21,7 @@ constexpr int WARP_LANES = 32;
 using Take = void (*)(int lane, void *own, void *const *of_lane);
 
 // What is multiplied by a warpgroup.
-enum class WgmmaKind { F16, Bf16, Tf32 };
+enum class WgmmaKind { F16, Bf16, Tf32, E4M3, E5M2, E4M3E5M2, E5M2E4M3 };
 
 // What only Hopper has (words/hopper.h).
 struct HopperRuntime {
@@ -47,6 +47,8 @@ struct Runtime {
     void (*copy_async)(void *shared, const void *global, int bytes, bool is_there);
     void (*commit_copies)();
     void (*wait_for_copies)(int but_newest);
+    // What its device claims: 90 for 9.0.
+    int (*capability)();
     // Ends the kernel with an error of the driver (cuda.h); does not come back.
     void (*fail)(const char *why, int status);
     const HopperRuntime *hopper;

@@ -6,6 +6,8 @@
 // yet to write is not in it.
 #pragma once
 
+#include "float8.h"
+
 namespace emulator {
 inline float from_f16(unsigned bits)
 {
@@ -20,6 +22,7 @@ inline float from_bf16(unsigned bits) { return __uint_as_float(bits << 16); }
 // What matrices are made of: how many elements lie in 32 bits, what they are, and what their products add up to.
 struct F16 {
     using Sum = float;
+    static constexpr bool IS_NARROW = false;
     static constexpr int A = 2, B = 2;
     static float a(unsigned bits, int i) { return from_f16(bits >> 16 * i & 0xffff); }
     static float b(unsigned bits, int i) { return a(bits, i); }
@@ -30,12 +33,14 @@ struct Bf16 : F16 {
 };
 struct Tf32 {
     using Sum = float;
+    static constexpr bool IS_NARROW = false;
     static constexpr int A = 1, B = 1;
     static float a(unsigned bits, int) { return __uint_as_float(bits & ~0x1fffu); }
     static float b(unsigned bits, int) { return a(bits, 0); }
 };
 struct S8 {
     using Sum = int;
+    static constexpr bool IS_NARROW = false;
     static constexpr int A = 4, B = 4;
     static int a(unsigned bits, int i) { return (int8_t)(bits >> 8 * i); }
     static int b(unsigned bits, int i) { return (int8_t)(bits >> 8 * i); }
@@ -48,6 +53,15 @@ struct S8U8 : S8 {
 };
 struct U8 : U8S8 {
     static int b(unsigned bits, int i) { return (uint8_t)(bits >> 8 * i); }
+};
+
+// Floats of 8 bits, with so many bits of a fraction on each side; devices before 8.9 do not have them.
+template <int LEFT, int RIGHT> struct Float8 {
+    using Sum = float;
+    static constexpr bool IS_NARROW = true;
+    static constexpr int A = 4, B = 4;
+    static float a(unsigned bits, int i) { return from_float8(bits >> 8 * i & 0xff, LEFT); }
+    static float b(unsigned bits, int i) { return from_float8(bits >> 8 * i & 0xff, RIGHT); }
 };
 
 template <class Sum> struct Fragments {
@@ -66,6 +80,8 @@ __attribute__((no_sanitize("bounds", "alignment"))) void take_product(int lane, 
     static Sum a[16][DEPTH];
     static Row b[DEPTH], d[16];
     if (lane == 0) {
+        if (Kind::IS_NARROW && here.runtime->capability() < 89)
+            here.runtime->fail("a product of floats of 8 bits, which compute capability 8.9 is the first to have", 719);
         for (int from = 0; from < WARP_LANES; from++) {
             auto *given = static_cast<const Fragments<Sum> *>(of_lane[from]);
             int group = from / 4, column = from % 4 * 2, first = from % 4 * EACH;
@@ -79,6 +95,15 @@ __attribute__((no_sanitize("bounds", "alignment"))) void take_product(int lane, 
                 d[group + i / 2 * 8][column + i % 2] = given->d[i];
         }
         for (int row = 0; row < 16; row++) {
+            if constexpr (Kind::IS_NARROW) {
+                for (int column = 0; column < 8; column++) {
+                    Sum products[DEPTH];
+                    for (int k = 0; k < DEPTH; k++)
+                        products[k] = a[row][k] * b[k][column];
+                    d[row][column] = narrow_sum(d[row][column], products, DEPTH);
+                }
+                continue;
+            }
             Row sums = d[row];
             for (int k = 0; k < DEPTH; k++)
                 sums += a[row][k] * b[k];
@@ -141,6 +166,10 @@ inline void mma_s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) 
 inline void mma_u8s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::U8S8>(d, a, b); }
 inline void mma_s8u8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::S8U8>(d, a, b); }
 inline void mma_u8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::U8>(d, a, b); }
+inline void mma_e4m3(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::Float8<3, 3>>(d, a, b); }
+inline void mma_e5m2(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::Float8<2, 2>>(d, a, b); }
+inline void mma_e4m3e5m2(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::Float8<3, 2>>(d, a, b); }
+inline void mma_e5m2e4m3(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emulator::multiply<emulator::Float8<2, 3>>(d, a, b); }
 
 inline void load_matrix_x4(unsigned (&r)[4], const void *shared_row) { emulator::load_matrices<4, false>(r, shared_row); }
 inline void load_matrix_x4_transposed(unsigned (&r)[4], const void *shared_row) { emulator::load_matrices<4, true>(r, shared_row); }

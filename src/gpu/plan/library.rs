@@ -311,8 +311,12 @@ mod tests {
     fn planned(text: &str, precision: Precision, has_library: bool) -> Plan {
         let mut graph = graph_of(text);
         fold::fold(&mut graph, None).unwrap();
-        let settings =
-            Settings { precision, tensor_cores: TensorCores::Mma, has_library, ..Settings::default() };
+        let settings = Settings {
+            precision,
+            tensor_cores: TensorCores::Mma { has_float8: true },
+            has_library,
+            ..Settings::default()
+        };
         plan(&graph, settings).unwrap()
     }
 

@@ -9,7 +9,7 @@ use super::sources::Source;
 use super::text::{Access, Generated, Struct, offsets};
 use super::{Argument, Base, Deferred, Operator, Planner, pointwise};
 use crate::error::{Result, ScoreError};
-use crate::graph::Node;
+use crate::graph::{Node, functions};
 use crate::layout::view::View;
 
 /// Rows and columns of the result that one block computes, and its threads.
@@ -19,14 +19,14 @@ const THREADS: usize = 256;
 impl Planner<'_> {
     /// Takes a matrix product; `false` for another operator.
     pub(super) fn product(&mut self, node: &Node) -> Result<bool> {
-        match node.op.onnx_name() {
-            Some("MatMul") => {
+        match (node.op.domain.as_str(), node.op.name.as_str()) {
+            ("", "MatMul") | (functions::DOMAIN, "MatMulFloat8") => {
                 let (a, b) = (self.memory(node, 0)?, self.memory(node, 1)?);
                 let shape = self.shape_of(node, 0)?;
                 let y = self.matmul(&a, &b, &shape)?;
                 self.defer(node, 0, y)?;
             }
-            Some("Gemm") => self.gemm(node)?,
+            ("", "Gemm") => self.gemm(node)?,
             _ => return Ok(false),
         }
         Ok(true)

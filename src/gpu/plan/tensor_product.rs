@@ -1,7 +1,8 @@
 //! Products on tensor cores: when they take a product, and how its two sides must lie.
 //!
 //! What is stored in 16 bits is multiplied so, and floats of 32 bits where the caller has asked for TF32; sums are floats. Integers of 8 bits are
-//! multiplied as they are, whatever the caller has asked for, and their sums are integers. A tile is copied in
+//! multiplied as they are, whatever the caller has asked for, and their sums are integers. So are floats of 8 bits, whose sums are floats; where tensor
+//! cores do not have them (before compute capability 8.9), they are multiplied as the numbers of 16 bits that all of them are. A tile is copied in
 //! pieces of 16 bytes, so every row of a side must begin at a multiple of them and have a multiple of them. A side that lies otherwise is copied
 //! first, a constant one is uploaded as it is wanted; a depth that is no multiple of a piece is left to gemm.cu.
 
@@ -109,14 +110,19 @@ impl Planner<'_> {
     /// What tensor cores multiply tensors of these types as, if they do.
     pub(super) fn tensor_types(&self, left: DType, right: DType) -> Option<[DType; 2]> {
         let is_tf32 = self.settings.precision == Precision::Tf32;
-        let types = [self.stored(left), self.stored(right)];
+        let cores = self.settings.tensor_cores;
+        let types = match [self.stored(left), self.stored(right)] {
+            // Each of them, exactly.
+            types if types.iter().all(|t| t.is_float8()) && !cores.has_float8() => [DType::F16; 2],
+            types => types,
+        };
         let is_taken = match types {
             [DType::F16, DType::F16] | [DType::Bf16, DType::Bf16] => true,
             [DType::F32, DType::F32] => is_tf32,
             [DType::I8 | DType::U8, DType::I8 | DType::U8] => true,
-            _ => false,
+            [left, right] => left.is_float8() && right.is_float8(),
         };
-        (is_taken && self.settings.tensor_cores != TensorCores::None).then_some(types)
+        (is_taken && cores != TensorCores::None).then_some(types)
     }
 
     /// The sides of a product of matrices, if tensor cores take it.

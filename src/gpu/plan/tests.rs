@@ -4,7 +4,7 @@ use crate::graph::testing::graph_of;
 use crate::graph::{fold, rewrite};
 
 fn planned(text: &str, precision: Precision) -> Result<Plan> {
-    planned_for(TensorCores::Mma, text, precision)
+    planned_for(MMA, text, precision)
 }
 
 fn planned_for(tensor_cores: TensorCores, text: &str, precision: Precision) -> Result<Plan> {
@@ -94,7 +94,25 @@ const FORMS: &[&str] = &[
     "x: u8[2, 16, 99, 99]\nr: f32[2, 160, 97, 97]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[160, 16, 3, 3] 1\na = ConvInteger(x, w, z)\nb = Cast<to=1>(a)\nc = Mul(b, s)\nd = Add(c, r)\ne = Relu(d)\nq = QuantizeLinear(e, s, z)\ny = DequantizeLinear(q, s, z)\n-> y",
     "x: u8[2, 32, 9, 9]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[36, 16, 3, 3] 1\nt = f32[36] 0.1\nv = i8[36] 0\nb = i32[36] 5\na = QLinearConv<group=2, pads=[1, 1, 1, 1]>(x, s, z, w, t, v, s, z, b)\ny = DequantizeLinear(a, s, z)\n-> y",
     "x: u8[1, 3, 6, 6]\ns = f32[] 0.1\nz = u8[] 3\nw = i8[20, 3, 3, 3] 1\nv = i8[] 0\na = QLinearConv(x, s, z, w, s, v, s, z)\ny = DequantizeLinear(a, s, z)\n-> y",
+    // Floats of 8 bits, of both kinds on both sides: small and large tiles, batches, a depth that no piece is of.
+    "x: f32[2, 70, 80]\nh = Cast<to=17>(x)\nw = f8e4m3[80, 72] 56\ns = f32[72] 0.1\nb = f32[72] 1\na = triscore.MatMulFloat8(h, w)\nc = Mul(a, s)\nd = Add(c, b)\ny = Relu(d)\n-> y",
+    "x: f8e5m2[3, 700, 64]\nw: f8e5m2[3, 64, 720]\na = triscore.MatMulFloat8(x, w)\ny = Cast<to=19>(a)\n-> y: f8e5m2[?]",
+    "x: f8e4m3[2000, 64]\nw: f8e5m2[64, 1001]\ny = triscore.MatMulFloat8(x, w)\n-> y",
+    "x: f8e5m2[70, 64]\nw: f8e4m3[64, 72]\nv: f8e4m3[72, 41]\na = triscore.MatMulFloat8(x, w)\nb = Cast<to=17, saturate=0>(a)\ny = triscore.MatMulFloat8(b, v)\n-> y",
+    "x: f8e4m3[7, 41]\nw: f8e5m2[41, 5]\ny = triscore.MatMulFloat8(x, w)\n-> y",
+    "x: f8e4m3[2, 16, 99, 99]\nr: f32[2, 160, 97, 97]\nw = f8e4m3[160, 16, 3, 3] 56\ns = f32[160, 1, 1] 0.1\na = triscore.ConvFloat8(x, w)\nb = Mul(a, s)\nc = Add(b, r)\nd = Relu(c)\ny = Cast<to=17>(d)\n-> y: f8e4m3[?]",
+    "x: f8e5m2[2, 32, 9, 9]\nw = f8e5m2[36, 16, 3, 3] 56\ny = triscore.ConvFloat8<group=2, pads=[1, 1, 1, 1]>(x, w)\n-> y",
+    "x: f8e4m3[1, 3, 6, 6]\nw = f8e5m2[20, 3, 3, 3] 56\ny = triscore.ConvFloat8(x, w)\n-> y",
+    "x: f8e5m2[2, 128, 19, 19]\nw = f8e4m3[72, 128, 3, 3] 56\ny = triscore.ConvFloat8(x, w)\n-> y",
+    "x: f8e4m3[2, 128, 19, 19]\nw = f8e4m3[72, 128, 3, 3] 56\nv = f8e5m2[72, 128, 3, 3] 56\na = triscore.ConvFloat8(x, w)\nb = triscore.ConvFloat8(x, v)\ny = Add(a, b)\n-> y",
+    "x: f8e5m2[2, 128, 19, 19]\nw = f8e5m2[72, 128, 3, 3] 56\ny = triscore.ConvFloat8(x, w)\n-> y",
+    "x: f8e4m3[2, 4, 9, 9]\nw = f8e5m2[4, 1, 3, 3] 56\ny = triscore.ConvFloat8<group=4>(x, w)\n-> y",
+    "x: f8e4m3[2, 6, 9, 9]\nw: f8e5m2[20, 6, 3, 3]\ny = triscore.ConvFloat8(x, w)\n-> y",
 ];
+
+/// Tensor cores without floats of 8 bits, and with them.
+const AMPERE: TensorCores = TensorCores::Mma { has_float8: false };
+const MMA: TensorCores = TensorCores::Mma { has_float8: true };
 
 /// Two multiprocessors, so that small products fill them.
 const HOPPER: TensorCores = TensorCores::Wgmma { multiprocessors: 2 };
@@ -130,6 +148,14 @@ const INSTRUCTIONS: &[(&str, &str, &[&str])] = &[
     ("gemm_wgmma", "#define ELEMENT f16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"]),
     ("gemm_wgmma", "#define ELEMENT bf16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"]),
     ("gemm_wgmma", "#define ELEMENT float", &["wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"]),
+    ("gemm_tensor", "#define ELEMENT f8e4m3", &["mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e"]),
+    ("gemm_tensor", "#define ELEMENT f8e5m2", &["mma.sync.aligned.m16n8k32.row.col.f32.e5m2.e"]),
+    ("conv_tensor", "#define ELEMENT f8e4m3", &["mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e"]),
+    ("conv_tensor", "#define ELEMENT f8e5m2", &["mma.sync.aligned.m16n8k32.row.col.f32.e5m2.e"]),
+    ("gemm_wgmma", "#define ELEMENT f8e4m3", &["wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e"]),
+    ("gemm_wgmma", "#define ELEMENT f8e5m2", &["wgmma.mma_async.sync.aligned.m64n128k32.f32.e5m2.e"]),
+    ("conv_wgmma", "#define ELEMENT f8e4m3", &["wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e"]),
+    ("conv_wgmma", "#define ELEMENT f8e5m2", &["wgmma.mma_async.sync.aligned.m64n128k32.f32.e5m2.e"]),
 ];
 
 /// Registers that a block on Hopper begins with for each of its threads: it takes and gives what adds up to them.
@@ -147,7 +173,7 @@ fn every_source_compiles_for_real_gpus_and_spills_nothing() {
     let mut sources = std::collections::BTreeMap::new();
     for text in FORMS {
         for precision in [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16] {
-            for tensor_cores in [TensorCores::Mma, HOPPER] {
+            for tensor_cores in [AMPERE, MMA, HOPPER] {
                 let plan = planned_for(tensor_cores, text, precision);
                 let plan = plan.unwrap_or_else(|e| panic!("{e}\n{text}"));
                 for launch in &plan.launches {
@@ -161,7 +187,9 @@ fn every_source_compiles_for_real_gpus_and_spills_nothing() {
     for architecture in ["sm_80", "sm_90a", "sm_120"] {
         for (source, kernel) in &sources {
             let is_wide = kernel.ends_with("_wgmma");
-            if is_wide && architecture != "sm_90a" {
+            // What is made for tensor cores that have floats of 8 bits.
+            let is_newer = kernel.ends_with("_tensor") && source.contains("#define ELEMENT f8");
+            if (is_wide && architecture != "sm_90a") || (is_newer && architecture == "sm_80") {
                 continue;
             }
             let cubin = nvrtc::compile(kernel, source, architecture)
@@ -251,7 +279,7 @@ fn queries_keys_and_values_are_one_product_and_stay_where_it_leaves_them() {
     assert_eq!(rewrite::join_products(&mut graph).unwrap(), 1);
     graph.tidy().unwrap();
     fold::fold(&mut graph, None).unwrap();
-    let settings = Settings { tensor_cores: TensorCores::Mma, ..Settings::default() };
+    let settings = Settings { tensor_cores: MMA, ..Settings::default() };
     let kernels = plan(&graph, settings).unwrap().launches.iter().map(|l| l.kernel).collect::<Vec<_>>();
     assert_eq!(kernels, ["gemm", "attention"]);
 }

@@ -2,6 +2,9 @@
 //!
 //! Its tiles are large and its blocks stay on their multiprocessors, which is fast where there is a tile for each of them; a result of fewer tiles is
 //! better off with the small ones of `gemm_tensor.cu`. What its copies cannot say (more axes of a batch than two, rows that repeat) is left to it, too.
+//!
+//! Hopper adds products of 8-bit floats to a sum of which it keeps 13 bits of the fraction ("DeepSeek-V3 Technical Report", 3.3.2). So each 128 of depth are
+//! added up by themselves, and then as floats are. Within them what lies so far beneath the largest product is lost: less than was when numbers became 8 bits.
 
 use super::product::int;
 use super::program::{Register, stored_name};
@@ -37,8 +40,9 @@ pub(super) struct WideTile {
 }
 
 impl WideTile {
-    /// For a result of so many rows and columns, so many times; `None` where the device would be idle for the most part, or has no such tensor cores.
-    pub(super) fn of(cores: TensorCores, rows: usize, columns: usize, times: usize) -> Option<Self> {
+    /// For a result of so many rows and columns, so many times, of elements of that type; `None` where the device would be idle for the most part, or has no
+    /// such tensor cores.
+    pub(super) fn of(cores: TensorCores, dtype: DType, [rows, columns, times]: [usize; 3]) -> Option<Self> {
         let TensorCores::Wgmma { multiprocessors } = cores else { return None };
         if rows <= FEW || columns <= FEW {
             return None;
@@ -49,8 +53,9 @@ impl WideTile {
             (tiles, Self { parts, stages, blocks: tiles.min(multiprocessors) })
         };
         let ((large, wide), (small, narrow)) = (tile(2, 4), tile(1, 6));
-        // Twice the rows are read for less, unless there are rows of which much is empty.
-        match (large >= multiprocessors && large * 8 <= small * 5, small * 2 >= multiprocessors) {
+        // Twice the rows are read for less, unless there are rows of which much is empty. Sums that are added up twice leave no registers for them.
+        let is_wide = large >= multiprocessors && large * 8 <= small * 5 && !dtype.is_float8();
+        match (is_wide, small * 2 >= multiprocessors) {
             (true, _) => Some(wide),
             (false, true) => Some(narrow),
             (false, false) => None,
@@ -65,16 +70,17 @@ impl WideTile {
         self.stages * ((self.rows() + COLUMNS) * SPAN_BYTES + BARRIER_BYTES)
     }
 
-    /// The launch of a kernel with such tiles, of elements of that type.
+    /// The launch of a kernel with such tiles, of elements of those types on the left and on the right.
     pub(super) fn operator(
         self,
         kernel: &'static str,
-        dtype: DType,
+        [left, right]: [DType; 2],
         right_rows: bool,
         arguments: Vec<Argument>,
     ) -> Result<Operator> {
         let source = Source::new(kernel, kernel, &["hopper", "wgmma_tiles"])
-            .define("ELEMENT", stored_name(dtype)?)
+            .define("ELEMENT", stored_name(left)?)
+            .define("RIGHT", stored_name(right)?)
             .define("RIGHT_ROWS", i32::from(right_rows))
             .define("PARTS", self.parts)
             .define("STAGES", self.stages);
@@ -140,8 +146,8 @@ impl Sides {
         left_stride: isize,
         [matrices, m, n, k]: [usize; 4],
     ) -> Result<Option<Operator>> {
-        let Some(tile) = WideTile::of(cores, m, n, matrices) else { return Ok(None) };
         let (dtype, size) = (self.left.dtype, self.left.view.size);
+        let Some(tile) = WideTile::of(cores, dtype, [m, n, matrices]) else { return Ok(None) };
         // Only 16 bits are multiplied where columns lie together, and integers not at all.
         if !Register::of(dtype)?.is_float() || (self.right_rows && size != 2) {
             return Ok(None);
@@ -158,12 +164,12 @@ impl Sides {
         let right_lengths = if self.right_rows { [n, k] } else { [k, n] };
         let right_axes = (right_lengths, right.stride(axis), right_box(size, self.right_rows));
         let mut arguments = vec![Argument::Result];
-        for (side, view, axes) in [(0, &self.left.view, left_axes), (1, right, right_axes)] {
+        for (side, array, axes) in [(0, &self.left, left_axes), (1, &self.right, right_axes)] {
             let ([inner, other], stride, taken) = axes;
             let ([first, second], [first_stride, second_stride]) = batch.own(side);
             let given = [stride, first_stride, second_stride];
             let Some(strides) = tensor_map::strides([other, first, second], given) else { return Ok(None) };
-            let at = (view.storage, view.offset);
+            let (at, dtype) = ((array.view.storage, array.view.offset), array.dtype);
             let lengths = [inner, other, first, second];
             arguments.push(Argument::Tensor(TensorMap { dtype, at, lengths, strides, taken }));
         }
@@ -171,7 +177,7 @@ impl Sides {
         let words = [batch.lengths[0] as u32].into_iter().chain(has(0)).chain(has(1)).collect();
         arguments.push(Argument::Struct(Struct { pointers: Vec::new(), words }));
         arguments.extend([int(m)?, int(n)?, int(k)?, int(matrices)?]);
-        Ok(Some(tile.operator("gemm_wgmma", dtype, self.right_rows, arguments)?))
+        Ok(Some(tile.operator("gemm_wgmma", [dtype, self.right.dtype], self.right_rows, arguments)?))
     }
 }
 
@@ -183,8 +189,9 @@ mod tests {
 
     #[test]
     fn tiles_are_as_large_as_leaves_no_multiprocessor_idle() {
+        let tile_of = |dtype, shape| WideTile::of(H200, dtype, shape);
         let tile = |rows, columns, times| {
-            WideTile::of(H200, rows, columns, times).map(|tile| (tile.rows(), tile.blocks))
+            tile_of(DType::F16, [rows, columns, times]).map(|tile| (tile.rows(), tile.blocks))
         };
         assert_eq!(tile(4096, 4096, 1), Some((256, 132)));
         assert_eq!(tile(2048, 1024, 1), Some((128, 128)));
@@ -196,10 +203,12 @@ mod tests {
         );
         assert_eq!(tile(1024, 1024, 1), None, "64 tiles for 132 multiprocessors");
         assert_eq!((tile(100_000, 64, 1), tile(64, 100_000, 1)), (None, None));
-        assert_eq!(WideTile::of(TensorCores::Mma, 4096, 4096, 1), None);
+        assert_eq!(WideTile::of(TensorCores::Mma { has_float8: true }, DType::F16, [4096, 4096, 1]), None);
+        let narrow = tile_of(DType::F8E4M3, [4096, 4096, 1]).map(|tile| (tile.rows(), tile.blocks));
+        assert_eq!(narrow, Some((128, 132)), "sums that are added up twice");
         // What a multiprocessor of Hopper has.
         for (rows, columns) in [(4096, 4096), (2048, 1024)] {
-            let tile = WideTile::of(H200, rows, columns, 1).unwrap();
+            let tile = tile_of(DType::F16, [rows, columns, 1]).unwrap();
             assert!(tile.shared_bytes() <= 227 << 10, "{tile:?}");
         }
     }

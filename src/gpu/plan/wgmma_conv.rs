@@ -28,7 +28,9 @@ impl Planner<'_> {
         let (inputs, per_group) = (images.channels / groups.max(1), outputs / groups.max(1));
         let spatial = three(shape.get(2..).unwrap_or_default(), 1);
         let rows = shape.first().copied().unwrap_or(1) * spatial.iter().product::<usize>();
-        let Some(tile) = WideTile::of(self.settings.tensor_cores, rows, per_group, groups) else {
+        let Some(tile) =
+            WideTile::of(self.settings.tensor_cores, images.array.dtype, [rows, per_group, groups])
+        else {
             return Ok(None);
         };
         let kernel = three(&window.kernel, 1);
@@ -86,7 +88,7 @@ impl Planner<'_> {
                 taken: Taken::Windows(windows),
             }),
             Argument::Tensor(TensorMap {
-                dtype,
+                dtype: weights.dtype,
                 at: (weights.view.storage, weights.view.offset),
                 lengths: [inputs, outputs, taps, 1],
                 strides: weight_strides,
@@ -94,6 +96,6 @@ impl Planner<'_> {
             }),
             Argument::Struct(Struct { pointers: Vec::new(), words }),
         ];
-        Ok(Some(tile.operator("conv_wgmma", dtype, false, arguments)?))
+        Ok(Some(tile.operator("conv_wgmma", [dtype, weights.dtype], false, arguments)?))
     }
 }

@@ -10,7 +10,7 @@ use super::sources::Source;
 use super::text::{Access, Struct, divide};
 use super::{Argument, BLOCK, Base, Deferred, Operator, Planner, Value};
 use crate::error::{Result, ScoreError};
-use crate::graph::{Node, Window};
+use crate::graph::{Node, Window, functions};
 use crate::layout::view::channels_last;
 use crate::tensor::{DType, Tensor};
 
@@ -58,11 +58,11 @@ pub(super) fn three<T: Copy>(own: &[T], default: T) -> [T; 3] {
 impl Planner<'_> {
     /// Takes a convolution or a pooling; `false` for another operator.
     pub(super) fn windows(&mut self, node: &Node) -> Result<bool> {
-        match node.op.onnx_name() {
-            Some("Conv") => self.conv(node)?,
-            Some("ConvTranspose") => self.conv_transposed(node)?,
-            Some("MaxPool") => self.max_pool(node)?,
-            Some(name @ ("AveragePool" | "LpPool")) => self.mean_pool(node, name == "LpPool")?,
+        match (node.op.domain.as_str(), node.op.name.as_str()) {
+            ("", "Conv") | (functions::DOMAIN, "ConvFloat8") => self.conv(node)?,
+            ("", "ConvTranspose") => self.conv_transposed(node)?,
+            ("", "MaxPool") => self.max_pool(node)?,
+            ("", name @ ("AveragePool" | "LpPool")) => self.mean_pool(node, name == "LpPool")?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -222,9 +222,9 @@ impl Planner<'_> {
         // Spatial axes, inputs, outputs.
         let order = (2..rank).chain([1, 0]).collect::<Vec<_>>();
         let sum = Register::of(images.array.dtype)?;
-        // Floats are stored as the images are, integers as they are themselves.
+        // Floats are stored as the images are; integers, and what of 8 bits would lose by it, as they are themselves.
         let own = self.operand_dtype(node, by)?;
-        let stored = if sum.is_float() { images.array.dtype } else { own };
+        let stored = if sum.is_float() && !own.is_float8() { images.array.dtype } else { own };
         let weights = self.operand_dense(node, by, &order, stored)?;
         let kernel = three(&window.kernel, 1);
         let [depth, height, width] = three(shape.get(2..).unwrap_or_default(), 1);

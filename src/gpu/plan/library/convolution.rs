@@ -145,7 +145,9 @@ impl Planner<'_> {
             Operand::Constant(tensor) => Some(tensor),
             Operand::Memory(_) => None,
         };
-        if let (true, Some(weights), Some(base)) = (self.settings.has_convolutions, constant, &mut y.base) {
+        // No library takes floats of 8 bits as the kernels do.
+        let is_asked = self.settings.has_convolutions && !images.dtype.is_float8();
+        if let (true, Some(weights), Some(base)) = (is_asked, constant, &mut y.base) {
             let order = channels_last(shape.len());
             let weights = self.constant_array(weights.clone(), &order, images.dtype)?;
             base.library = self.library_conv(images, &weights, window, shape);
@@ -226,7 +228,7 @@ mod tests {
         fold::fold(&mut graph, None).unwrap();
         let settings = Settings {
             precision,
-            tensor_cores: TensorCores::Mma,
+            tensor_cores: TensorCores::Mma { has_float8: true },
             has_convolutions: true,
             ..Settings::default()
         };
