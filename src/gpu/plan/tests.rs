@@ -388,6 +388,45 @@ fn integers_of_eight_bits_are_multiplied_as_they_are_stored() {
 }
 
 #[test]
+fn floats_of_eight_bits_are_multiplied_as_tensor_cores_have_them() {
+    let (wide, narrow) = ("x: LEFT[70, 64]\nw: RIGHT[64, 72]", "x: LEFT[7, 24]\nw: RIGHT[24, 5]");
+    let image = "x: LEFT[2, 128, 9, 9]\nw = RIGHT[72, 128, 3, 3] 56";
+    let (product, conv) =
+        ("\ny = triscore.MatMulFloat8(x, w)\n-> y", "\ny = triscore.ConvFloat8(x, w)\n-> y");
+    let none = TensorCores::None;
+    // (operands, product, device, kernels, what the last one multiplies)
+    let rows: &[(&str, &str, TensorCores, &[&str], &str)] = &[
+        (wide, product, none, &["gemm"], "LEFT f8e4m3\n#define RIGHT f8e5m2"),
+        (wide, product, AMPERE, &["map", "map", "gemm_tensor"], "ELEMENT f16\n#define RIGHT f16"),
+        (wide, product, MMA, &["map", "gemm_tensor"], "ELEMENT f8e4m3\n#define RIGHT f8e5m2"),
+        (wide, product, HOPPER, &["map", "gemm_wgmma"], "ELEMENT f8e4m3\n#define RIGHT f8e5m2"),
+        // 24 are pieces of 16 bits and not of 8.
+        (narrow, product, AMPERE, &["map", "map", "gemm_tensor"], "ELEMENT f16\n#define RIGHT f16"),
+        (narrow, product, MMA, &["gemm"], "LEFT f8e4m3\n#define RIGHT f8e5m2"),
+        // Weights lose nothing where they are stored beside other images.
+        (image, conv, none, &["map", "conv", "map"], "LEFT f8e4m3\n#define RIGHT f8e5m2"),
+        (image, conv, AMPERE, &["map", "conv_tensor", "map"], "ELEMENT f16\n#define RIGHT f16"),
+        (image, conv, MMA, &["map", "conv_tensor", "map"], "ELEMENT f8e4m3\n#define RIGHT f8e5m2"),
+        (image, conv, HOPPER, &["map", "conv_wgmma", "map"], "ELEMENT f8e4m3\n#define RIGHT f8e5m2"),
+    ];
+    for (operands, operator, device, kernels, multiplied) in rows {
+        let text = format!("{operands}{operator}").replace("LEFT", "f8e4m3").replace("RIGHT", "f8e5m2");
+        // As they are stored, whatever floats of 32 bits are multiplied as.
+        for precision in [Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16] {
+            let plan = planned_for(*device, &text, precision).unwrap();
+            let of = plan.launches.iter().map(|l| l.kernel).collect::<Vec<_>>();
+            assert_eq!(of, *kernels, "{device:?} {precision:?}\n{text}");
+            let launch = plan.launches.iter().find(|l| l.kernel != "map").unwrap();
+            let source = &plan.sources[launch.source];
+            assert!(source.contains(&format!("#define {multiplied}\n")), "{device:?}\n{source}");
+        }
+    }
+    // A scale, a bias and what is cut off are the end of the kernel.
+    let text = "x: f8e4m3[70, 64]\nw = f8e5m2[64, 72] 56\ns = f32[72] 0.5\nb = f32[72] 1\na = triscore.MatMulFloat8(x, w)\nc = Mul(a, s)\nd = Add(c, b)\ne = Relu(d)\ny = Cast<to=17>(e)\n-> y: f8e4m3[?]";
+    assert_eq!(kernels(text), ["gemm_tensor"]);
+}
+
+#[test]
 fn integers_are_multiplied_by_integer_instructions_of_tensor_cores() {
     if let Err(e) = nvrtc::version() {
         assert_ne!(std::env::var("TRISCORE_NVRTC").as_deref(), Ok("required"), "{e}");

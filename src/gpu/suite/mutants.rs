@@ -15,6 +15,9 @@ const TENSOR_PRODUCTS_TEST: &str = "gpu::suite::products_on_tensor_cores_are_wha
 const TENSOR_WINDOWS_TEST: &str = "gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere";
 const SUMS_TEST: &str = "gpu::suite::quantised::sums_of_integers_are_what_they_are_elsewhere";
 const POINTWISE_TEST: &str = "gpu::suite::pointwise_operators_are_what_they_are_elsewhere";
+const FLOAT8_TEST: &str = "gpu::suite::float8::conversions_are_those_of_the_processor_to_the_bit";
+const FLOAT8_PRODUCTS_TEST: &str = "gpu::suite::float8::products_are_what_they_are_elsewhere";
+const FLOAT8_SUMS_TEST: &str = "gpu::suite::float8::large_sums_lose_nothing_of_what_is_small";
 
 const MUTANTS: &[Mutant] = &[
     // Barriers: before others read what was written, and before what others still read is written again.
@@ -84,6 +87,48 @@ const MUTANTS: &[Mutant] = &[
     ("conv", "(SUM)load(x[at]) - from", 0, "(SUM)load(x[at])", SUMS_TEST, "group=2"),
     ("conv_direct", "- from) * (SUM)", 0, ") * (SUM)", SUMS_TEST, "z = u8[] 120"),
     ("gemm_tensor", BARRIER, 0, "", SUMS_TEST, "x: u8[130, 64]"),
+    // Floats of 8 bits: halfway between two, beyond the greatest one, infinite and no number.
+    ("common", "(magnitude >> cut & 1)", 0, "0", FLOAT8_TEST, ""),
+    ("common", "special | sign", 0, "sign", FLOAT8_TEST, ""),
+    ("common", "== 0x7f800000 ?", 0, "== 0x7f800001 ?", FLOAT8_TEST, ""),
+    ("pointwise", "absolute(x) > 464", 0, "absolute(x) >= 464", FLOAT8_TEST, ""),
+    // Of another kind; of the first half of a stage twice.
+    (
+        "tensor_tiles",
+        "f8e4m3, f8e5m2, mma_e4m3e5m2",
+        0,
+        "f8e4m3, f8e5m2, mma_e4m3",
+        FLOAT8_PRODUCTS_TEST,
+        "x: LEFT[130, 64]",
+    ),
+    (
+        "wgmma_tiles",
+        "false, wgmma_e5m2e4m3",
+        0,
+        "false, wgmma_e4m3e5m2",
+        FLOAT8_PRODUCTS_TEST,
+        "x: LEFT[150, 976]",
+    ),
+    ("tensor_tiles", "half * 2 + part / 2", 0, "part / 2", FLOAT8_PRODUCTS_TEST, "x: LEFT[130, 64]"),
+    // A stage's sums that are added twice, or before they are there; sums that are not added as floats are.
+    (
+        "wgmma_tiles",
+        "STAGE_BYTES, false)",
+        0,
+        "STAGE_BYTES, step > 0)",
+        FLOAT8_PRODUCTS_TEST,
+        "x: LEFT[150, 976]",
+    ),
+    ("wgmma_tiles", "wgmma_wait<0>(sums);", 1, "", FLOAT8_PRODUCTS_TEST, "x: LEFT[150, 976]"),
+    (
+        "wgmma_tiles",
+        "BY_STAGE = sizeof(Element) == 1",
+        0,
+        "BY_STAGE = false",
+        FLOAT8_SUMS_TEST,
+        "x: f32[66, 6000]",
+    ),
+    ("tensor_tiles", "#if __CUDA_ARCH__ == 900", 0, "#if 1", FLOAT8_SUMS_TEST, "x: f32[9, 6000]"),
     ("reduce", "if (threadIdx.x == 0)", 0, "if (threadIdx.x == 0 && row != 1)", ROWS_TEST, "ReduceL2"),
 ];
 
