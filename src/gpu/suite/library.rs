@@ -53,8 +53,8 @@ const TAKEN: &[(&str, &[Precision])] = &[
 
 /// Of 8-bit floats, which have a scale behind them: one number; of both kinds, of batches, with what else a library does.
 const FLOAT8: &[&str] = &[
-    "x: f32[2, 35, 32]\ns = f32[] 0.01\nz = f8e4m3[] 0\nq = QuantizeLinear(x, s, z)\nf = DequantizeLinear(q, s, z)\nw = f8e4m3[32, 48] 56 -63 8 100\nv = DequantizeLinear(w, s)\nb = f32[48] 0.1 0.2\na = MatMul(f, v)\nc = Add(a, b)\nd = Relu(c)\ny = Softmax(d)\n-> y",
-    "x: f8e5m2[9, 64]\ns = f32[] 0.5\nf = DequantizeLinear(x, s)\nw = f8e4m3[16, 64] 56 -63 8 100\nv = DequantizeLinear(w, s)\nt = Transpose(v)\na = MatMul(f, t)\ny = Relu(a)\n-> y",
+    "x: f32[2, 35, 32]\ns = f32[] 0.01\nz = f8e4m3[] 0\nq = QuantizeLinear(x, s, z)\nf = DequantizeLinear(q, s, z)\nw = f8e4m3[32, 48] 56 193 8 100\nv = DequantizeLinear(w, s)\nb = f32[48] 0.1 0.2\na = MatMul(f, v)\nc = Add(a, b)\nd = Relu(c)\ny = Softmax(d)\n-> y",
+    "x: f8e5m2[9, 64]\ns = f32[] 0.5\nf = DequantizeLinear(x, s)\nw = f8e4m3[16, 64] 56 193 8 100\nv = DequantizeLinear(w, s)\nt = Transpose(v)\na = MatMul(f, t)\ny = Relu(a)\n-> y",
     "x: f8e4m3[2, 3, 16, 32]\nw: f8e5m2[2, 3, 16, 32]\ns = f32[] 0.25\nf = DequantizeLinear(x, s)\nv = DequantizeLinear(w, s)\nt = Transpose<perm=[0, 1, 3, 2]>(v)\na = MatMul(f, t)\ny = Softmax(a)\n-> y",
 ];
 
