@@ -34,6 +34,8 @@ IDENTITY_ROWS: dict[str, tuple[type, list[list[Any]]]] = {
     "double": (np.float64, [[0.1, -1.5, 1.7976931348623157e308], [5e-324, 9007199254740991.0, 2.0]]),
     "float16": (np.float16, [[0.1, -1.5, 65504.0], [6e-08, 2047.0, 2.0]]),
     "bfloat16": (ml_dtypes.bfloat16, [[0.1, -1.5, 3.3895313892515355e38], [1e-38, 255.0, 2.0]]),
+    "float8e4m3fn": (ml_dtypes.float8_e4m3fn, [[0.1015625, -1.5, 448.0], [0.001953125, 15.0, 2.0]]),
+    "float8e5m2": (ml_dtypes.float8_e5m2, [[0.109375, -1.5, 57344.0], [1.52587890625e-05, 7.0, 2.0]]),
     "int8": (np.int8, [[-128, 127, 0], [-1, 1, 2]]),
     "int16": (np.int16, [[-32768, 32767, 0], [-1, 1, 2]]),
     "int32": (np.int32, [[-(2**31), 2**31 - 1, 0], [-1, 16777217, 2]]),
@@ -45,6 +47,9 @@ IDENTITY_ROWS: dict[str, tuple[type, list[list[Any]]]] = {
     "bool": (np.bool_, [[True, False, True], [False, False, True]]),
     "string": (np.object_, [["", "digit", "zwölf"], ["数字", "line\nbreak", 'quote " and \\']]),
 }
+
+# What NumPy has no type for, and what its bits are taken as.
+BITS = {"bfloat16": np.uint16, "float8e4m3fn": np.uint8, "float8e5m2": np.uint8}
 
 Values = Mapping[str, NDArray | list[NDArray]]
 
@@ -76,9 +81,10 @@ def identity(type_name: str) -> Case:
     graph = GraphBuilder()
     graph.node("Identity", ["x"], "y")
     name = f"identity_{type_name}"
-    graph.save(
-        model_path(name), name, [tensor("x", ["batch", 3], element_type)], [tensor("y", ["batch", 3], element_type)]
-    )
+    ports = [tensor(port, ["batch", 3], element_type) for port in "xy"]
+    # ONNX has floats of 8 bits since operator set 19, in files of version 9.
+    newer = {"opsets": {"": 19}, "ir_version": 9} if type_name.startswith("float8") else {}
+    graph.save(model_path(name), name, ports[:1], ports[1:], **newer)
     return Case(name, {"x": x}, {"y": x})
 
 
@@ -192,17 +198,19 @@ def run(case: Case) -> dict[str, Any]:
     """What ONNX Runtime answers."""
     opened = session(model_path(case.name))
     names = [port.name for port in opened.get_outputs()]
-    if case.name != "identity_bfloat16":
+    type_name = case.name.removeprefix("identity_")
+    if type_name not in BITS:
         return dict(zip(names, opened.run(names, case.inputs), strict=True))
-    # ONNX Runtime's Python face knows no bfloat16 arrays; tensors bound to the bits do the same.
-    bits = case.inputs["x"].view(np.uint16)
+    # ONNX Runtime's Python face knows no such arrays; tensors bound to the bits do the same.
+    element_type = TensorProto.DataType.Value(type_name.upper())
+    bits = case.inputs["x"].view(BITS[type_name])
     answer = np.zeros_like(bits)
     binding = opened.io_binding()
     as_tensor = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
-    binding.bind_ortvalue_input("x", as_tensor(bits, TensorProto.BFLOAT16))
-    binding.bind_ortvalue_output("y", as_tensor(answer, TensorProto.BFLOAT16))
+    binding.bind_ortvalue_input("x", as_tensor(bits, element_type))
+    binding.bind_ortvalue_output("y", as_tensor(answer, element_type))
     opened.run_with_iobinding(binding)
-    return {"y": answer.view(ml_dtypes.bfloat16)}
+    return {"y": answer.view(IDENTITY_ROWS[type_name][0])}
 
 
 def agree(answer: object, expected: NDArray | list[NDArray]) -> bool:
@@ -218,12 +226,12 @@ def agree(answer: object, expected: NDArray | list[NDArray]) -> bool:
 
 
 def plain(values: Values) -> dict[str, Any]:
-    """Arrays as nested lists. float16 and bfloat16 become the float32 of the same value."""
+    """Arrays as nested lists. Floats of fewer bits become the float32 of the same value."""
 
     def lists(value: NDArray | list[NDArray]) -> list[Any]:
         if isinstance(value, list):
             return [lists(item) for item in value]
-        if value.dtype in (np.float16, ml_dtypes.bfloat16):
+        if value.dtype in (np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2):
             value = value.astype(np.float32)
         return value.tolist()
 

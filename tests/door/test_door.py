@@ -70,6 +70,11 @@ class Arrays(unittest.TestCase):
         bits = np.array([[0x3F80, 0xC000, 0x7F80]], dtype=np.uint16)
         np.testing.assert_array_equal(echoed(identity("bfloat16"), bits), bits)
 
+    def test_floats_of_8_bits_travel_as_their_bits(self):
+        bits = np.array([[0x38, 0xC0, 0x7F]], dtype=np.uint8)
+        for name in ("float8e4m3fn", "float8e5m2"):
+            np.testing.assert_array_equal(echoed(identity(name), bits), bits)
+
     def test_sequences_and_maps(self):
         session = triscore.InferenceSession(model("tiny/seq_out.onnx"))
         (found,) = session.run(None, {"x": np.ones((2, 2), np.float32)})

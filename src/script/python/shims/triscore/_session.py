@@ -10,7 +10,7 @@ import numpy as np
 
 from ._door import FETCH, HERE, IN_PLACE, OPEN, RUN, TOO_SMALL, ScoreError, the_door
 from ._memory import ALIGN_BYTES, Memory, Place, unchangeable_file
-from ._values import BFLOAT16, DTYPES, STRING, as_array, text_bytes, values_of
+from ._values import BITS, DTYPES, STRING, as_array, text_bytes, values_of
 
 #: The providers of onnxruntime that stand for triscore's backends.
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
@@ -86,7 +86,7 @@ class InferenceSession:
     def empty(self, name: str, shape: Sequence[int]) -> np.ndarray:
         """An array for that input in memory that the service sees: what is written there crosses without a copy."""
         port = self._inputs[self._index(name, self._input_at, "input")]
-        dtype = np.dtype(np.uint16) if port["code"] == BFLOAT16 else DTYPES.get(port["code"])
+        dtype = BITS[port["code"]][1] if port["code"] in BITS else DTYPES.get(port["code"])
         if dtype is None:
             raise ScoreError(f"input '{name}': {port['type']} does not lie in shared memory", "unsupported")
         count = int(np.prod(shape, dtype=np.int64))
