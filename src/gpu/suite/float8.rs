@@ -92,7 +92,8 @@ fn of_kinds(text: &str, left: &Kind, right: &Kind) -> String {
     made
 }
 
-/// Runs the cases on devices of every sort: on a real one of both kinds on both sides, on the emulated ones of one pair of kinds after the other.
+/// Runs the cases on devices of every sort: on a real one of both kinds on both sides, on the emulated ones of one pair of kinds after the other, but where
+/// some cases alone are asked for.
 fn run_all(
     test: &str,
     devices: &[(&str, usize)],
@@ -108,7 +109,8 @@ fn run_all(
             for (pair, (left, right)) in pairs.enumerate() {
                 let text = of_kinds(text, left, right);
                 for device in &gpus() {
-                    let is_its_turn = |at: usize| !device.emulated || (number + at) % 4 == pair;
+                    let is_every = !device.emulated || !only.is_empty();
+                    let is_its_turn = |at: usize| is_every || (number + at) % 4 == pair;
                     for (_, precision) in precisions.iter().enumerate().filter(|(at, _)| is_its_turn(*at)) {
                         let what = compare_within(device, &text, *precision, number as u64 + 1, tolerance);
                         wrong.extend(what.map(|what| format!("{device}: {precision:?}: {what}\n{text}")));
