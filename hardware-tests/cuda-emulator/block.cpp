@@ -1,7 +1,7 @@
 // Threads of a block take turns. The scheduler lets each run until it waits for others, at a barrier or in a shuffle, and lets those go on
 // whose wait is over. In which order threads run is not defined on a GPU, so it is not here: CUDA_EMULATOR_ORDER says `forward`, `reverse`,
 // or `ahead` (a warp runs as far as it can before the next one starts), and a kernel must give the same in all of them. A missing barrier
-// shows in at least one.
+// shows in at least one. Blocks come in another order with each of them, too, one after the other.
 //
 // A fiber runs thread after thread, and only when one waits does it stay with it: another one goes on with the rest. So a kernel that never
 // waits is a plain loop, whatever its text has in it, and one that does has a fiber for each thread that waits.
@@ -371,6 +371,20 @@ void prepare(const Grid &grid)
     fill_red(here->dynamic_shared + grid.shared_bytes);
 }
 
+// The number of the block that comes in its turn: the first one first, the last one, or every other one before the rest.
+uint64_t block_at(uint64_t turn, uint64_t blocks)
+{
+    const uint64_t even = (blocks + 1) / 2;
+    switch (how) {
+    case Order::Reverse:
+        return blocks - 1 - turn;
+    case Order::Ahead:
+        return turn < even ? 2 * turn : 2 * (turn - even) + 1;
+    default:
+        return turn;
+    }
+}
+
 // What an error leaves behind: fibers in the middle of something.
 void clear()
 {
@@ -392,24 +406,26 @@ Outcome run_grid(const Entry &entry, Here &of_library, void *const *given, const
     prepare(grid);
     Faults caught(fault);
     const unsigned char *behind = here->dynamic_shared + grid.shared_bytes;
-    for (unsigned z = 0; z < grid.blocks.z; z++)
-        for (unsigned y = 0; y < grid.blocks.y; y++)
-            for (unsigned x = 0; x < grid.blocks.x; x++) {
-                here->block_index = {x, y, z};
-                std::memset(here->dynamic_shared, 0xff, grid.shared_bytes);
-                Outcome outcome = run_block();
-                // What was written beside it comes first: it may be why the rest went wrong.
-                if (first_written(behind) < RED_ZONE)
-                    outcome = {ILLEGAL_ADDRESS, "byte " + std::to_string(first_written(behind)) + " behind its " +
-                                                    std::to_string(grid.shared_bytes) + " bytes of dynamic shared memory was written"};
-                else if (first_written(shared_memory) < RED_ZONE)
-                    outcome = {ILLEGAL_ADDRESS, "memory before its dynamic shared memory was written"};
-                if (outcome.status) {
-                    clear();
-                    outcome.why = "block " + std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(z) + ": " + outcome.why;
-                    return outcome;
-                }
-            }
+    const uint3 size = grid.blocks;
+    const uint64_t blocks = uint64_t(size.x) * size.y * size.z;
+    for (uint64_t turn = 0; turn < blocks; turn++) {
+        const uint64_t number = block_at(turn, blocks);
+        const unsigned x = number % size.x, y = number / size.x % size.y, z = number / (uint64_t(size.x) * size.y);
+        here->block_index = {x, y, z};
+        std::memset(here->dynamic_shared, 0xff, grid.shared_bytes);
+        Outcome outcome = run_block();
+        // What was written beside it comes first: it may be why the rest went wrong.
+        if (first_written(behind) < RED_ZONE)
+            outcome = {ILLEGAL_ADDRESS, "byte " + std::to_string(first_written(behind)) + " behind its " +
+                                            std::to_string(grid.shared_bytes) + " bytes of dynamic shared memory was written"};
+        else if (first_written(shared_memory) < RED_ZONE)
+            outcome = {ILLEGAL_ADDRESS, "memory before its dynamic shared memory was written"};
+        if (outcome.status) {
+            clear();
+            outcome.why = "block " + std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(z) + ": " + outcome.why;
+            return outcome;
+        }
+    }
     return {};
 }
 } // namespace emulator

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 
-use super::sources::{DYNAMIC, ROW_SUMS, TRANSPOSE, WARPS, WORDS, module};
+use super::sources::{DYNAMIC, ROW_SUMS, TOGETHER, TRANSPOSE, WARPS, WORDS, module};
 
 /// A device with a stream.
 pub(crate) struct Gpu {
@@ -64,6 +64,7 @@ pub(crate) fn every_kernel() {
     for (rows, columns) in [(1, 1), (31, 33), (64, 32)] {
         transpose(&gpu, rows, columns);
     }
+    together(&gpu);
     backwards(&gpu);
     doubles(&gpu);
     words(&gpu);
@@ -186,6 +187,23 @@ fn transpose(gpu: &Gpu, rows: usize, columns: usize) {
     for (i, value) in got.iter().enumerate() {
         assert_eq!(*value, x[i % rows * columns + i / rows], "{rows} × {columns}: {i}");
     }
+}
+
+fn together(gpu: &Gpu) {
+    const THREADS: usize = 40;
+    let x = noise(7, 6);
+    let from = gpu.stream.clone_htod(&x).unwrap();
+    // SAFETY: written whole by the kernel.
+    let (mut to, mut sums) =
+        unsafe { (gpu.stream.alloc::<f32>(THREADS).unwrap(), gpu.stream.alloc::<f32>(x.len()).unwrap()) };
+    let mut arrived = gpu.stream.alloc_zeros::<u32>(1).unwrap();
+    let kernel = gpu.kernel(TOGETHER, "", "together");
+    let mut launch = gpu.stream.launch_builder(&kernel);
+    launch.arg(&mut to).arg(&mut sums).arg(&mut arrived).arg(&from);
+    // SAFETY: the arguments are the kernel's, the sizes those of the memory.
+    unsafe { launch.launch(grid((x.len() as u32, 1, 1), (THREADS as u32, 1, 1), 0)) }.unwrap();
+    let expected = vec![x.iter().map(|v| f64::from(*v)).sum(); THREADS];
+    assert_near("the sum of all blocks", &gpu.stream.clone_dtoh(&to).unwrap(), &expected);
 }
 
 fn backwards(gpu: &Gpu) {

@@ -2,13 +2,13 @@
 
 use super::emulated::{SCHEDULES, driver};
 use super::hopper::{WIDE_PRODUCT, WRITTEN_PRODUCT};
-use super::sources::{DYNAMIC, MUTANT, PRODUCT, ROW_SUMS, TRANSPOSE, TRANSPOSED_PRODUCT, WARPS};
+use super::sources::{DYNAMIC, MUTANT, PRODUCT, ROW_SUMS, TOGETHER, TRANSPOSE, TRANSPOSED_PRODUCT, WARPS};
 use super::{KERNELS, PRODUCTS, WIDE_PRODUCTS, run_inside};
 
 /// The text, what of it is replaced, by what, and the test that must fail then.
 type Mutant = (&'static str, &'static str, &'static str, &'static str);
 
-pub(crate) const MUTANTS: [Mutant; 45] = [
+pub(crate) const MUTANTS: [Mutant; 48] = [
     // Barriers: before others read what was written, and before what others still read is written again.
     (ROW_SUMS, "__syncthreads(); // written", "", KERNELS),
     (ROW_SUMS, "__syncthreads(); // halved", "", KERNELS),
@@ -22,6 +22,10 @@ pub(crate) const MUTANTS: [Mutant; 45] = [
     (TRANSPOSE, "__syncthreads();", "if (threadIdx.x < 16) __syncthreads();", KERNELS),
     (WARPS, "if (lane % 2 == 0)", "if (lane % 4 == 0)", KERNELS),
     (PRODUCT, "MMA(d, a_part, b_part);", "if (lane < 16) MMA(d, a_part, b_part);", PRODUCTS),
+    // A block that takes itself for the last one, by its number.
+    (TOGETHER, "before + 1 != gridDim.x", "blockIdx.x + 1 != gridDim.x", KERNELS),
+    (TOGETHER, "before + 1 != gridDim.x", "blockIdx.x != 0", KERNELS),
+    (TOGETHER, "__syncthreads();", "", KERNELS),
     // Half of a warp is left out.
     (WARPS, "by = warpSize / 2", "by = warpSize / 4", KERNELS),
     (WARPS, "value, 0, 4)", "value, 0, 8)", KERNELS),

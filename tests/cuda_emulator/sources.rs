@@ -89,6 +89,26 @@ extern "C" __global__ void transpose(unsigned *to, const unsigned *from, int row
 }
 "#;
 
+/// What each block has, added up by the block that is done last.
+pub(crate) const TOGETHER: &str = r#"
+extern "C" __global__ void together(float *y, float *sums, unsigned *arrived, const float *x)
+{
+    __shared__ unsigned before;
+    if (threadIdx.x == 0) {
+        sums[blockIdx.x] = x[blockIdx.x];
+        __threadfence();
+        before = atomicAdd(arrived, 1u);
+    }
+    __syncthreads();
+    if (before + 1 != gridDim.x)
+        return;
+    float sum = 0.0f;
+    for (int i = 0; i < gridDim.x; i++)
+        sum += sums[i];
+    y[threadIdx.x] = sum;
+}
+"#;
+
 /// What a block has, backwards, through dynamic shared memory; and whoever needs neither barrier nor shared memory.
 pub(crate) const DYNAMIC: &str = r#"
 template <class T> __device__ __forceinline__ T doubled(T value) { return value + value; }
