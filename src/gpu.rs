@@ -82,7 +82,7 @@ impl GpuBackend {
         Settings {
             precision,
             guarded: self.guarded,
-            tensor_cores: TensorCores::Mma { has_float8: false },
+            tensor_cores: TensorCores::Mma { has_float8: false, multiprocessors: 1 },
             ..Settings::default()
         }
     }

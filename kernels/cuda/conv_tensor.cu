@@ -5,9 +5,9 @@
 // gemm_tensor.cu. Every pixel begins at a multiple of 16 bytes, and a group's channels are a multiple of 16 bytes, so that a piece is of one pixel. Beyond
 // an image are zeros, or, where BEYOND is 1, the 16 bytes at `beyond`: what stands for zero among integers may be another one. Row r of the result is the
 // r-th place in [n][od][oh][ow]; the host generates `result(out, value, row, channel)` and `result2(out, value, next, row, channel)`, which write one
-// element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu).
-// Grid: (outputs of a group / TILE_N, rows / TILE_M, rounded up; groups); block: (32 * WARPS_M * WARPS_N); dynamic shared memory: STAGES *
-// (TILE_M + TILE_N) * STEP_BYTES.
+// element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu), and SPLIT (parts.cu).
+// Grid: (outputs of a group / TILE_N, rows / TILE_M, rounded up; groups, times the parts of the depth where SPLIT is 1: parts.cu); block: (32 * WARPS_M *
+// WARPS_N); dynamic shared memory: STAGES * (TILE_M + TILE_N) * STEP_BYTES.
 
 typedef Tiles<ELEMENT, RIGHT, TILE_M, TILE_N, WARPS_M, WARPS_N, 0> Own;
 
@@ -26,11 +26,12 @@ __device__ __forceinline__ Place begin_of_row(const Window &w, int row)
     return begin;
 }
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) conv_tensor(Result out, const ELEMENT *x, const RIGHT *weights, const ELEMENT *beyond, Window w)
+extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) conv_tensor(Result out, const ELEMENT *x, const RIGHT *weights, const ELEMENT *beyond, Window w, Parts parts)
 {
     DYNAMIC_SHARED(stages);
-    int row0 = blockIdx.y * TILE_M, column0 = blockIdx.x * TILE_N, group = blockIdx.z;
-    int depths = w.kernel[0] * w.kernel[1] * w.kernel[2] * w.group_inputs, steps = (depths + Own::STEP - 1) / Own::STEP;
+    int depths = w.kernel[0] * w.kernel[1] * w.kernel[2] * w.group_inputs;
+    Part part = own_part<SPLIT>(parts, (depths + Own::STEP - 1) / Own::STEP);
+    int row0 = blockIdx.y * TILE_M, column0 = blockIdx.x * TILE_N, group = part.z;
     int own_place = threadIdx.x / PIECES, own_piece = threadIdx.x % PIECES;
     x += group * w.group_inputs;
     weights += (i64)group * w.group_outputs * depths;
@@ -42,14 +43,14 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) con
     own.clear();
     // The first STAGES - 1 steps are on their way before the first is multiplied; groups without a copy keep the count.
 #pragma unroll 1
-    for (int step = 1 - STAGES; step < steps; step++) {
-        if (step >= 0) {
+    for (int step = part.begin + 1 - STAGES; step < part.end; step++) {
+        if (step >= part.begin) {
             copy_async_wait<STAGES - 2>();
             // Everybody's copies are there, and everybody is done with the stage that is written next.
             __syncthreads();
         }
         int ahead = step + STAGES - 1;
-        if (ahead < steps) {
+        if (ahead < part.end) {
             unsigned char *stage = stages + ahead % STAGES * Own::STAGE_BYTES;
             int depth = ahead * Own::STEP + own_piece * Own::ELEMENTS;
             unsigned tap = quotient(depth, w.taps[0]);
@@ -65,9 +66,11 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) con
             Own::copy_right(stage, weights, depths, column0, w.group_outputs, ahead * Own::STEP, depths);
         }
         copy_async_commit();
-        if (step >= 0)
+        if (step >= part.begin)
             own.multiply(stages + step % STAGES * Own::STAGE_BYTES);
     }
+    if (!is_whole<SPLIT>(own, parts, part))
+        return;
     own.for_pairs([&](Own::Sum value, Own::Sum next, int own_row, int own_column) {
         int row = row0 + own_row, column = column0 + own_column, channel = group * w.group_outputs + column;
         if (row >= w.rows || column >= w.group_outputs)

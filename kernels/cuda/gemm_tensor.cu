@@ -3,44 +3,48 @@
 // a: [batch][m][k] of ELEMENT, b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of RIGHT: both f16, both bf16, both float as TF32, each of them i8
 // or u8, or each of them f8e4m3 or f8e5m2; of 8 bits rows lie together only on the left. What is together lies together, the other stride is given, in elements. Every row begins at a multiple of 16 bytes, and has a multiple of 16 bytes; where a matrix of the batch begins
 // `left_begin(batches, z)` and `right_begin(batches, z)` say. The host generates these, and `result(out, value, z, row, column)` and `result2(out, value,
-// next, z, row, column)`, which write one element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu).
-// Grid: (n / TILE_N, m / TILE_M, rounded up; batch); block: (32 * WARPS_M * WARPS_N); dynamic shared memory: STAGES * (TILE_M + TILE_N) * STEP_BYTES.
+// next, z, row, column)`, which write one element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu), and SPLIT (parts.cu).
+// Grid: (n / TILE_N, m / TILE_M, rounded up; batch, times the parts of the depth where SPLIT is 1: parts.cu); block: (32 * WARPS_M * WARPS_N); dynamic shared
+// memory: STAGES * (TILE_M + TILE_N) * STEP_BYTES.
 
 typedef Tiles<ELEMENT, RIGHT, TILE_M, TILE_N, WARPS_M, WARPS_N, RIGHT_ROWS> Own;
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gemm_tensor(Result out, const ELEMENT *a, const RIGHT *b, Batches batches, int left_stride, int right_stride, int m, int n, int k)
+extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gemm_tensor(Result out, const ELEMENT *a, const RIGHT *b, Batches batches, int left_stride, int right_stride, int m, int n, int k, Parts parts)
 {
     DYNAMIC_SHARED(stages);
-    a += left_begin(batches, blockIdx.z);
-    b += right_begin(batches, blockIdx.z);
-    int row0 = blockIdx.y * TILE_M, column0 = blockIdx.x * TILE_N, steps = (k + Own::STEP - 1) / Own::STEP;
+    Part part = own_part<SPLIT>(parts, (k + Own::STEP - 1) / Own::STEP);
+    a += left_begin(batches, part.z);
+    b += right_begin(batches, part.z);
+    int row0 = blockIdx.y * TILE_M, column0 = blockIdx.x * TILE_N;
     Own own;
     own.clear();
     // The first STAGES - 1 steps are on their way before the first is multiplied; groups without a copy keep the count.
 #pragma unroll 1
-    for (int step = 1 - STAGES; step < steps; step++) {
-        if (step >= 0) {
+    for (int step = part.begin + 1 - STAGES; step < part.end; step++) {
+        if (step >= part.begin) {
             copy_async_wait<STAGES - 2>();
             // Everybody's copies are there, and everybody is done with the stage that is written next.
             __syncthreads();
         }
         int ahead = step + STAGES - 1;
-        if (ahead < steps) {
+        if (ahead < part.end) {
             unsigned char *stage = stages + ahead % STAGES * Own::STAGE_BYTES;
             Own::copy_deep<TILE_M>(stage, a, left_stride, row0, m, ahead * Own::STEP, k);
             Own::copy_right(stage, b, right_stride, column0, n, ahead * Own::STEP, k);
         }
         copy_async_commit();
-        if (step >= 0)
+        if (step >= part.begin)
             own.multiply(stages + step % STAGES * Own::STAGE_BYTES);
     }
+    if (!is_whole<SPLIT>(own, parts, part))
+        return;
     own.for_pairs([&](Own::Sum value, Own::Sum next, int own_row, int own_column) {
         int row = row0 + own_row, column = column0 + own_column;
         if (row >= m || column >= n)
             return;
         if (column + 1 < n)
-            result2(out, value, next, blockIdx.z, row, column);
+            result2(out, value, next, part.z, row, column);
         else
-            result(out, value, blockIdx.z, row, column);
+            result(out, value, part.z, row, column);
     });
 }

@@ -56,8 +56,7 @@ impl Images {
             return Ok(Self {
                 architecture: "emulated".to_owned(),
                 device: Kind::Emulated,
-                tensor_cores: numbers
-                    .map_or(TensorCores::Mma { has_float8: false }, |n| TensorCores::of(n, multiprocessors)),
+                tensor_cores: TensorCores::of(numbers.unwrap_or((8, 0)), multiprocessors),
             });
         }
         let Some(numbers) = numbers else {
@@ -91,7 +90,7 @@ impl Images {
             architecture: architecture.to_owned(),
             device: Kind::Real { driver: None, cache: Cache::of_process() },
             tensor_cores: match (number, architecture.ends_with('a')) {
-                (90, false) => TensorCores::Mma { has_float8: true },
+                (90, false) => TensorCores::Mma { has_float8: true, multiprocessors: MULTIPROCESSORS },
                 _ => TensorCores::of((number / 10, number % 10), MULTIPROCESSORS),
             },
         })

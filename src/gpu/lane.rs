@@ -181,11 +181,21 @@ impl GpuLane {
         ordered.map_err(|e| self.machine.failed(&format!("launching {}", launch.kernel), e))
     }
 
+    /// Sets what is zero before a plan's first launch.
+    fn zero(&self, loaded: &Loaded) -> Result<()> {
+        let Some((arena, offset, bytes)) = loaded.plan.zeroed else { return Ok(()) };
+        let at = self.arenas.get(arena).map_or(0, |arena| arena.address) + offset as u64;
+        // SAFETY: so many bytes of the arena are for this, by plan; what the lane has ordered before comes before it.
+        let zeroed = unsafe { cuda::memset_d8_async(at, 0, bytes, self.stream.cu_stream()) };
+        zeroed.map_err(|e| self.machine.failed("setting memory to zero", e))
+    }
+
     /// Launches what is computed once, unless it is there.
     fn prepare(&mut self, loaded: &Arc<Loaded>) -> Result<()> {
         let key = Some(loaded.number);
         if self.prepared != key {
             self.prepared = None;
+            self.zero(loaded)?;
             loaded.plan.preparations.iter().enumerate().try_for_each(|(at, l)| self.launch(loaded, at, l))?;
             self.prepared = key;
         }

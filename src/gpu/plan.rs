@@ -19,6 +19,7 @@ mod integers;
 mod library;
 mod order;
 mod pad;
+mod parts;
 mod pieces;
 mod pointwise;
 mod positions;
@@ -77,7 +78,7 @@ pub(super) enum TensorCores {
     #[default]
     None,
     /// Warps do, from registers: GPUs of compute capability 8.0 or later (kernels/cuda/tensor_core.cu); floats of 8 bits from 8.9 on.
-    Mma { has_float8: bool },
+    Mma { has_float8: bool, multiprocessors: usize },
     /// Warpgroups do, from shared memory, too, and floats of 8 bits: those of 9.0 (kernels/cuda/hopper.cu). What fills so many multiprocessors is worth it.
     Wgmma { multiprocessors: usize },
 }
@@ -85,9 +86,10 @@ pub(super) enum TensorCores {
 impl TensorCores {
     /// Those of a device of this compute capability.
     pub(super) fn of(capability: (u32, u32), multiprocessors: usize) -> Self {
+        let multiprocessors = multiprocessors.max(1);
         match capability {
-            (9, 0) => Self::Wgmma { multiprocessors: multiprocessors.max(1) },
-            (8.., _) => Self::Mma { has_float8: capability >= (8, 9) },
+            (9, 0) => Self::Wgmma { multiprocessors },
+            (8.., _) => Self::Mma { has_float8: capability >= (8, 9), multiprocessors },
             _ => Self::None,
         }
     }
@@ -96,8 +98,16 @@ impl TensorCores {
     fn has_float8(self) -> bool {
         match self {
             Self::None => false,
-            Self::Mma { has_float8 } => has_float8,
+            Self::Mma { has_float8, .. } => has_float8,
             Self::Wgmma { .. } => true,
+        }
+    }
+
+    /// What tiles are shared out among.
+    fn multiprocessors(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Mma { multiprocessors, .. } | Self::Wgmma { multiprocessors } => multiprocessors,
         }
     }
 
@@ -242,6 +252,8 @@ struct Planner<'g> {
     settings: Settings,
     values: HashMap<ValueId, Value>,
     held: Vec<Held>,
+    /// What counts the parts of tiles, of all launches: zero before and after each.
+    arrived: Option<Storage>,
     operators: Vec<(Operator, Vec<usize>)>,
     /// What a library can do instead of an operator, by the operator's place.
     alternatives: HashMap<usize, Alternative<library::Place>>,
@@ -263,6 +275,7 @@ impl<'g> Planner<'g> {
             settings,
             values: HashMap::new(),
             held: Vec::new(),
+            arrived: None,
             operators: Vec::new(),
             alternatives: HashMap::new(),
             inputs: Vec::new(),

@@ -29,14 +29,15 @@ fn a_devices_facts_say_what_it_is_compiled_for() {
 #[test]
 fn a_devices_facts_say_what_tensor_cores_it_has() {
     let wgmma = |multiprocessors| TensorCores::Wgmma { multiprocessors };
+    let mma = |has_float8, multiprocessors| TensorCores::Mma { has_float8, multiprocessors };
     let rows = [
         ("7.5", "40", TensorCores::None),
-        ("8.0", "108", TensorCores::Mma { has_float8: false }),
-        ("8.6", "84", TensorCores::Mma { has_float8: false }),
-        ("8.9", "128", TensorCores::Mma { has_float8: true }),
+        ("8.0", "108", mma(false, 108)),
+        ("8.6", "84", mma(false, 84)),
+        ("8.9", "128", mma(true, 128)),
         ("9.0", "114", wgmma(114)),
         ("9.0", "many", wgmma(132)),
-        ("10.0", "148", TensorCores::Mma { has_float8: true }),
+        ("10.0", "148", mma(true, 148)),
     ];
     for (capability, count, expected) in rows {
         for emulated in [false, true] {
@@ -47,10 +48,10 @@ fn a_devices_facts_say_what_tensor_cores_it_has() {
     }
     for (architecture, expected) in [
         ("sm_75", TensorCores::None),
-        ("sm_80", TensorCores::Mma { has_float8: false }),
-        ("sm_90", TensorCores::Mma { has_float8: true }),
+        ("sm_80", mma(false, 132)),
+        ("sm_90", mma(true, 132)),
         ("sm_90a", wgmma(132)),
-        ("sm_120a", TensorCores::Mma { has_float8: true }),
+        ("sm_120a", mma(true, 132)),
     ] {
         assert_eq!(
             Images::for_architecture(architecture).unwrap().tensor_cores(),
@@ -117,7 +118,7 @@ fn nvrtc_makes_images_that_the_cache_gives_back() {
     }
     let dir = tempfile::tempdir().unwrap();
     let images = Images {
-        tensor_cores: TensorCores::Mma { has_float8: false },
+        tensor_cores: TensorCores::Mma { has_float8: false, multiprocessors: 1 },
         architecture: "sm_90a".to_owned(),
         device: Kind::Real { driver: None, cache: Some(Cache::in_folder(dir.path().to_owned())) },
     };

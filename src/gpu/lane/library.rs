@@ -96,7 +96,7 @@ impl GpuLane {
             };
             filled.map_err(|e| self.machine.failed("filling memory", e))?;
         }
-        Ok(())
+        self.zero(loaded)
     }
 
     /// The time of one launch: of its kernel, or of what may be chosen instead.

@@ -16,6 +16,8 @@ use crate::tensor::DType;
 pub(in super::super) struct Plan {
     /// Sources of kernels, each once.
     pub(in super::super) sources: Vec<String>,
+    /// What is zero when the plan comes into an arena, and after each run: arena, bytes from its start, and how many.
+    pub(in super::super) zeroed: Option<(usize, usize, usize)>,
     /// What is launched once, when the plan comes into an arena: what follows from constants alone.
     pub(in super::super) preparations: Vec<Launch>,
     /// What is launched for every run, in this order.
@@ -105,6 +107,10 @@ impl Planner<'_> {
             live(*storage, 0);
             live(*storage, end);
         }
+        // What counts parts is nobody else's.
+        self.arrived
+            .into_iter()
+            .for_each(|storage| [0, end].into_iter().for_each(|time| live(storage, time)));
         self.inputs.iter().for_each(|(_, array)| live(array.view.storage, 0));
         self.outputs.iter().for_each(|array| live(array.view.storage, end));
         // Constants have memory of their own.
@@ -192,8 +198,13 @@ impl Planner<'_> {
                 (arena, start + array.view.offset)
             },
         };
+        let zeroed = self.arrived.map(|storage| {
+            let (arena, start) = place(storage);
+            (arena, start, sizes.get(storage.0).copied().unwrap_or(0))
+        });
         Ok(Plan {
             sources,
+            zeroed,
             preparations,
             launches,
             arenas,

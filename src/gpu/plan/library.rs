@@ -313,7 +313,7 @@ mod tests {
         fold::fold(&mut graph, None).unwrap();
         let settings = Settings {
             precision,
-            tensor_cores: TensorCores::Mma { has_float8: true },
+            tensor_cores: TensorCores::Mma { has_float8: true, multiprocessors: 1 },
             has_library,
             ..Settings::default()
         };

@@ -114,7 +114,7 @@ impl Planner<'_> {
             let firsts = (&left_begin.view, &right_begin.view);
             let operator = match sides.on_wgmma(self.settings.tensor_cores, firsts, left_rows, shape)? {
                 Some(operator) => operator,
-                None => sides.operator(batches, row_stride, shape)?,
+                None => sides.operator(self, batches, row_stride, shape)?,
             };
             let access = match access {
                 Access::Blocks(groups) => Access::Pairs(groups),

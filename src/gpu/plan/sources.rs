@@ -28,6 +28,7 @@ families!(
     "hopper",
     "map",
     "normalise",
+    "parts",
     "picked",
     "pointwise",
     "pool",

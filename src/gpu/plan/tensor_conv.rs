@@ -67,26 +67,31 @@ impl Planner<'_> {
         let sum = Register::of(dtype)?;
         let rows = shape.first().copied().unwrap_or(1) * shape.iter().skip(2).product::<usize>();
         let tile = Tile::of(rows, per_group, groups);
-        let source = Source::new("conv_tensor", "conv_tensor", &["tensor_core", "tensor_tiles", "window"])
+        let needs = &["tensor_core", "tensor_tiles", "parts", "window"];
+        let source = Source::new("conv_tensor", "conv_tensor", needs)
             .define("ELEMENT", stored_name(dtype)?)
             .define("RIGHT", stored_name(stored)?)
             .define("BEYOND", i32::from(beyond.is_some()));
         let operator = match self.conv_on_wgmma(&images, &right, window, shape, groups)? {
             Some(operator) => operator,
-            None => Operator {
-                source: tile.define(source),
-                grid: [per_group.div_ceil(tile.columns), rows.div_ceil(tile.rows), groups],
-                block: tile.threads(),
-                shared_bytes: tile.shared_bytes(),
-                arguments: vec![
-                    Argument::Result,
-                    Argument::at(&images.array.view),
-                    Argument::at(&right.view),
-                    Argument::at(&beyond.unwrap_or(&images.array).view),
-                    Argument::Struct(Struct { pointers: Vec::new(), words }),
-                ],
-                writes: Vec::new(),
-            },
+            None => {
+                let operator = Operator {
+                    source: tile.define(source),
+                    grid: [per_group.div_ceil(tile.columns), rows.div_ceil(tile.rows), groups],
+                    block: tile.threads(),
+                    shared_bytes: tile.shared_bytes(),
+                    arguments: vec![
+                        Argument::Result,
+                        Argument::at(&images.array.view),
+                        Argument::at(&right.view),
+                        Argument::at(&beyond.unwrap_or(&images.array).view),
+                        Argument::Struct(Struct { pointers: Vec::new(), words }),
+                    ],
+                    writes: Vec::new(),
+                };
+                let depth = padded * kernel.iter().product::<usize>();
+                self.in_parts(operator, tile, depth * images.array.view.size)
+            }
         };
         let places = std::iter::once(0).chain(2..rank).collect();
         let access = Access::Pairs(vec![places, vec![1]]);

@@ -23,6 +23,8 @@ const STEP_BYTES: usize = 64;
 const STAGES: usize = 3;
 /// Fewer large tiles than this leave parts of a GPU without work, and small ones are better.
 const FEW_TILES: usize = 96;
+/// Rows and columns of those.
+const SMALL: usize = 64;
 
 /// The two sides of a product, as the kernel wants them.
 pub(super) struct Sides {
@@ -47,9 +49,18 @@ impl Tile {
     pub(super) fn of(rows: usize, columns: usize, times: usize) -> Self {
         let large = Self { rows: 128, columns: 128, warps: [2, 4] };
         match rows.div_ceil(large.rows) * columns.div_ceil(large.columns) * times < FEW_TILES {
-            true => Self { rows: 64, columns: 64, warps: [2, 2] },
+            true => Self { rows: SMALL, columns: SMALL, warps: [2, 2] },
             false => large,
         }
+    }
+
+    pub(super) fn sums(self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// Steps of a depth of so many bytes, where blocks may share them: a result of large tiles fills a device by itself.
+    pub(super) fn shared_steps(self, depth_bytes: usize) -> Option<usize> {
+        (self.rows == SMALL).then(|| depth_bytes.div_ceil(STEP_BYTES))
     }
 
     pub(super) fn threads(self) -> usize {
@@ -71,12 +82,13 @@ impl Sides {
     /// The launch, for so many matrices, and rows, columns and depth of each.
     pub(super) fn operator(
         &self,
+        planner: &mut Planner<'_>,
         batches: Generated,
         row_stride: usize,
         [matrices, m, n, k]: [usize; 4],
     ) -> Result<Operator> {
         let tile = Tile::of(m, n, matrices);
-        let source = Source::new("gemm_tensor", "gemm_tensor", &["tensor_core", "tensor_tiles"])
+        let source = Source::new("gemm_tensor", "gemm_tensor", &["tensor_core", "tensor_tiles", "parts"])
             .define("ELEMENT", stored_name(self.left.dtype)?)
             .define("RIGHT", stored_name(self.right.dtype)?)
             .define("RIGHT_ROWS", i32::from(self.right_rows));
@@ -85,7 +97,7 @@ impl Sides {
         let view = &self.right.view;
         let axis = view.shape.len().saturating_sub(if self.right_rows { 2 } else { 1 });
         let stride = view.stride(axis) / view.size.max(1) as isize;
-        Ok(Operator {
+        let operator = Operator {
             source,
             grid: [n.div_ceil(tile.columns), m.div_ceil(tile.rows), matrices],
             block: tile.threads(),
@@ -102,7 +114,8 @@ impl Sides {
                 int(k)?,
             ],
             writes: Vec::new(),
-        })
+        };
+        Ok(planner.in_parts(operator, tile, k * self.left.view.size))
     }
 }
 

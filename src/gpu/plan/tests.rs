@@ -40,6 +40,10 @@ const FORMS: &[&str] = &[
     "x: f32[2, 3, 70, 33]\nw: f32[3, 33, 65]\ny = MatMul(x, w)\n-> y",
     "x: f32[2, 70, 40]\nw = f32[40, 72] 1\nb = f32[72] 1\nr: f32[2, 70, 72]\na = MatMul(x, w)\nc = Add(a, b)\ng = Gelu(c)\ny = Add(g, r)\n-> y",
     "x: f32[2, 3, 700, 40]\nw: f32[2, 3, 40, 720]\nz: f32[2, 3, 720, 40]\na = MatMul(x, w)\ny = MatMul(a, z)\n-> y",
+    "x: f32[20, 840]\nw = f32[840, 48] 1\nb = f32[48] 1\na = MatMul(x, w)\nc = Add(a, b)\ny = Gelu(c)\n-> y",
+    "x: f32[1, 48, 5, 5]\nw = f32[40, 48, 3, 3] 1\nb = f32[40] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: u8[20, 1700]\nw = i8[1700, 48] 1\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: f8e4m3[20, 1712]\nw: f8e5m2[1712, 48]\ny = triscore.MatMulFloat8(x, w)\n-> y",
     "x: f32[2000, 64]\nw = f32[1001, 64] 1\nb = f32[1001] 1\ny = Gemm<transB=1>(x, w, b)\n-> y",
     "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 1\nb = f32[20] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
@@ -111,8 +115,8 @@ const FORMS: &[&str] = &[
 ];
 
 /// Tensor cores without floats of 8 bits, and with them.
-const AMPERE: TensorCores = TensorCores::Mma { has_float8: false };
-const MMA: TensorCores = TensorCores::Mma { has_float8: true };
+const AMPERE: TensorCores = TensorCores::Mma { has_float8: false, multiprocessors: 2 };
+const MMA: TensorCores = TensorCores::Mma { has_float8: true, multiprocessors: 2 };
 
 /// Two multiprocessors, so that small products fill them.
 const HOPPER: TensorCores = TensorCores::Wgmma { multiprocessors: 2 };

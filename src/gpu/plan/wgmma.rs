@@ -203,7 +203,14 @@ mod tests {
         );
         assert_eq!(tile(1024, 1024, 1), None, "64 tiles for 132 multiprocessors");
         assert_eq!((tile(100_000, 64, 1), tile(64, 100_000, 1)), (None, None));
-        assert_eq!(WideTile::of(TensorCores::Mma { has_float8: true }, DType::F16, [4096, 4096, 1]), None);
+        assert_eq!(
+            WideTile::of(
+                TensorCores::Mma { has_float8: true, multiprocessors: 132 },
+                DType::F16,
+                [4096, 4096, 1]
+            ),
+            None
+        );
         let narrow = tile_of(DType::F8E4M3, [4096, 4096, 1]).map(|tile| (tile.rows(), tile.blocks));
         assert_eq!(narrow, Some((128, 132)), "sums that are added up twice");
         // What a multiprocessor of Hopper has.

@@ -19,6 +19,7 @@ const PRODUCTS: &[&str] = &[
     // A batch of which one side has a part, and what a batch only repeats.
     "x: LEFT[2, 3, 20, 32]\nw: RIGHT[3, 32, 9]\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = MatMul(f, g)\n-> y",
     "x: LEFT[130, 64]\nw = RIGHT[37, 64] 1 -2 3 4 -1\nb = f32[37] 1 2\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = Gemm<transB=1>(f, g, b)\n-> y",
+    "x: LEFT[20, 1712]\nw = RIGHT[48, 1712] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = Gemm<transB=1>(f, g)\n-> y",
     "x: LEFT[32, 9]\nw: RIGHT[5, 32]\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = Gemm<transA=1, transB=1>(f, g)\n-> y",
     // Depths that pieces of 8 bits are not of, but those of 16 are; and neither are.
     "x: LEFT[70, 40]\nw = RIGHT[40, 33] 1 -2 3\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = MatMul(f, g)\n-> y",

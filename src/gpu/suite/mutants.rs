@@ -77,6 +77,21 @@ const MUTANTS: &[Mutant] = &[
         "f32[150, 320]",
     ),
     ("conv_wgmma", "- w.pad[0];", 0, ";", TENSOR_WINDOWS_TEST, "x: f32[2, 64, 13, 11]"),
+    // Parts of a depth: added up before all of them are there, or some of them twice; not counted anew; of the wrong depth.
+    ("parts", BARRIER, 1, "", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
+    (
+        "parts",
+        "if (before + 1 != (unsigned)parts.count)",
+        0,
+        "if (part.number + 1 != parts.count)",
+        TENSOR_PRODUCTS_TEST,
+        "f32[20, 840]",
+    ),
+    ("parts", "own.clear();", 0, "", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
+    ("parts", "parts.arrived[tile] = 0;", 0, ";", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
+    ("parts", "(part.z * gridDim.y + blockIdx.y)", 0, "blockIdx.y", TENSOR_PRODUCTS_TEST, "f32[2, 9, 416]"),
+    ("gemm_tensor", "if (step >= part.begin)", 1, "if (step >= 0)", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
+    ("conv_tensor", "if (step >= part.begin)", 1, "if (step >= 0)", TENSOR_WINDOWS_TEST, "f32[1, 48, 5, 5]"),
     // What nobody writes.
     ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
     // Integers of another type, and what is beyond an image.
@@ -153,6 +168,9 @@ fn mistakes_in_kernels_are_found() {
             let mut command = again(test).unwrap();
             command.env("CUDA_EMULATOR_ORDER", order).env("CUDA_EMULATOR_TIME", time).env(ONLY, only);
             let ran = command.env("TRISCORE_CUDA_KERNELS", changed.path()).output().unwrap();
+            let said =
+                [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+            assert!(!said.contains("does not compile"), "{file}: '{with}': {said}");
             !ran.status.success()
         });
         println!("{file}: '{text}' {nth} -> '{with}': found {found:?}");

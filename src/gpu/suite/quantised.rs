@@ -25,6 +25,7 @@ const SUMS: &[&str] = &[
     "x: u8[70, 48]\nw: u8[48, 33]\nz: u8[]\nv: u8[]\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
     "x: i8[2, 3, 5, 32]\nw: u8[2, 3, 32, 24]\nz: i8[]\nv: u8[]\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
     "x: u8[130, 64]\nw = u8[64, 150] 1 2 255 128 0 7\nz = u8[] 200\nv = u8[] 128\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[20, 1700]\nw = i8[1700, 48] 1 -2 3 -128 127\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[5, 32]\nq, s, z = DynamicQuantizeLinear(x)\nw = i8[32, 20] 1 -2 3 -128 127\na = MatMulInteger(q, w, z)\nf = Cast<to=1>(a)\nb = f32[] 0.01\nt = Mul(s, b)\nc = Mul(f, t)\nd = f32[20] 1 2 3\ne = Add(c, d)\ny = Relu(e)\n-> y",
     // A convolution's padding is its zero point; of pixels in pieces, of three channels, of groups, of one pixel.
     "x: u8[2, 16, 9, 10]\nw = i8[72, 16, 3, 2] 1 -2 3 -128 127\nz = u8[] 117\na = ConvInteger<dilations=[1, 3], pads=[2, 0, 0, 1]>(x, w, z)\ny = Cast<to=1>(a)\n-> y",
