@@ -2,8 +2,7 @@
 //
 // q: [batch][heads][rows][WIDTH], k and v: [batch][heads][keys][WIDTH] of ELEMENT (f16 or bf16), by strides, every row at a multiple of 16 bytes; WIDTH is 32,
 // 64, 96 or 128. `group` heads of q share one of k and v. Sums and scores are floats, weights are rounded to ELEMENT before they are multiplied. The host
-// generates `result(out, value, batch, head, row, column)` and `result2(out, value, next, batch, head, row, column)`, which write one element or two
-// beside each other, and defines MASKED, MASK, CAPPED and BOUNDED as attention.cu has them.
+// generates `result4(out, four, count, batch, head, row, column)`, which writes four elements beside each other, and defines MASKED, MASK, CAPPED and BOUNDED as attention.cu has them.
 //
 // A block computes 64 rows of a head, each of its four warps 16 of them: its queries and its part of the result stay in registers, as do the weights,
 // which lie in a product's result as the next one wants them. Keys come 64 at a time: the next keys are copied while values are multiplied, the next
@@ -152,9 +151,13 @@ extern "C" __global__ void __launch_bounds__(128, 2) attention_tensor(Result out
         for (int by = 2; by > 0; by /= 2)
             total[r] += __shfl_xor_sync(0xffffffffu, total[r], by);
         float factor = total[r] == 0 ? empty : 1 / total[r];
-        if (rows[r] < n.rows)
 #pragma unroll
-            for (int j = 0; j < WIDTH / 8; j++)
-                result2(out, sums[j][r * 2] * factor, sums[j][r * 2 + 1] * factor, blockIdx.z, head, rows[r], j * 8 + lane % 4 * 2);
+        for (int j = 0; j < WIDTH / 8; j += 2) {
+            const float *one = sums[j] + r * 2, *two = sums[j + 1] + r * 2;
+            float four[4];
+            four_of(four, one[0] * factor, one[1] * factor, two[0] * factor, two[1] * factor);
+            if (rows[r] < n.rows)
+                result4(out, four, 4, blockIdx.z, head, rows[r], j * 8 + four_column());
+        }
     }
 }

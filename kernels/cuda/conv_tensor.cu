@@ -4,8 +4,8 @@
 // x: [n][d][h][w][c] of ELEMENT by strides, channels together; weights: [outputs][kd][kh][kw][c of a group] of RIGHT, without gaps; types are as in
 // gemm_tensor.cu. Every pixel begins at a multiple of 16 bytes, and a group's channels are a multiple of 16 bytes, so that a piece is of one pixel. Beyond
 // an image are zeros, or, where BEYOND is 1, the 16 bytes at `beyond`: what stands for zero among integers may be another one. Row r of the result is the
-// r-th place in [n][od][oh][ow]; the host generates `result(out, value, row, channel)` and `result2(out, value, next, row, channel)`, which write one
-// element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu), and SPLIT (parts.cu).
+// r-th place in [n][od][oh][ow]; the host generates `result4(out, four, count, row, channel)`, which writes four elements beside each other, or as
+// many as there are; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu), and SPLIT (parts.cu).
 // Grid: (outputs of a group / TILE_N, rows / TILE_M, rounded up; groups, times the parts of the depth where SPLIT is 1: parts.cu); block: (32 * WARPS_M *
 // WARPS_N); dynamic shared memory: STAGES * (TILE_M + TILE_N) * STEP_BYTES.
 
@@ -71,13 +71,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) con
     }
     if (!is_whole<SPLIT>(own, parts, part))
         return;
-    own.for_pairs([&](Own::Sum value, Own::Sum next, int own_row, int own_column) {
-        int row = row0 + own_row, column = column0 + own_column, channel = group * w.group_outputs + column;
-        if (row >= w.rows || column >= w.group_outputs)
-            return;
-        if (column + 1 < w.group_outputs)
-            result2(out, value, next, row, channel);
-        else
-            result(out, value, row, channel);
+    own.for_fours([&](const Own::Sum (&four)[4], int own_row, int own_column) {
+        int row = row0 + own_row, column = column0 + own_column;
+        if (row < w.rows && column < w.group_outputs)
+            result4(out, four, w.group_outputs - column, row, group * w.group_outputs + column);
     });
 }

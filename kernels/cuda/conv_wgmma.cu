@@ -3,8 +3,8 @@
 //
 // x: [n][h][w][c] of ELEMENT (types are as in gemm_wgmma.cu), as a tensor that copies of windows read: channels, w, h, n; weights: the same, of RIGHT, of
 // [outputs][taps][c of a group]: channels, outputs, taps, and one element. What is beyond a group's channels is zeros, or another group's where they fill a stage. Row r of the
-// result is the r-th place in [n][oh][ow]; the host generates `result(out, value, row, channel)` and `result2(out, value, next, row, channel)`, which write
-// one element or two beside each other; it defines PARTS and STAGES (wgmma_tiles.cu), and RIGHT_ROWS as 0.
+// result is the r-th place in [n][oh][ow]; the host generates `result4(out, four, count, row, channel)`, which writes four elements beside each
+// other, or as many as there are; it defines PARTS and STAGES (wgmma_tiles.cu), and RIGHT_ROWS as 0.
 // Grid: as many blocks as the device holds, or fewer; block: 384; dynamic shared memory: STAGES * (STAGE_BYTES + 16).
 
 typedef WideTiles<ELEMENT, RIGHT, PARTS, STAGES, RIGHT_ROWS> Own;
@@ -47,14 +47,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int place = blockIdx.x; place < rows * columns * w.groups; place += gridDim.x) {
         TileAt tile = tile_at(place, rows, columns);
         own.multiply(stages, turn, w.kernel[0] * w.kernel[1] * parts);
-        own.for_pairs([&](float value, float next, int own_row, int own_column) {
-            int row = tile.row * Own::M + own_row, column = tile.column * Own::N + own_column, channel = tile.z * w.group_outputs + column;
-            if (row >= w.rows || column >= w.group_outputs)
-                return;
-            if (column + 1 < w.group_outputs)
-                result2(out, value, next, row, channel);
-            else
-                result(out, value, row, channel);
+        own.for_fours([&](const float (&four)[4], int own_row, int own_column) {
+            int row = tile.row * Own::M + own_row, column = tile.column * Own::N + own_column;
+            if (row < w.rows && column < w.group_outputs)
+                result4(out, four, w.group_outputs - column, row, tile.z * w.group_outputs + column);
         });
     }
 }

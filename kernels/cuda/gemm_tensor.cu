@@ -2,8 +2,8 @@
 //
 // a: [batch][m][k] of ELEMENT, b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of RIGHT: both f16, both bf16, both float as TF32, each of them i8
 // or u8, or each of them f8e4m3 or f8e5m2; of 8 bits rows lie together only on the left. What is together lies together, the other stride is given, in elements. Every row begins at a multiple of 16 bytes, and has a multiple of 16 bytes; where a matrix of the batch begins
-// `left_begin(batches, z)` and `right_begin(batches, z)` say. The host generates these, and `result(out, value, z, row, column)` and `result2(out, value,
-// next, z, row, column)`, which write one element or two beside each other; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu), and SPLIT (parts.cu).
+// `left_begin(batches, z)` and `right_begin(batches, z)` say. The host generates these, and `result4(out, four, count, z,
+// row, column)`, which writes four elements beside each other, or as many as there are; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu), and SPLIT (parts.cu).
 // Grid: (n / TILE_N, m / TILE_M, rounded up; batch, times the parts of the depth where SPLIT is 1: parts.cu); block: (32 * WARPS_M * WARPS_N); dynamic shared
 // memory: STAGES * (TILE_M + TILE_N) * STEP_BYTES.
 
@@ -38,13 +38,9 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gem
     }
     if (!is_whole<SPLIT>(own, parts, part))
         return;
-    own.for_pairs([&](Own::Sum value, Own::Sum next, int own_row, int own_column) {
+    own.for_fours([&](const Own::Sum (&four)[4], int own_row, int own_column) {
         int row = row0 + own_row, column = column0 + own_column;
-        if (row >= m || column >= n)
-            return;
-        if (column + 1 < n)
-            result2(out, value, next, part.z, row, column);
-        else
-            result(out, value, part.z, row, column);
+        if (row < m && column < n)
+            result4(out, four, n - column, part.z, row, column);
     });
 }

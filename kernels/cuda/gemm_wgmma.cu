@@ -2,8 +2,8 @@
 //
 // a: [batch][m][k], b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of ELEMENT and RIGHT (both f16, both bf16; not where RIGHT_ROWS both float
 // as TF32, or each of them f8e4m3 or f8e5m2), as tensors that copies read: the axis that lies together first, then the other one, then the two axes of the batch; an axis of the batch that a side does not have
-// has one element there. The host generates `result(out, value, z, row, column)` and `result2(out, value, next, z, row, column)`, which write one
-// element or two beside each other; it defines PARTS and STAGES (wgmma_tiles.cu).
+// has one element there. The host generates `result4(out, four, count, z, row, column)`, which writes four elements beside each other, or
+// as many as there are; it defines PARTS and STAGES (wgmma_tiles.cu).
 // Grid: as many blocks as the device holds, or fewer; block: 384; dynamic shared memory: STAGES * (STAGE_BYTES + 16).
 
 typedef WideTiles<ELEMENT, RIGHT, PARTS, STAGES, RIGHT_ROWS> Own;
@@ -40,14 +40,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int place = blockIdx.x; place < rows * columns * batch; place += gridDim.x) {
         TileAt tile = tile_at(place, rows, columns);
         own.multiply(stages, turn, steps);
-        own.for_pairs([&](float value, float next, int own_row, int own_column) {
+        own.for_fours([&](const float (&four)[4], int own_row, int own_column) {
             int row = tile.row * Own::M + own_row, column = tile.column * Own::N + own_column;
-            if (row >= m || column >= n)
-                return;
-            if (column + 1 < n)
-                result2(out, value, next, tile.z, row, column);
-            else
-                result(out, value, tile.z, row, column);
+            if (row < m && column < n)
+                result4(out, four, n - column, tile.z, row, column);
         });
     }
 }

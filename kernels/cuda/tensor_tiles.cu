@@ -197,15 +197,19 @@ template <class Element, class Right, int M, int N, int WARPS_M, int WARPS_N, bo
         }
     }
 
-    // Calls `write(value, next, row, column)` for every two sums beside each other.
-    template <class Write> __device__ __forceinline__ void for_pairs(Write write) const
+    // Calls `write(four, row, column)` for every four sums beside each other.
+    template <class Write> __device__ __forceinline__ void for_fours(Write write) const
     {
 #pragma unroll
         for (int i = 0; i < EACH_M; i++)
 #pragma unroll
             for (int half = 0; half < 2; half++)
 #pragma unroll
-                for (int j = 0; j < EACH_N; j++)
-                    write(sums[i][j][half * 2], sums[i][j][half * 2 + 1], own_row() + i * 16 + half * 8 + lane() / 4, own_column() + j * 8 + lane() % 4 * 2);
+                for (int j = 0; j < EACH_N; j += 2) {
+                    const Sum *one = sums[i][j] + half * 2, *two = sums[i][j + 1] + half * 2;
+                    Sum four[4];
+                    four_of(four, one[0], one[1], two[0], two[1]);
+                    write(four, own_row() + i * 16 + half * 8 + lane() / 4, own_column() + j * 8 + four_column());
+                }
     }
 };

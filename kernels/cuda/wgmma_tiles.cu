@@ -171,17 +171,21 @@ template <class Element, class Right, int PARTS, int STAGES, bool RIGHT_ROWS> st
         }
     }
 
-    // Calls `write(value, next, row, column)` for every two sums beside each other.
-    template <class Write> __device__ __forceinline__ void for_pairs(Write write) const
+    // Calls `write(four, row, column)` for every four sums beside each other.
+    template <class Write> __device__ __forceinline__ void for_fours(Write write) const
     {
-        int lane = threadIdx.x % 32, row = own_row() + threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
+        int row = own_row() + threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
         const float(&of)[PARTS][64] = BY_STAGE ? all : sums;
 #pragma unroll
         for (int i = 0; i < PARTS; i++)
 #pragma unroll
             for (int half = 0; half < 2; half++)
 #pragma unroll
-                for (int j = 0; j < 16; j++)
-                    write(of[i][j * 4 + half * 2], of[i][j * 4 + half * 2 + 1], row + i * 64 + half * 8, j * 8 + lane % 4 * 2);
+                for (int j = 0; j < 16; j += 2) {
+                    const float *one = of[i] + j * 4 + half * 2, *two = one + 4;
+                    float four[4];
+                    four_of(four, one[0], one[1], two[0], two[1]);
+                    write(four, row + i * 64 + half * 8, j * 8 + four_column());
+                }
     }
 };

@@ -308,7 +308,7 @@ impl Planner<'_> {
         }
         let mask_kind = of.mask.as_ref().map_or(0, |m| if m.dtype == DType::Bool { 2 } else { 1 });
         let source = match tensor {
-            Some(_) => Source::new(kernel, kernel, &["block", "attention_scores", "tensor_core"])
+            Some(_) => Source::new(kernel, kernel, &["block", "attention_scores", "tensor_core", "fours"])
                 .define("WIDTH", width),
             None => Source::new(kernel, kernel, &["block", "attention_scores"]).define("EACH", each.max(1)),
         };
@@ -358,7 +358,8 @@ impl Planner<'_> {
         let operator =
             Operator { source, grid: [grid, heads, batch], block, shared_bytes, arguments, writes };
         let axes = (0..4).map(|axis| vec![axis]).collect();
-        let access = if tensor.is_some() { Access::Pairs(axes) } else { Access::Blocks(axes) };
+        let access =
+            if tensor.is_some() { Access::Fours { groups: axes, first: 4 } } else { Access::Blocks(axes) };
         let base = Base { operator, access, order: HEADS_TOGETHER.to_vec(), library: None };
         let program = Program::given(register, &[batch, heads, rows, columns]);
         Ok(Deferred { program, base: Some(Box::new(base)), origins: Vec::new() })

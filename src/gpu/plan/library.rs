@@ -219,7 +219,7 @@ impl Planner<'_> {
         array: &Array,
         access: &Access,
     ) -> Result<Option<Alternative<Place>>> {
-        let (Access::Blocks(groups) | Access::Pairs(groups)) = access else { return Ok(None) };
+        let (Access::Blocks(groups) | Access::Fours { groups, .. }) = access else { return Ok(None) };
         let (Some(End { factor, addends, has_relu }), Some(strides)) =
             (program.end(), block_strides(&array.view, groups))
         else {

@@ -117,7 +117,7 @@ impl Planner<'_> {
                 None => sides.operator(self, batches, row_stride, shape)?,
             };
             let access = match access {
-                Access::Blocks(groups) => Access::Pairs(groups),
+                Access::Blocks(groups) => Access::Fours { groups, first: 4 },
                 other => other,
             };
             let base = Base { operator, access, order, library };

@@ -21,6 +21,7 @@ families!(
     "conv_tensor",
     "conv_wgmma",
     "cumulate",
+    "fours",
     "gather",
     "gemm",
     "gemm_tensor",

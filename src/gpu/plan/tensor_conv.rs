@@ -38,11 +38,11 @@ impl Planner<'_> {
         };
         let padded = inputs.next_multiple_of(piece_elements(dtype)?);
         let is_padded = padded != inputs;
-        // Pairs of results begin at even channels; only constants get zeros beside them.
+        // Only constants get zeros beside them.
         let is_taken = (3..=5).contains(&rank)
             && inputs > 0
             && per_group >= FEW_OUTPUTS
-            && (groups == 1 || (!is_padded && per_group.is_multiple_of(2)))
+            && (groups == 1 || !is_padded)
             && (!is_padded || constant.is_some());
         if !is_taken {
             return Ok(None);
@@ -67,7 +67,7 @@ impl Planner<'_> {
         let sum = Register::of(dtype)?;
         let rows = shape.first().copied().unwrap_or(1) * shape.iter().skip(2).product::<usize>();
         let tile = Tile::of(rows, per_group, groups);
-        let needs = &["tensor_core", "tensor_tiles", "parts", "window"];
+        let needs = &["tensor_core", "fours", "tensor_tiles", "parts", "window"];
         let source = Source::new("conv_tensor", "conv_tensor", needs)
             .define("ELEMENT", stored_name(dtype)?)
             .define("RIGHT", stored_name(stored)?)
@@ -94,7 +94,9 @@ impl Planner<'_> {
             }
         };
         let places = std::iter::once(0).chain(2..rank).collect();
-        let access = Access::Pairs(vec![places, vec![1]]);
+        // A group's first channel, too, must begin where several are written at once.
+        let first = [4, 2].into_iter().find(|n| groups == 1 || per_group.is_multiple_of(*n)).unwrap_or(1);
+        let access = Access::Fours { groups: vec![places, vec![1]], first };
         let library = self.library_conv(&images.array, &right, window, shape);
         let base = Base { operator, access, order: channels_last(rank), library };
         let program = Program::given(sum, shape);

@@ -88,10 +88,11 @@ impl Sides {
         [matrices, m, n, k]: [usize; 4],
     ) -> Result<Operator> {
         let tile = Tile::of(m, n, matrices);
-        let source = Source::new("gemm_tensor", "gemm_tensor", &["tensor_core", "tensor_tiles", "parts"])
-            .define("ELEMENT", stored_name(self.left.dtype)?)
-            .define("RIGHT", stored_name(self.right.dtype)?)
-            .define("RIGHT_ROWS", i32::from(self.right_rows));
+        let source =
+            Source::new("gemm_tensor", "gemm_tensor", &["tensor_core", "fours", "tensor_tiles", "parts"])
+                .define("ELEMENT", stored_name(self.left.dtype)?)
+                .define("RIGHT", stored_name(self.right.dtype)?)
+                .define("RIGHT_ROWS", i32::from(self.right_rows));
         let mut source = tile.define(source);
         source.generated.push_str(&batches.text);
         let view = &self.right.view;

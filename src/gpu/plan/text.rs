@@ -30,8 +30,8 @@ pub(super) enum Access {
     Flat(Vec<usize>),
     /// By several numbers, each over these axes in their order.
     Blocks(Vec<Vec<usize>>),
-    /// So, and two elements at once that follow each other in the last of them, the first one's number even.
-    Pairs(Vec<Vec<usize>>),
+    /// So, and four elements at once that follow each other in the last of them, or as many as there are; the first one's number is a multiple of `first`.
+    Fours { groups: Vec<Vec<usize>>, first: usize },
 }
 
 impl Access {
@@ -41,7 +41,7 @@ impl Access {
         match self {
             Self::Flat(_) => Self::Flat(groups.concat()),
             Self::Blocks(_) => Self::Blocks(groups),
-            Self::Pairs(_) => Self::Pairs(groups),
+            Self::Fours { first, .. } => Self::Fours { groups, first: *first },
         }
     }
 }
@@ -228,7 +228,7 @@ pub(super) fn writer(program: &Program, output: &Array, access: &Access) -> Resu
             let strides = loops.strides.get(1..).unwrap_or_default();
             Ok(Some(Generated { text, argument: argument(&arrays, &divisors, strides, axes) }))
         }
-        Access::Blocks(groups) | Access::Pairs(groups) => {
+        Access::Blocks(groups) | Access::Fours { groups, .. } => {
             let strides = arrays.iter().map(|a| block_strides(&a.view, groups)).collect::<Option<Vec<_>>>();
             let Some(strides) = strides else { return Ok(None) };
             let names = (0..groups.len()).map(|g| format!("unsigned i{g}")).collect::<Vec<_>>();
@@ -239,77 +239,73 @@ pub(super) fn writer(program: &Program, output: &Array, access: &Access) -> Resu
                 let sum = if terms.is_empty() { "0".to_owned() } else { terms.join(" + ") };
                 body.push_str(&format!("    int place{k} = {sum};\n"));
             }
-            let mut text = format!(
-                "{}{function}__device__ __forceinline__ void result(const Result &o, {given} value, {})\n{{\n{body}{store}}}\n",
+            let (name, value) = match access {
+                Access::Fours { first, .. } => {
+                    body.push_str(&four(program, &arrays, &strides, *first)?);
+                    ("result4", format!("const {given} (&four)[4], int count"))
+                }
+                _ => {
+                    body.push_str(&store);
+                    ("result", format!("{given} value"))
+                }
+            };
+            let text = format!(
+                "{}{function}__device__ __forceinline__ void {name}(const Result &o, {value}, {})\n{{\n{body}}}\n",
                 definition("Result", arrays.len(), 0, groups.len()),
                 names.join(", "),
             );
-            if matches!(access, Access::Pairs(_)) {
-                text.push_str(&format!(
-                    "__device__ __forceinline__ void result2(const Result &o, {given} value, {given} next, {})\n{{\n{body}{}}}\n",
-                    names.join(", "),
-                    pair(program, &arrays, &strides)?
-                ));
-            }
             Ok(Some(Generated { text, argument: argument(&arrays, &[], &strides, groups.len()) }))
         }
     }
 }
 
-/// Reads, computes and writes two elements beside each other, as statements: both at once where they lie together.
-fn pair(program: &Program, arrays: &[&Array], strides: &[Vec<isize>]) -> Result<String> {
+/// Reads, computes and writes four elements beside each other, or `count` of them, as statements: as many at once as lie so.
+fn four(program: &Program, arrays: &[&Array], strides: &[Vec<isize>], first: usize) -> Result<String> {
     let mut text = String::new();
-    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let mut values = Vec::new();
+    let last = |k: usize| strides.get(k).map_or(0, |own| own.len().saturating_sub(1));
+    let width = |k: usize, array: &Array| strides.get(k).map_or(1, |own| width(array, own, first));
     let mut at = 1;
     for leaf in &program.leaves {
         let Leaf::Memory(array) = leaf else {
-            first.push("value".to_owned());
-            second.push("next".to_owned());
+            values.push("four[e]".to_owned());
             continue;
         };
-        let own = strides.get(at).map_or(&[][..], Vec::as_slice);
-        let (kind, last) = (stored_name(array.dtype)?, own.len().saturating_sub(1));
-        let from = format!("((const {kind} *)o.at[{at}])[place{at}");
-        if own.last() == Some(&0) {
-            text.push_str(&format!("    {kind} x{at} = {from}];\n"));
-            for list in [&mut first, &mut second] {
-                list.push(format!("x{at}"));
-            }
-        } else if is_paired(array, own) {
-            text.push_str(&format!("    Vector<{kind}, 2> x{at} = *(const Vector<{kind}, 2> *)&{from}];\n"));
-            first.push(format!("x{at}.at[0]"));
-            second.push(format!("x{at}.at[1]"));
+        let kind = stored_name(array.dtype)?;
+        let from = format!("(const {kind} *)o.at[{at}]");
+        if strides.get(at).and_then(|own| own.last()) == Some(&0) {
+            text.push_str(&format!("    {kind} x{at} = ({from})[place{at}];\n"));
+            values.push(format!("x{at}"));
         } else {
-            first.push(format!("{from}]"));
-            second.push(format!("{from} + o.stride[{at}][{last}]]"));
+            let (width, last) = (width(at, array), last(at));
+            text.push_str(&format!(
+                "    {kind} x{at}[4];\n    load_some<{width}>(x{at}, {from} + place{at}, o.stride[{at}][{last}], count);\n"
+            ));
+            values.push(format!("x{at}[e]"));
         }
         at += 1;
     }
-    let Some((output, own)) = arrays.first().zip(strides.first()) else { return Ok(text) };
-    let kind = stored_name(output.dtype)?;
-    let results = [first, second].map(|list| format!("store<{kind}>(result_of({}))", list.join(", ")));
-    let [one, two] = results;
-    let to = format!("(({kind} *)o.at[0])[place0");
-    text.push_str(&match is_paired(output, own) {
-        true => format!(
-            "    Vector<{kind}, 2> y;\n    y.at[0] = {one};\n    y.at[1] = {two};\n    *(Vector<{kind}, 2> *)&{to}] = y;\n"
-        ),
-        false => format!(
-            "    {kind} y0 = {one}, y1 = {two};\n    {to}] = y0;\n    {to} + o.stride[0][{}]] = y1;\n",
-            own.len().saturating_sub(1)
-        ),
-    });
+    let Some(output) = arrays.first() else { return Ok(text) };
+    let (kind, values, width, last) =
+        (stored_name(output.dtype)?, values.join(", "), width(0, output), last(0));
+    text.push_str(&format!(
+        "    {kind} y[4];\n#pragma unroll\n    for (int e = 0; e < 4; e++)\n        y[e] = store<{kind}>(result_of({values}));\n    store_some<{width}>(({kind} *)o.at[0] + place0, y, o.stride[0][{last}], count);\n"
+    ));
     Ok(text)
 }
 
-/// Whether two elements beside each other are one of twice the size.
-fn is_paired(array: &Array, strides: &[isize]) -> bool {
+/// How many elements beside each other are one of that many times the size, where the first one's number is a multiple of `first`.
+fn width(array: &Array, strides: &[isize], first: usize) -> usize {
     let size = array.view.size;
-    let Some((last, others)) = strides.split_last() else { return false };
-    let both = 2 * size as isize;
-    *last == size as isize
-        && array.view.offset.is_multiple_of(2 * size)
-        && others.iter().all(|s| s % both == 0)
+    let Some((last, others)) = strides.split_last() else { return 1 };
+    let is_whole = |n: &usize| {
+        let bytes = n * size;
+        *n <= first
+            && *last == size as isize
+            && array.view.offset.is_multiple_of(bytes)
+            && others.iter().all(|s| s.unsigned_abs().is_multiple_of(bytes))
+    };
+    [4, 2].into_iter().find(is_whole).unwrap_or(1)
 }
 
 /// One stride for each group of axes; `None` where the axes of one do not follow each other without a gap.
@@ -431,6 +427,30 @@ mod tests {
         let bias = Program::of(bias).unwrap().broadcast(&[2, 3, 4, 8]).unwrap();
         let sum = Program::call("add", Register::F32, &[x, bias]).unwrap();
         assert_eq!(mapper(&sum, &array(&[2, 3, 4, 8], &[0, 1, 2, 3])).unwrap().1, 4);
+    }
+
+    #[test]
+    fn results_are_written_by_as_many_as_lie_together() {
+        let groups = vec![vec![0, 2, 3], vec![1]];
+        // (length of the last axis in memory, the first number's multiple, what is written at once)
+        let cases = [(8, 4, 4), (8, 2, 2), (8, 1, 1), (10, 4, 2), (7, 4, 1)];
+        for (channels, first, width) in cases {
+            let shape = [2, channels, 3, 4];
+            let output = array(&shape, &[0, 2, 3, 1]);
+            let bias = Program::of(array(&[channels, 1, 1], &[0, 1, 2])).unwrap().broadcast(&shape).unwrap();
+            let sum = Program::given(Register::F32, &shape);
+            let sum = Program::call("add", Register::F32, &[sum, bias]).unwrap();
+            let access = Access::Fours { groups: groups.clone(), first };
+            let text = writer(&sum, &output, &access).unwrap().unwrap().text;
+            assert!(text.contains(&format!("store_some<{width}>")), "{channels} {first}: {text}");
+            // A vector of channels begins where each group does, too.
+            assert!(text.contains(&format!("load_some<{}>", first)), "{channels} {first}: {text}");
+        }
+        // Rows: a column has nothing beside it.
+        let access = Access::Fours { groups: vec![vec![0], vec![1]], first: 4 };
+        let given = Program::given(Register::F32, &[8, 8]);
+        let text = writer(&given, &array(&[8, 8], &[1, 0]), &access).unwrap().unwrap().text;
+        assert!(text.contains("store_some<1>"), "{text}");
     }
 
     #[test]

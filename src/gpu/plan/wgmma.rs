@@ -78,7 +78,7 @@ impl WideTile {
         right_rows: bool,
         arguments: Vec<Argument>,
     ) -> Result<Operator> {
-        let source = Source::new(kernel, kernel, &["hopper", "wgmma_tiles"])
+        let source = Source::new(kernel, kernel, &["hopper", "fours", "wgmma_tiles"])
             .define("ELEMENT", stored_name(left)?)
             .define("RIGHT", stored_name(right)?)
             .define("RIGHT_ROWS", i32::from(right_rows))

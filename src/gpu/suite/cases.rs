@@ -126,7 +126,8 @@ pub(super) const TENSOR_WINDOWS: &[&str] = &[
     "x: f32[2, 48, 190]\nw = f32[66, 48, 3] 0.1 0.2 -0.3 0.4 0.5\nr: f32[2, 66, 95]\na = Conv<auto_pad=SAME_UPPER, strides=[2]>(x, w)\ny = Add(a, r)\n-> y",
     // Blocks share the depth: of one tile, and of each group's.
     "x: f32[1, 48, 5, 5]\nw = f32[40, 48, 3, 3] 0.1 0.2 -0.3 0.4 0.5\nb = f32[40] 1 2\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
-    "x: f32[1, 96, 5, 5]\nw = f32[36, 48, 3, 3] 0.1 0.2 -0.3 0.4 0.5\ny = Conv<group=2>(x, w)\n-> y",
+    "x: f32[1, 96, 5, 5]\nw = f32[36, 48, 3, 3] 0.1 0.2 -0.3 0.4 0.5\ny = Conv<group=2>(x, w)\n-> y", // Groups that begin at odd channels.
+    "x: f32[2, 32, 9, 9]\nw: f32[34, 16, 3, 3]\nr: f32[2, 34, 7, 7]\na = Conv<group=2>(x, w)\ny = Add(a, r)\n-> y",
 ];
 
 pub(super) const ATTENTIONS: &[&str] = &[

@@ -68,14 +68,7 @@ const MUTANTS: &[Mutant] = &[
         TENSOR_PRODUCTS_TEST,
         "f32[150, 320]",
     ),
-    (
-        "gemm_wgmma",
-        "if (row >= m || column >= n)",
-        0,
-        "if (column >= n)",
-        TENSOR_PRODUCTS_TEST,
-        "f32[150, 320]",
-    ),
+    ("gemm_wgmma", "if (row < m && column < n)", 0, "if (column < n)", TENSOR_PRODUCTS_TEST, "f32[150, 320]"),
     ("conv_wgmma", "- w.pad[0];", 0, ";", TENSOR_WINDOWS_TEST, "x: f32[2, 64, 13, 11]"),
     // Parts of a depth: added up before all of them are there, or some of them twice; not counted anew; of the wrong depth.
     ("parts", BARRIER, 1, "", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
@@ -92,6 +85,10 @@ const MUTANTS: &[Mutant] = &[
     ("parts", "(part.z * gridDim.y + blockIdx.y)", 0, "blockIdx.y", TENSOR_PRODUCTS_TEST, "f32[2, 9, 416]"),
     ("gemm_tensor", "if (step >= part.begin)", 1, "if (step >= 0)", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
     ("conv_tensor", "if (step >= part.begin)", 1, "if (step >= 0)", TENSOR_WINDOWS_TEST, "f32[1, 48, 5, 5]"),
+    // Four beside each other: of which a lane has two already, and of which there are not as many.
+    ("fours", "is_odd ? got0 : first0", 0, "first0", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
+    ("fours", "if (i + j < count)", 0, "", TENSOR_PRODUCTS_TEST, "f32[137, 320]"),
+    ("fours", "i + W <= count", 1, "true", TENSOR_PRODUCTS_TEST, "f16[24, 10]"),
     // What nobody writes.
     ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
     // Integers of another type, and what is beyond an image.
