@@ -31,8 +31,11 @@
 //! `examples/fourth_backend.rs` does all of it in about a hundred lines.
 
 mod backend;
+mod buckets;
 mod call;
+mod close;
 mod fault;
+mod inputs;
 mod lanes;
 mod limits;
 mod placement;
@@ -42,6 +45,7 @@ mod rows;
 mod sample;
 
 pub use backend::{Backend, BackendKind, CompileOptions, Device, Precision};
+pub use buckets::{Bucketed, Buckets};
 pub use call::{Call, CancelToken, OnCancel};
 pub use fault::{Fault, FaultBackend, FaultScorer};
 pub use lanes::{Lane, LaneGuard, Lanes};

@@ -157,6 +157,26 @@ def dynamic_two() -> Case:
     return Case("dynamic_two", {"a": a, "b": b}, {"outer": a @ b.T})
 
 
+def masked_mean() -> Case:
+    """The mean of those of a row's tokens that a mask lets through, and these: what is padded and masked changes nothing."""
+    graph = GraphBuilder()
+    graph.node("Cast", ["tokens"], "values", to=TensorProto.FLOAT)
+    graph.node("Cast", ["mask"], "weights", to=TensorProto.FLOAT)
+    graph.node("Mul", ["values", "weights"], "kept")
+    axis = graph.constant("axis", np.array([1], dtype=np.int64))
+    graph.node("ReduceSum", ["kept", axis], "sum", keepdims=0)
+    graph.node("ReduceSum", ["weights", axis], "count", keepdims=0)
+    graph.node("Div", ["sum", "count"], "mean")
+    inputs = [tensor(name, ["batch", "length"], TensorProto.INT64) for name in ("tokens", "mask")]
+    outputs = [tensor("kept", ["batch", "length"]), tensor("mean", ["batch"])]
+    graph.save(model_path("masked_mean"), "masked_mean", inputs, outputs)
+    tokens, mask = np.array([[3, 5, 7], [2, 9, 4]]), np.array([[1, 1, 1], [1, 0, 1]])
+    kept = (tokens * mask).astype(np.float32)
+    return Case(
+        "masked_mean", {"tokens": tokens, "mask": mask}, {"kept": kept, "mean": np.array([5, 3], dtype=np.float32)}
+    )
+
+
 SLOW_ITERATIONS = 120_000
 SLOW_SIDE = 128
 
@@ -241,7 +261,7 @@ def plain(values: Values) -> dict[str, Any]:
 def main() -> None:
     """Writes every model and the examples; stops where ONNX Runtime disagrees."""
     cases = [identity(type_name) for type_name in IDENTITY_ROWS]
-    cases += [two_inputs(), matmul_external(), seq_out(), not_batchable(), dynamic_two(), slow()]
+    cases += [two_inputs(), matmul_external(), seq_out(), not_batchable(), dynamic_two(), masked_mean(), slow()]
     for case in cases:
         started = time.monotonic()
         answer = run(case)

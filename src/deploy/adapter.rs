@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::{DeploymentConfig, Machine, Requirement};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::model::Model;
-use crate::scoring::{Backend, BackendKind, CompileOptions, Device, Scorer};
+use crate::scoring::{Backend, BackendKind, Bucketed, CompileOptions, Device, Scorer};
 
 /// A backend and the devices of it that a deployment gets.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ impl Adapter {
     ///
     /// # Errors
     /// `Unavailable` as [`select`](Self::select); else what the last backend's compilation said, with
-    /// the reasons of those before it.
+    /// the reasons of those before it; `BadConfig` for buckets that the model does not go with.
     pub fn compile(&self, config: &DeploymentConfig, model: &Model) -> Result<Compiled> {
         self.machine.check(&config.resources)?;
         let requirement = Requirement::of(config);
@@ -111,6 +111,11 @@ impl Adapter {
             Ok((scorer, backend, devices))
         };
         let ((scorer, backend, devices), fell_back) = first_of(&requirement, compile)?;
+        let buckets = &config.triscore.buckets;
+        let scorer = match buckets.is_empty() {
+            true => scorer,
+            false => Arc::new(Bucketed::new(scorer, buckets.clone(), options.precision)?),
+        };
         Ok(Compiled { scorer, selection: Selection { backend, devices, fell_back } })
     }
 

@@ -190,6 +190,15 @@ impl<'v> Fields<'v> {
         self.0.get(path)?.as_str()
     }
 
+    /// Lists of whole numbers, by their names.
+    fn lengths(&self, path: &str) -> impl Iterator<Item = (&'v str, Vec<usize>)> {
+        let all = self.0.get(path).and_then(|value| value.as_object()).into_iter().flatten();
+        all.map(|(name, list)| {
+            let numbers = list.as_array().into_iter().flatten().filter_map(schema::whole);
+            (name.as_str(), numbers.filter_map(|n| usize::try_from(n).ok()).collect())
+        })
+    }
+
     fn list(&self, path: &str) -> Option<impl Iterator<Item = &'v str>> {
         Some(self.0.get(path)?.as_array()?.iter().filter_map(Value::as_str))
     }

@@ -12,6 +12,7 @@ mod library;
 mod moves;
 mod mutants;
 mod quantised;
+mod shapes;
 
 use cases::{ATTENTIONS, MOVING, POINTWISE, PRODUCTS, ROWS, TENSOR_PRODUCTS, TENSOR_WINDOWS, WINDOWS};
 use emulated::{SCHEDULES, in_schedules, is_inside};

@@ -40,7 +40,7 @@ pub(crate) fn model_of(text: &str) -> ModelProto {
     let mut graph = GraphProto { name: Some("g".to_owned()), ..Default::default() };
     for line in text.lines().map(str::trim).filter(|l| !l.is_empty()) {
         if let Some(outputs) = line.strip_prefix("->") {
-            graph.output.extend(outputs.split(',').map(|o| match o.split_once(':') {
+            graph.output.extend(apart(outputs).into_iter().map(|o| match o.split_once(':') {
                 Some((name, kind)) => info(name.trim(), kind.trim()),
                 None => ValueInfoProto {
                     // An output needs a type; one that says nothing of the shape will do.
@@ -72,6 +72,16 @@ pub(crate) fn model_of(text: &str) -> ModelProto {
         graph: Some(graph),
         ..Default::default()
     }
+}
+
+/// What commas part that are in no brackets.
+fn apart(list: &str) -> Vec<&str> {
+    let mut depth = 0;
+    list.split(|c| {
+        depth += i32::from(c == '[') - i32::from(c == ']');
+        c == ',' && depth == 0
+    })
+    .collect()
 }
 
 fn node(outputs: &str, op: &str, inputs: &str) -> NodeProto {

@@ -58,7 +58,7 @@ impl<M: Machine> OffloadScorer<M> {
         let run = |inputs: &[Tensor]| lanes.with(&Call::new(), |lane| lane.run(inputs, None, &Call::new()));
         let signature = match options.skip_tuning {
             true => signature.without_batch_axis(),
-            false => checked_rows(signature, Ok(&placed.sample), &run),
+            false => checked_rows(signature, Ok(&placed.sample), options.precision, &run),
         };
         let mut limits = Limits::new(lanes.total());
         limits.max_batch = options.max_batch;

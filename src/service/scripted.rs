@@ -81,7 +81,11 @@ impl ScriptService {
         }
         let (config, root) = (config.clone(), self.app_root.clone());
         let open = move |path: &Path| {
-            let compiled = adapter.compile(&config, &Model::open(path)?)?;
+            let model = Model::open(path)?;
+            let mut config = config.clone();
+            // A script may open several models, and not all of them have a dimension of each name.
+            config.triscore.buckets = config.triscore.buckets.of(model.signature());
+            let compiled = adapter.compile(&config, &model)?;
             let device = &compiled.selection;
             tracing::info!(model = %path.display(), %device, "the script has opened a model");
             Ok(compiled.scorer)

@@ -78,3 +78,32 @@ fn a_deployment_gets_the_gpu_that_it_asks_for_and_its_answers_say_so() {
     assert!(shown.to_string().contains("gpu:0") && shown.to_string().contains("emulated"), "{shown:#}");
     home.ok(&["service", "delete", "-n", "digits"]);
 }
+
+#[test]
+fn lengths_that_vary_are_padded_to_those_that_the_deployment_names() {
+    let Some(home) = home() else { return };
+    home.ok(&["model", "register", "-n", "mean", "-p", &models("tiny/masked_mean.onnx")]);
+    let config = |buckets: &str| {
+        let ours = format!(r#""allowEmulation": true, "buckets": {{{buckets}}}"#);
+        format!(r#"{{"computeType": "local", "gpuCores": 1, "triscore": {{{ours}}}}}"#)
+    };
+    let deploy = |config: &str| {
+        home.run(&["model", "deploy", "-n", "mean", "-m", "mean:1", "--dc", config, "--port", "0"])
+    };
+    let wrong = home.file("wrong.json", config(r#""width": [4, 8]"#));
+    deploy(&wrong).failed(78, &["buckets of 'width'", "batch, length"]);
+
+    let right = home.file("right.json", config(r#""length": [4, 8]"#));
+    let ran = deploy(&right);
+    assert_eq!(ran.code, 0, "{ran:#?}");
+    let port = home.port("mean");
+    for length in [1, 3, 4, 7, 9] {
+        let tokens = (1..=length).collect::<Vec<i32>>();
+        let body = json!({"tokens": [tokens], "mask": [vec![1; tokens.len()]]}).to_string();
+        let answer = post(port, body.as_bytes()).json();
+        let (kept, mean) = (&answer["kept"][0], answer["mean"][0].as_f64().unwrap());
+        assert_eq!(kept.as_array().unwrap().len(), tokens.len(), "{answer}");
+        assert!((mean - f64::from(length + 1) / 2.0).abs() < 1e-6, "{answer}");
+    }
+    home.ok(&["service", "delete", "-n", "mean"]);
+}

@@ -11,7 +11,7 @@ use super::{
     Raw, Resources, Scaling, Secret, Ssl, Timeouts, TriscoreOptions,
 };
 use crate::deploy::Requirement;
-use crate::scoring::BackendKind;
+use crate::scoring::{BackendKind, Buckets};
 
 /// The compute type, which decides how the rest is read.
 pub(super) fn compute_type(root: &Value, report: &mut Report) -> Option<ComputeType> {
@@ -232,6 +232,9 @@ fn triscore(fields: &Fields<'_>, report: &mut Report) -> TriscoreOptions {
         allow_emulation: fields.flag("triscore.allowEmulation").unwrap_or(false),
         precision: fields.text("triscore.precision").and_then(|p| p.parse().ok()).unwrap_or_default(),
         batching,
+        buckets: fields
+            .lengths("triscore.buckets")
+            .fold(Buckets::default(), |all, (name, lengths)| all.with(name, lengths)),
         lanes: fields.size("triscore.lanes"),
         warm_up: fields.flag("triscore.warmUp").unwrap_or(true),
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::{Result, ScoreError};
-use crate::scoring::{BackendKind, Precision};
+use crate::scoring::{BackendKind, Buckets, Precision};
 
 /// Where Azure would have run the service. All of them run on this machine here; the type decides which
 /// keys are read and what the defaults are.
@@ -221,6 +221,8 @@ pub struct TriscoreOptions {
     pub precision: Precision,
     /// `batching`.
     pub batching: Option<Batching>,
+    /// `buckets`: lengths that free dimensions of the model are padded up to, by their names.
+    pub buckets: Buckets,
     /// `lanes`: how many calls run at once.
     pub lanes: Option<usize>,
     /// `warmUp`, true: score once before the service is ready.

@@ -50,6 +50,8 @@ pub(super) enum Rule {
     One(&'static [&'static str]),
     /// A list of such texts, none twice.
     List(&'static [&'static str]),
+    /// Lists of lengths, by any names.
+    Lengths,
     /// A share in percent.
     Percent,
     /// An object whose keys stand in the table too.
@@ -74,10 +76,14 @@ const fn idle(path: &'static str, on: On, rule: Rule, why: &'static str) -> Key 
     Key { path, on, rule, idle: Some(why) }
 }
 
-use Rule::{Above0, Flag, List, Namespace, One, Percent, Secret, Section, Text, Whole};
+use Rule::{Above0, Flag, Lengths, List, Namespace, One, Percent, Secret, Section, Text, Whole};
 
 const COUNT: Rule = Whole(1, u32::MAX as u64);
 const DEVICES: Rule = Whole(0, 1024);
+/// Dimensions that may be padded, lengths of each, and the longest.
+const MOST_NAMES: usize = 8;
+const MOST_LENGTHS: usize = 32;
+const MOST_LENGTH: u64 = 1 << 20;
 const KINDS: &[&str] = &["cpu", "gpu", "fpga"];
 const NO_CLOUD: &str = "there is no Azure region or network here";
 const NO_INSIGHTS: &str = "there is no Application Insights here; see the logs and metrics of the server";
@@ -154,6 +160,7 @@ pub(super) const KEYS: &[Key] = &[
     key("triscore.batching", ALL, Section),
     key("triscore.batching.maxBatch", ALL, Whole(1, 1 << 20)),
     key("triscore.batching.maxDelayMs", ALL, Whole(0, 60_000)),
+    key("triscore.buckets", ALL, Lengths),
     key("triscore.lanes", ALL, Whole(1, 1024)),
     key("triscore.warmUp", ALL, Flag),
 ];
@@ -218,7 +225,7 @@ pub(super) fn redacted(root: &Value) -> Value {
             let known = KEYS.iter().find(|k| k.path == full && !name.contains('.'));
             let shown = match known.map(|key| (key.rule, value)) {
                 Some((Section, Value::Object(_))) => copy(&full, value),
-                Some((List(_), _)) => value.clone(),
+                Some((List(_) | Lengths, _)) => value.clone(),
                 Some((rule, _)) if !matches!(rule, Secret) && full != "sslKey" && is_scalar(value) => {
                     value.clone()
                 }
@@ -264,6 +271,9 @@ impl Rule {
                 };
                 list.len() <= names.len() && list.iter().enumerate().all(one_of)
             }),
+            Lengths => value
+                .as_object()
+                .is_some_and(|all| (1..=MOST_NAMES).contains(&all.len()) && all.values().all(are_lengths)),
             Percent => value.as_f64().is_some_and(|n| (0.0..=100.0).contains(&n)),
             Section => value.is_object(),
         };
@@ -280,6 +290,9 @@ impl Rule {
             Namespace => "a Kubernetes namespace (a-z, 0-9 and - within, at most 63)".to_owned(),
             One(names) => either(names),
             List(names) => format!("a list of {}, none twice", either(names)),
+            Lengths => format!(
+                "an object of 1 to {MOST_NAMES} names of dimensions with lists of 1 to {MOST_LENGTHS} lengths from 1 to {MOST_LENGTH}, as {{\"sequence\": [64, 128]}}"
+            ),
             Percent => "a number from 0 to 100".to_owned(),
             Section => "an object".to_owned(),
         };
@@ -303,6 +316,13 @@ pub(super) fn whole(value: &Value) -> Option<u64> {
     const EXACT: f64 = (1u64 << 53) as f64;
     let float = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..EXACT).contains(n));
     value.as_u64().or_else(|| float().map(|n| n as u64))
+}
+
+fn are_lengths(value: &Value) -> bool {
+    value.as_array().is_some_and(|list| {
+        let is_length = |item: &Value| whole(item).is_some_and(|n| (1..=MOST_LENGTH).contains(&n));
+        (1..=MOST_LENGTHS).contains(&list.len()) && list.iter().all(is_length)
+    })
 }
 
 /// `^[a-z0-9]([a-z0-9-]{,61}[a-z0-9])?$`

@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::ErrorKind;
-use crate::scoring::{BackendKind, Precision};
+use crate::scoring::{BackendKind, Buckets, Precision};
 
 fn parse(text: &str) -> Result<DeploymentConfig> {
     DeploymentConfig::parse(text.as_bytes())
@@ -239,6 +239,10 @@ fn each_rule_names_key_expected_and_got() {
         ),
         ("computeType: aks\ntriscore: {lanes: 0}", "triscore.lanes: expected a whole number from 1 to 1024"),
         ("computeType: aks\ntriscore: {batching: {maxBatch: 0}}", "triscore.batching.maxBatch: expected"),
+        ("computeType: aks\ntriscore: {buckets: {}}", "triscore.buckets: expected an object of 1 to 8 names"),
+        ("computeType: aks\ntriscore: {buckets: {sequence: [0]}}", "as {\"sequence\": [64, 128]}"),
+        ("computeType: aks\ntriscore: {buckets: {sequence: []}}", "lists of 1 to 32 lengths"),
+        ("computeType: aks\ntriscore: {buckets: {sequence: 128}}", "lists of 1 to 32 lengths"),
         (
             "computeType: aks\ntriscore: {precision: fp16}",
             "triscore.precision: expected model, f32, tf32, bf16, f16 or int8",
@@ -357,7 +361,7 @@ fn our_own_object_is_read() {
     let c = good(
         r#"{"computeType": "local", "triscore": {"backend": "fpga", "policy": "prefer", "fallback": ["gpu", "cpu"],
             "allowEmulation": true, "precision": "int8", "batching": {"maxBatch": 8, "maxDelayMs": 2},
-            "lanes": 3, "warmUp": false}}"#,
+            "buckets": {"sequence": [128, 64.0], "height": [32]}, "lanes": 3, "warmUp": false}}"#,
     );
     let expected = TriscoreOptions {
         backend: Some(BackendKind::Fpga),
@@ -366,6 +370,7 @@ fn our_own_object_is_read() {
         allow_emulation: true,
         precision: Precision::Int8,
         batching: Some(Batching { max_batch: Some(8), max_delay_ms: 2 }),
+        buckets: Buckets::default().with("sequence", [64, 128]).with("height", [32]),
         lanes: Some(3),
         warm_up: false,
     };
