@@ -21,7 +21,6 @@
 mod attributes;
 mod edit;
 mod emit;
-mod epilogue;
 pub mod fold;
 pub mod functions;
 mod import;
@@ -46,7 +45,6 @@ use crate::tensor::Tensor;
 pub use attributes::Attributes;
 pub use edit::Uses;
 pub use emit::encode;
-pub use epilogue::Epilogue;
 pub use node::{Node, Op};
 pub use partition::{Part, Side};
 pub use shapes::{Extent, Shape};

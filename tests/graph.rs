@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use triscore::cpu::CpuBackend;
-use triscore::graph::{Epilogue, Graph, encode, fold, rewrite};
+use triscore::graph::{Graph, encode, fold, rewrite};
 use triscore::model::ReadLimits;
 use triscore::model::onnx::ModelProto;
 use triscore::{Backend, Call, CompileOptions, DType, Dim, F8E4M3, F8E5M2, Model, Tensor, Value};
@@ -217,16 +217,14 @@ fn fusions_do_not_change_what_a_model_computes() {
     let network = |bytes: Vec<u8>| Model::from_bytes(bytes, &limits).unwrap();
     all.push(("a ResNet".to_owned(), network(networks::resnet(&[1, 1, 1, 1], 16, 64, 100))));
     all.push(("SqueezeNet".to_owned(), network(networks::squeezenet(64, 100))));
-    let mut times = std::collections::BTreeMap::new();
+    let mut times = [0, 0];
     for (name, model) in &all {
         let given = inputs(model, 2);
         let mut graph = Graph::of(model).unwrap();
         rewrite::simplify(&mut graph).unwrap();
-        for (fusion, count) in rewrite::fuse(&mut graph).unwrap() {
-            *times.entry(fusion).or_insert(0) += count;
-        }
-        for node in graph.nodes().iter().filter_map(|n| Epilogue::named(&n.op.name)) {
-            *times.entry(if node.residual { "residuals" } else { "others" }).or_insert(0) += 1;
+        for (fusion, times) in [rewrite::find_attention, rewrite::join_products].iter().zip(&mut times) {
+            *times += fusion(&mut graph).unwrap();
+            graph.tidy().unwrap();
         }
         // A device binds shapes before it plans: they are all still known.
         let shapes = given.iter().map(Tensor::shape).collect::<Vec<_>>();
@@ -239,5 +237,5 @@ fn fusions_do_not_change_what_a_model_computes() {
         assert_close(name, &score(&again, &given).unwrap(), &score(model, &given).unwrap());
     }
     println!("{times:?}");
-    assert!(times["attention"] >= 2 && times["residuals"] >= 4 && times["others"] > 20, "{times:?}");
+    assert!(times.iter().all(|times| *times >= 2), "{times:?}");
 }

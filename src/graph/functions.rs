@@ -8,8 +8,6 @@ use crate::model::onnx::{
     AttributeProto, FunctionProto, NodeProto, OperatorSetIdProto, attribute_proto::AttributeType,
 };
 
-use super::epilogue::Epilogue;
-
 /// The domain of operators that have no name elsewhere.
 pub const DOMAIN: &str = "triscore";
 
@@ -55,7 +53,7 @@ fn function(name: &str) -> Option<FunctionProto> {
         "MatMulFloat8" => Some(of_float8(name, "MatMul", &[])),
         "Attention" => Some(attention(name, false)),
         "MaskedAttention" => Some(attention(name, true)),
-        _ => Epilogue::named(name).map(|epilogue| fused(name, &epilogue)),
+        _ => None,
     }
 }
 
@@ -104,51 +102,6 @@ fn attention(name: &str, masked: bool) -> FunctionProto {
     nodes.push(node("MatMul", &["probabilities", "v"], "y", vec![]));
     let inputs = ["q", "k", "v", "mask"];
     define(name, if masked { &inputs } else { &inputs[..3] }, &["scale"], nodes)
-}
-
-/// A layer, what is added, and an activation.
-fn fused(name: &str, epilogue: &Epilogue) -> FunctionProto {
-    use AttributeType::{Float, Int, String};
-    let of = |names: &[(&'static str, AttributeType)]| names.to_vec();
-    let layer = match epilogue.layer {
-        "Conv" => of(CONV),
-        "Gemm" => of(&[("alpha", Float), ("beta", Float), ("transA", Int), ("transB", Int)]),
-        _ => vec![],
-    };
-    let activation = match epilogue.activation {
-        Some("LeakyRelu") => of(&[("alpha", Float)]),
-        Some("HardSigmoid") => of(&[("alpha", Float), ("beta", Float)]),
-        Some("Gelu") => of(&[("approximate", String)]),
-        _ => vec![],
-    };
-    let forwarded =
-        |names: &[(&str, AttributeType)]| names.iter().map(|(n, kind)| reference(n, n, *kind)).collect();
-    let mut inputs = ["x", "w", "b"].into_iter().take(epilogue.layer_inputs()).collect::<Vec<_>>();
-    // Each step is named after what it makes; the last one makes y.
-    let mut steps = vec![(epilogue.layer, inputs.clone(), "layer", forwarded(&layer))];
-    if epilogue.bias {
-        inputs.push("bias");
-        steps.push(("Add", vec!["layer", "bias"], "biased", vec![]));
-    }
-    if epilogue.residual {
-        inputs.push("residual");
-        steps.push(("Add", vec![steps.last().map_or("", |s| s.2), "residual"], "sum", vec![]));
-    }
-    let last = steps.last().map_or("", |s| s.2);
-    match epilogue.activation {
-        Some("Silu") => {
-            steps.push(("Sigmoid", vec![last], "gate", vec![]));
-            steps.push(("Mul", vec![last, "gate"], "y", vec![]));
-        }
-        Some(activated) => steps.push((activated, vec![last], "y", forwarded(&activation))),
-        None => {}
-    }
-    if let Some(step) = steps.last_mut() {
-        step.2 = "y";
-    }
-    let nodes = steps.into_iter().map(|(op, inputs, made, attributes)| node(op, &inputs, made, attributes));
-    let attributes = layer.iter().chain(&activation).map(|(name, _)| *name).collect::<Vec<_>>();
-    define(name, &inputs, &attributes, nodes.collect())
 }
 
 fn define(name: &str, inputs: &[&str], attributes: &[&str], nodes: Vec<NodeProto>) -> FunctionProto {

@@ -8,7 +8,6 @@
 mod attention;
 mod batch_norm;
 mod bias;
-mod epilogue;
 mod float8;
 mod gelu;
 mod identity;
@@ -28,7 +27,6 @@ use crate::tensor::Tensor;
 pub use attention::find_attention;
 pub use batch_norm::fold_batch_norm;
 pub use bias::absorb_bias;
-pub use epilogue::fuse_epilogues;
 pub use float8::to_float8_products;
 pub use gelu::find_gelu;
 pub use identity::remove_identities;
@@ -53,30 +51,13 @@ pub const COMMON: &[(&str, Rewrite)] = &[
     ("bias", absorb_bias),
 ];
 
-/// What a device that computes on floats wants besides, after the common ones: several operators as one. Quantising comes before: it looks at
-/// the values in between.
-pub const FUSIONS: &[(&str, Rewrite)] =
-    &[("attention", find_attention), ("joined products", join_products), ("epilogues", fuse_epilogues)];
-
 /// Applies the common rewrites. Returns how often each did something.
 ///
 /// # Errors
 /// `Internal` for a mistake in one of them; `OutOfMemory`.
 pub fn simplify(graph: &mut Graph) -> Result<Vec<(&'static str, usize)>> {
-    apply(graph, COMMON)
-}
-
-/// Applies the fusions. Returns how often each did something.
-///
-/// # Errors
-/// As [`simplify`].
-pub fn fuse(graph: &mut Graph) -> Result<Vec<(&'static str, usize)>> {
-    apply(graph, FUSIONS)
-}
-
-fn apply(graph: &mut Graph, rewrites: &[(&'static str, Rewrite)]) -> Result<Vec<(&'static str, usize)>> {
     let mut done = Vec::new();
-    for (name, rewrite) in rewrites {
+    for (name, rewrite) in COMMON {
         let count = rewrite(graph)?;
         if count > 0 {
             graph.tidy()?;

@@ -14,7 +14,7 @@ use floats::{range, resize};
 use windows::{conv, conv_transpose, pool};
 
 use crate::error::ScoreError;
-use crate::graph::{Epilogue, Graph, Node, functions};
+use crate::graph::{Graph, Node, functions};
 
 /// Why there are no shapes.
 #[derive(Debug)]
@@ -39,10 +39,9 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
     let attributes = &node.op.attributes;
     let int = |name: &str, default: i64| narrow(attributes.int(name).unwrap_or(default));
     let mut run = |rule: &dyn Rule, inputs: Inputs| rule.run(inputs, symbols);
-    if node.op.domain == functions::DOMAIN
-        && let Some(found) = fused(node, &mut inputs, &mut run)
+    if node.op.domain == functions::DOMAIN && matches!(node.op.name.as_str(), "Attention" | "MaskedAttention")
     {
-        return found;
+        return attention(&pick(inputs, &[0, 2]));
     }
     let is_quantised = node.op.domain == functions::DOMAIN || node.op.domain == "com.microsoft";
     if is_quantised && let Some(found) = quantised(node, &mut inputs, &mut run, int("axis", 0)?) {
@@ -192,22 +191,6 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
         "DynamicQuantizeLinear" => run(&rule::DynamicQuantizeLinear, inputs),
         _ => Err(Missing::Rule),
     }
-}
-
-/// Operators that are several of ONNX's own; `None` for another one.
-fn fused(node: &Node, inputs: &mut Inputs, run: &mut dyn FnMut(&dyn Rule, Inputs) -> Found) -> Option<Found> {
-    let mut take = |places: &[usize]| pick(std::mem::take(inputs), places);
-    if matches!(node.op.name.as_str(), "Attention" | "MaskedAttention") {
-        return Some(attention(&take(&[0, 2])));
-    }
-    Some(match Epilogue::named(&node.op.name)?.layer {
-        "Conv" => conv(node, take(&[0, 1]), run),
-        "Gemm" => {
-            let flag = |name: &str| node.op.attributes.flag(name);
-            run(&rule::Gemm { transpose_a: flag("transA"), transpose_b: flag("transB") }, take(&[0, 1]))
-        }
-        _ => run(&rule::MatMul, take(&[0, 1])),
-    })
 }
 
 /// As long as the queries, as wide as the values.
