@@ -1,6 +1,6 @@
 //! What is made for inputs of certain shapes: kept for the next ones of the same shapes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -43,20 +43,19 @@ impl<T> ByShape<T> {
         shapes: &Shapes,
         make: impl FnOnce(&Shapes, Option<&Arc<T>>) -> Result<T>,
     ) -> Result<Arc<T>> {
-        let (slot, last) = self.slot(shapes);
+        let slot = self.slot(shapes);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = &*slot {
             return Ok(made.clone());
         }
-        let made = Arc::new(make(shapes, last.as_ref())?);
+        let made = Arc::new(make(shapes, self.last().as_ref())?);
         *slot = Some(made.clone());
         Ok(made)
     }
 
-    /// The place of what is made for these shapes, and what was used last of what is there.
-    fn slot(&self, shapes: &Shapes) -> (Arc<Slot<T>>, Option<Arc<T>>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = known.iter().rev().find_map(|(_, slot)| slot.try_lock().ok()?.clone());
+    /// The place of what is made for these shapes, which are now those that were used last.
+    fn slot(&self, shapes: &Shapes) -> Arc<Slot<T>> {
+        let mut known = self.known();
         let slot = match known.iter().position(|(s, _)| s == shapes) {
             Some(at) => known.remove(at).1,
             None => Arc::default(),
@@ -65,7 +64,16 @@ impl<T> ByShape<T> {
             known.remove(0);
         }
         known.push((shapes.clone(), slot.clone()));
-        (slot, last)
+        slot
+    }
+
+    /// What was used last of what is there; a place whose thing is being made has none.
+    fn last(&self) -> Option<Arc<T>> {
+        self.known().iter().rev().find_map(|(_, slot)| slot.try_lock().ok()?.clone())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<(Shapes, Arc<Slot<T>>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
