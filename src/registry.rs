@@ -31,6 +31,7 @@ mod blobs;
 mod candidates;
 mod clock;
 mod db;
+mod fault;
 mod fetch;
 mod files;
 mod keys;

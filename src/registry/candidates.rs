@@ -12,7 +12,8 @@ use rusqlite::{OptionalExtension, Transaction, named_params};
 use serde_json::{Value, json};
 
 use super::clock;
-use super::db::{Db, Told};
+use super::db::Db;
+use super::fault::Told;
 use super::keys::{Secret, ServiceKeys};
 use super::models::{from_json, to_json};
 use super::service::{

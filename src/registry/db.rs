@@ -13,30 +13,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use super::fault::{Fault, Told};
 use super::schema;
 use crate::error::{ErrorKind, Result, ScoreError};
-
-/// What ends a transaction early: SQLite's error, not yet explained, or ours.
-#[derive(Debug)]
-pub(super) enum Fault {
-    Sql(rusqlite::Error),
-    Told(ScoreError),
-}
-
-/// What happens inside a transaction.
-pub(super) type Told<T> = std::result::Result<T, Fault>;
-
-impl From<rusqlite::Error> for Fault {
-    fn from(e: rusqlite::Error) -> Self {
-        Self::Sql(e)
-    }
-}
-
-impl From<ScoreError> for Fault {
-    fn from(e: ScoreError) -> Self {
-        Self::Told(e)
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Db {

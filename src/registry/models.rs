@@ -4,7 +4,8 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
 use super::blobs::Progress;
 use super::clock;
-use super::db::{Db, Told};
+use super::db::Db;
+use super::fault::Told;
 use super::names::{Framework, ModelRef, model_name_fault, suggestion};
 use super::record::{
     Labels, ModelFile, ModelRecord, Resources, add_properties, change_tags, label_faults, labels_match,

@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::db::{Fault, Told};
+use super::fault::{Fault, Told};
 use crate::error::ScoreError;
 
 /// Marks the file as ours, so that another program's database is never written to ("trsc").

@@ -11,7 +11,8 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
 use super::candidates;
 use super::clock;
-use super::db::{Db, Told};
+use super::db::Db;
+use super::fault::Told;
 use super::keys::{KeyKind, Secret, ServiceKeys};
 use super::models::{find, from_json, to_json};
 use super::names::{ModelRef, service_name_fault, suggestion};

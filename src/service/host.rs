@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config_file;
-use super::scripted::ScriptService;
-use crate::deploy::{self, Adapter, ComputeType, DeploymentConfig, Selection};
+use super::scripted::{ScriptService, max_queue_wait_ms};
+use crate::deploy::{self, Adapter, DeploymentConfig, Selection};
 use crate::error::{ErrorKind, Result, ScoreError};
 use crate::model::Model;
 use crate::scoring::Backend;
@@ -265,16 +265,6 @@ impl Host {
             "serving"
         );
         Ok(Loaded { selection, workers })
-    }
-}
-
-/// How long a request may wait for its turn. Only a cluster's front end had a bound by itself; on one machine,
-/// and in a container instance, callers waited as long as they cared to.
-pub(super) fn max_queue_wait_ms(config: &DeploymentConfig, scoring_timeout_ms: u64) -> u64 {
-    let cluster = matches!(config.compute, ComputeType::Aks | ComputeType::AksEndpoint);
-    match cluster || config.states("maxQueueWaitMs") {
-        true => config.timeouts.max_queue_wait_ms.into(),
-        false => scoring_timeout_ms,
     }
 }
 

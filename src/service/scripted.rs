@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::host::max_queue_wait_ms;
 use crate::deploy::{Adapter, ComputeType, DeploymentConfig, InferenceConfig, Scaling};
 use crate::environment::Environment;
 use crate::error::{Result, ScoreError};
@@ -189,6 +188,16 @@ fn memory_limit_bytes(config: &DeploymentConfig) -> Option<u64> {
     let stated = asked.memory_is_stated && config.compute == ComputeType::Aci;
     let gb = asked.memory_gb_limit.or(stated.then_some(asked.memory_gb))?;
     Some((gb * 1e9) as u64)
+}
+
+/// How long a request may wait for its turn. Only a cluster's front end had a bound by itself; on one machine,
+/// and in a container instance, callers waited as long as they cared to.
+pub(super) fn max_queue_wait_ms(config: &DeploymentConfig, scoring_timeout_ms: u64) -> u64 {
+    let cluster = matches!(config.compute, ComputeType::Aks | ComputeType::AksEndpoint);
+    match cluster || config.states("maxQueueWaitMs") {
+        true => config.timeouts.max_queue_wait_ms.into(),
+        false => scoring_timeout_ms,
+    }
 }
 
 #[cfg(test)]
