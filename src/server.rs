@@ -33,6 +33,7 @@ mod connection;
 mod headers;
 mod http;
 mod io;
+mod job;
 pub mod json;
 mod keys;
 mod listen;

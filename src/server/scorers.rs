@@ -8,45 +8,17 @@
 //! ([`expire`]) answers for jobs that nobody takes, and for calls that do not come back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use tokio::sync::oneshot;
 
-use super::admission::Permit;
+use super::job::{Job, Running, Slot};
 use super::json::{self, Answer};
 use super::reply::Reply;
 use super::shared::{Loaded, Shared};
 use crate::error::{ErrorKind, Result, ScoreError};
-use crate::scoring::{Call, CancelToken};
-
-/// One request on its way to a scorer thread.
-pub(super) struct Job {
-    pub(super) body: Bytes,
-    pub(super) received: Instant,
-    pub(super) deadline: Option<Instant>,
-    pub(super) cancel: CancelToken,
-    pub(super) reply: oneshot::Sender<Reply>,
-    /// Given back when the job is dropped, wherever that is.
-    pub(super) permit: Permit,
-}
-
-/// What a scorer thread is doing, for the watchdog.
-#[derive(Default)]
-pub(super) struct Slot(Mutex<Option<Running>>);
-
-struct Running {
-    reply: oneshot::Sender<Reply>,
-    deadline: Option<Instant>,
-    cancel: CancelToken,
-}
-
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use crate::scoring::Call;
 
 /// Starts the threads.
 ///
