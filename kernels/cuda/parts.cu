@@ -43,15 +43,17 @@ template <bool SPLIT, class Own> __device__ __forceinline__ bool is_whole(Own &o
             sums[part.number * FOURS + (i * Own::EACH_N + j) * Own::THREADS] = own_sums;
         }
     __shared__ unsigned before;
-    // What a thread has written is to be seen by who sees that it has arrived: all of the block, and then it is counted.
-    __threadfence();
+    // What the block has written is to be seen by who sees that it has arrived, and so is what others have written by who comes last: one thread sees to
+    // both for all that it meets at a barrier (causality order, PTX ISA, "Memory Consistency Model").
     __syncthreads();
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
+        __threadfence();
         before = atomicAdd(parts.arrived + tile, 1u);
+        __threadfence();
+    }
     __syncthreads();
     if (before + 1 != (unsigned)parts.count)
         return false;
-    __threadfence();
     own.clear();
 #pragma unroll 2
     for (int number = 0; number < parts.count; number++)
