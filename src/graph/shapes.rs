@@ -317,6 +317,15 @@ mod tests {
     }
 
     #[test]
+    fn all_outputs_have_a_shape() {
+        let text =
+            "x: f32[N, 4, 5]\ns = f32[4, 5] 1\ny, m, f = LayerNormalization<axis=-2>(x, s)\n-> y, m, f";
+        let graph = graph_of(text);
+        let shapes = graph.outputs().iter().map(|id| graph.value(*id).shape.to_string());
+        assert_eq!(shapes.collect::<Vec<_>>(), ["[N, 4, 5]", "[N, 1, 1]", "[N, 1, 1]"]);
+    }
+
+    #[test]
     fn shapes_of_operators_with_parameters_follow() {
         let image = "x: f32[N, 3, 5, 8]\nw = f32[3, 4, 3, 3] 1\nsizes = i64[2] 10 8\nscales = f32[2] 2 0.5\nr = f32[0]";
         let rows = [

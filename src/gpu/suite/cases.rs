@@ -43,8 +43,13 @@ pub(super) const ROWS: &[&str] = &[
     "x: f32[2, 3, 40]\ny = Softmax(x)\n-> y",
     "x: f32[2, 30, 4]\na = Mul(x, x)\nb = Softmax<axis=1>(a)\ny = Sqrt(b)\n-> y",
     "x: f32[2, 3, 1000]\ny = LogSoftmax(x)\n-> y",
+    "x: f32[2, 3, 1001]\ny = LogSoftmax(x)\n-> y",
     "x: f32[2, 3, 40]\ns = f32[40] 1 2 3\nb = f32[40] 2 0\ny = LayerNormalization(x, s, b)\n-> y",
     "x: f32[3, 1000]\ns = f32[1000] 1 2 3\nb = f32[1000] 2 0\ny = LayerNormalization(x, s, b)\n-> y",
+    "x: f32[3, 1001]\ns = f32[1001] 1 2 3\nb = f32[1001] 2 0\ny = LayerNormalization(x, s, b)\n-> y",
+    // Rows that a warp keeps: several of a block and one too few, lanes with a four more than others, an end that lies otherwise.
+    "x: f32[7, 132]\nr: f32[7, 132]\ns = f32[132] 1 2 3\nb = f32[132] 2 0\na = Add(x, r)\nc, m, f = LayerNormalization(a, s, b)\nd = Add(c, m)\ny = Mul(d, f)\n-> y",
+    "x: f32[5, 3, 1024]\na = Softmax(x)\nt = Transpose<perm=[2, 0, 1]>(a)\ny = Neg(t)\n-> y",
     "x: f32[2, 3, 4]\ns = f32[3, 4] 1 2 3\na = Add(x, x)\ny = LayerNormalization<axis=1>(a, s)\n-> y",
     "x: f32[2, 6, 5]\ns = f32[6] 1 2 3\nb = f32[6] 2 4\ny = GroupNormalization<num_groups=2>(x, s, b)\n-> y",
     "x: f32[2, 3, 5]\ns = f32[3] 1 2 3\nb = f32[3] 2 4\ny = InstanceNormalization(x, s, b)\n-> y",

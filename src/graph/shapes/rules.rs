@@ -84,7 +84,6 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
         | "IsInf"
         | "IsNaN"
         | "LRN"
-        | "LayerNormalization"
         | "LeakyRelu"
         | "Log"
         | "LogSoftmax"
@@ -113,6 +112,7 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
         | "Tanh"
         | "ThresholdedRelu"
         | "Trilu" => run(&UnaryOp, inputs),
+        "LayerNormalization" => layer_norm(inputs, int("axis", -1)?),
         // Casting keeps a shape's values, which `Identity` follows.
         "Identity" | "Cast" => run(&rule::Identity, inputs),
         "Dropout" => run(&rule::Dropout, inputs),
@@ -191,6 +191,18 @@ pub(super) fn outputs(graph: &Graph, node: &Node, mut inputs: Inputs, symbols: &
         "DynamicQuantizeLinear" => run(&rule::DynamicQuantizeLinear, inputs),
         _ => Err(Missing::Rule),
     }
+}
+
+/// As it was; and a mean and a factor for each row, whose axes are one long.
+fn layer_norm(inputs: Inputs, axis: i32) -> Found {
+    let data = inputs.into_iter().next().flatten().ok_or(Missing::Rule)?;
+    let Some(mut lengths) = data.shape().map(Iterator::collect::<Vec<_>>) else { return Ok(vec![data]) };
+    let rank = lengths.len() as i32;
+    let first = if axis < 0 { axis.saturating_add(rank) } else { axis };
+    let first = usize::try_from(first).map_err(|_| Missing::Shape(format!("axis {axis} of {rank}")))?;
+    lengths.iter_mut().skip(first).for_each(|length| *length = SymExpr::Value(1));
+    let of_rows = SymTensor::from_shape(lengths);
+    Ok(vec![SymTensor::from_shape(data.shape().into_iter().flatten().collect()), of_rows.clone(), of_rows])
 }
 
 /// As long as the queries, as wide as the values.
