@@ -2,11 +2,15 @@
 
 use super::program::{Program, Register};
 use super::sources::Source;
-use super::text::{Access, reader};
+use super::text::{Access, reader, reader4};
 use super::{Argument, BLOCK, Base, Deferred, Operator, Planner, Value};
 use crate::error::{Result, ScoreError};
 use crate::graph::Node;
 use crate::tensor::DType;
+
+/// Threads of a warp, and the longest rows that one keeps in its registers (kernels/cuda/normalise_held.cu).
+const WARP: usize = 32;
+const HELD: usize = 1024;
 
 /// What is read, as rows: the axes that are kept come before those of a row.
 pub(super) struct Rows {
@@ -214,7 +218,7 @@ impl Planner<'_> {
         self.normalised(rows, "softmax", arguments)
     }
 
-    /// A kernel of normalise.cu over rows; the input is its first argument.
+    /// A kernel of normalise_held.cu over rows where it takes them, else the same one of normalise.cu; the input is its first argument.
     pub(super) fn normalised(
         &mut self,
         rows: Rows,
@@ -225,25 +229,41 @@ impl Planner<'_> {
         if !register.is_float() {
             return Err(ScoreError::unsupported(format!("no kernel does this to {}", register.name())));
         }
-        let generated = reader(&rows.input, &rows.order, "input", "Input")?;
-        let mut source = Source::new("normalise", kernel, &["block"]).define("REGISTER", register.name());
-        source.generated.push_str(&generated.text);
         let writes = arguments.iter().filter_map(|a| match a {
             Argument::Pointer(Some((storage, _))) => Some(*storage),
             _ => None,
         });
-        let operator = Operator {
-            source,
-            grid: [rows.rows, 1, 1],
-            block: block_for(rows.columns),
-            shared_bytes: 0,
-            writes: writes.collect(),
-            arguments: std::iter::once(Argument::Struct(generated.argument)).chain(arguments).collect(),
+        let writes = writes.collect();
+        let mut all = arguments;
+        let held = match register == Register::F32 && rows.columns.is_multiple_of(4) && rows.columns <= HELD {
+            true => reader4(&rows.input, &rows.order, "inputs", "Input")?,
+            false => None,
         };
+        let (mut source, generated, grid, block, access) = match held {
+            Some(generated) => {
+                // Few rows are spread over all multiprocessors.
+                let multiprocessors = self.settings.tensor_cores.multiprocessors().max(1);
+                let warps = (rows.rows / multiprocessors).clamp(1, BLOCK / WARP);
+                let source = Source::new("normalise_held", kernel, &["block", "fours"])
+                    .define("FOURS", rows.columns.div_ceil(4 * WARP).max(1));
+                all.push(unsigned(rows.rows));
+                let access = Access::FlatFours(rows.order.clone());
+                (source, generated, rows.rows.div_ceil(warps), warps * WARP, access)
+            }
+            None => {
+                let generated = reader(&rows.input, &rows.order, "input", "Input")?;
+                let source = Source::new("normalise", kernel, &["block"]).define("REGISTER", register.name());
+                let access = Access::Flat(rows.order.clone());
+                (source, generated, rows.rows, block_for(rows.columns), access)
+            }
+        };
+        source.generated.push_str(&generated.text);
+        all.insert(0, Argument::Struct(generated.argument));
+        let operator =
+            Operator { source, grid: [grid, 1, 1], block, shared_bytes: 0, writes, arguments: all };
         // Of no columns there is nothing to write.
         let operator = Operator { grid: if rows.columns == 0 { [0; 3] } else { operator.grid }, ..operator };
-        let base =
-            Base { operator, access: Access::Flat(rows.order.clone()), order: rows.order, library: None };
+        let base = Base { operator, access, order: rows.order, library: None };
         let program = Program::given(register, &rows.input.shape);
         Ok(Deferred { program, base: Some(Box::new(base)), origins: rows.origins })
     }
@@ -390,7 +410,7 @@ fn reshaped_base(mut deferred: Deferred, shape: &[usize]) -> Deferred {
     let order = (0..shape.len()).collect::<Vec<_>>();
     let dims = shape.to_vec();
     let Some(base) = deferred.base.as_mut() else { return deferred };
-    base.access = Access::Flat(order.clone());
+    base.access = base.access.over(vec![order.clone()]);
     base.order = order;
     // What else it reads has the axes of length one, too, or is there element by element.
     if let Some(program) = deferred.program.reshaped(&dims) {

@@ -29,6 +29,7 @@ families!(
     "hopper",
     "map",
     "normalise",
+    "normalise_held",
     "parts",
     "picked",
     "pointwise",

@@ -5,7 +5,7 @@
 //! many axes are left when those that follow each other without a gap are one) is in the text.
 
 use super::program::{Array, Leaf, Program, stored_name};
-use crate::error::Result;
+use crate::error::{Result, ScoreError};
 use crate::layout::view::{Loops, Storage, View};
 
 /// A struct that is given to a kernel by value: pointers first, then words of 32 bits.
@@ -28,6 +28,8 @@ pub(super) struct Generated {
 pub(super) enum Access {
     /// By one number, the axes in this order, the last one fastest.
     Flat(Vec<usize>),
+    /// So, and four elements at once that follow each other, the first one's number a multiple of four.
+    FlatFours(Vec<usize>),
     /// By several numbers, each over these axes in their order.
     Blocks(Vec<Vec<usize>>),
     /// So, and four elements at once that follow each other in the last of them, or as many as there are; the first one's number is a multiple of `first`.
@@ -40,6 +42,7 @@ impl Access {
     pub(super) fn over(&self, groups: Vec<Vec<usize>>) -> Self {
         match self {
             Self::Flat(_) => Self::Flat(groups.concat()),
+            Self::FlatFours(_) => Self::FlatFours(groups.concat()),
             Self::Blocks(_) => Self::Blocks(groups),
             Self::Fours { first, .. } => Self::Fours { groups, first: *first },
         }
@@ -168,6 +171,38 @@ pub(super) fn reader(program: &Program, order: &[usize], name: &str, kind: &str)
     Ok(Generated { text, argument: argument(&arrays, &divisors, strides, axes) })
 }
 
+/// `name(o, i, four)`: the four elements from number `i` on, a multiple of four, of a program, its axes in that order; `None` where they do not follow each
+/// other in what it reads.
+pub(super) fn reader4(
+    program: &Program,
+    order: &[usize],
+    name: &str,
+    kind: &str,
+) -> Result<Option<Generated>> {
+    let arrays = arrays(program, None);
+    let index = numbers(&program.shape, order);
+    let Some(loops) = loops_of_fours(&index, &arrays) else { return Ok(None) };
+    let strides = loops.strides.get(1..).unwrap_or_default();
+    let divisors = loops.lengths.iter().skip(1).copied().collect::<Vec<_>>();
+    let axes = loops.lengths.len();
+    let (loads, values) = loads(program, (&arrays, strides), 0, 4, "4")?;
+    let text = format!(
+        "{}{}__device__ __forceinline__ void {name}(const {kind} &o, unsigned i, {} (&four)[4])\n{{\n{}{loads}#pragma unroll\n    for (int e = 0; e < 4; e++)\n        four[e] = {name}_of({values});\n}}\n",
+        definition(kind, arrays.len(), divisors.len(), axes),
+        program.function(&format!("{name}_of"))?,
+        program.register().name(),
+        places(&loops, arrays.len()),
+    );
+    Ok(Some(Generated { text, argument: argument(&arrays, &divisors, strides, axes) }))
+}
+
+/// The loops over arrays by an element's number, if four that follow each other by it do so along one axis of every array.
+fn loops_of_fours(index: &View, arrays: &[&Array]) -> Option<Loops> {
+    let views = std::iter::once(index).chain(arrays.iter().map(|a| &a.view)).collect::<Vec<_>>();
+    let loops = Loops::over(&views);
+    loops.lengths.last().is_some_and(|length| length % 4 == 0).then_some(loops)
+}
+
 /// `name(o, i)` for each array: how many elements from its start its element number `i` lies.
 pub(super) fn offsets(arrays: &[(&str, &Array)], shape: &[usize], kind: &str) -> Result<Generated> {
     let order = (0..shape.len()).collect::<Vec<_>>();
@@ -228,6 +263,21 @@ pub(super) fn writer(program: &Program, output: &Array, access: &Access) -> Resu
             let strides = loops.strides.get(1..).unwrap_or_default();
             Ok(Some(Generated { text, argument: argument(&arrays, &divisors, strides, axes) }))
         }
+        Access::FlatFours(order) => {
+            let Some(loops) = loops_of_fours(&numbers(&program.shape, order), &arrays) else {
+                return Ok(None);
+            };
+            let strides = loops.strides.get(1..).unwrap_or_default();
+            let divisors = loops.lengths.iter().skip(1).copied().collect::<Vec<_>>();
+            let axes = loops.lengths.len();
+            let text = format!(
+                "{}{function}__device__ __forceinline__ void result4(const Result &o, const {given} (&four)[4], int count, unsigned i)\n{{\n{}{}}}\n",
+                definition("Result", arrays.len(), divisors.len(), axes),
+                places(&loops, arrays.len()),
+                four(program, &arrays, strides, 4)?,
+            );
+            Ok(Some(Generated { text, argument: argument(&arrays, &divisors, strides, axes) }))
+        }
         Access::Blocks(groups) | Access::Fours { groups, .. } => {
             let strides = arrays.iter().map(|a| block_strides(&a.view, groups)).collect::<Option<Vec<_>>>();
             let Some(strides) = strides else { return Ok(None) };
@@ -261,37 +311,49 @@ pub(super) fn writer(program: &Program, output: &Array, access: &Access) -> Resu
 
 /// Reads, computes and writes four elements beside each other, or `count` of them, as statements: as many at once as lie so.
 fn four(program: &Program, arrays: &[&Array], strides: &[Vec<isize>], first: usize) -> Result<String> {
-    let mut text = String::new();
-    let mut values = Vec::new();
-    let last = |k: usize| strides.get(k).map_or(0, |own| own.len().saturating_sub(1));
-    let width = |k: usize, array: &Array| strides.get(k).map_or(1, |own| width(array, own, first));
-    let mut at = 1;
-    for leaf in &program.leaves {
-        let Leaf::Memory(array) = leaf else {
-            values.push("four[e]".to_owned());
-            continue;
-        };
-        let kind = stored_name(array.dtype)?;
-        let from = format!("(const {kind} *)o.at[{at}]");
-        if strides.get(at).and_then(|own| own.last()) == Some(&0) {
-            text.push_str(&format!("    {kind} x{at} = ({from})[place{at}];\n"));
-            values.push(format!("x{at}"));
-        } else {
-            let (width, last) = (width(at, array), last(at));
-            text.push_str(&format!(
-                "    {kind} x{at}[4];\n    load_some<{width}>(x{at}, {from} + place{at}, o.stride[{at}][{last}], count);\n"
-            ));
-            values.push(format!("x{at}[e]"));
-        }
-        at += 1;
-    }
-    let Some(output) = arrays.first() else { return Ok(text) };
-    let (kind, values, width, last) =
-        (stored_name(output.dtype)?, values.join(", "), width(0, output), last(0));
+    let (mut text, values) = loads(program, (arrays, strides), 1, first, "count")?;
+    let (Some(output), Some(own)) = (arrays.first(), strides.first()) else { return Ok(text) };
+    let (kind, last, width) =
+        (stored_name(output.dtype)?, own.len().saturating_sub(1), width(output, own, first));
     text.push_str(&format!(
         "    {kind} y[4];\n#pragma unroll\n    for (int e = 0; e < 4; e++)\n        y[e] = store<{kind}>(result_of({values}));\n    store_some<{width}>(({kind} *)o.at[0] + place0, y, o.stride[0][{last}], count);\n"
     ));
     Ok(text)
+}
+
+/// Reads what a program reads for four elements beside each other, or for `count` of them, as statements; and the program's arguments for element `e` of
+/// them. `before` operands come before those of the program.
+fn loads(
+    program: &Program,
+    (arrays, strides): (&[&Array], &[Vec<isize>]),
+    before: usize,
+    first: usize,
+    count: &str,
+) -> Result<(String, String)> {
+    let mut text = String::new();
+    let mut values = Vec::new();
+    let mut operands = arrays.iter().zip(strides).enumerate().skip(before);
+    for leaf in &program.leaves {
+        if matches!(leaf, Leaf::Given(_)) {
+            values.push("four[e]".to_owned());
+            continue;
+        }
+        let missing = || ScoreError::internal("an operand without strides");
+        let (at, (array, own)) = operands.next().ok_or_else(missing)?;
+        let kind = stored_name(array.dtype)?;
+        let from = format!("(const {kind} *)o.at[{at}]");
+        if own.last() == Some(&0) {
+            text.push_str(&format!("    {kind} x{at} = ({from})[place{at}];\n"));
+            values.push(format!("x{at}"));
+        } else {
+            let (width, last) = (width(array, own, first), own.len().saturating_sub(1));
+            text.push_str(&format!(
+                "    {kind} x{at}[4];\n    load_some<{width}>(x{at}, {from} + place{at}, o.stride[{at}][{last}], {count});\n"
+            ));
+            values.push(format!("x{at}[e]"));
+        }
+    }
+    Ok((text, values.join(", ")))
 }
 
 /// How many elements beside each other are one of that many times the size, where the first one's number is a multiple of `first`.

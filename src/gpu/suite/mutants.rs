@@ -21,14 +21,14 @@ const FLOAT8_SUMS_TEST: &str = "gpu::suite::float8::large_sums_lose_nothing_of_w
 
 const MUTANTS: &[Mutant] = &[
     // Barriers: before others read what was written, and before what others still read is written again.
-    ("block", BARRIER, 0, "", ROWS_TEST, "1000"),
-    ("block", BARRIER, 1, "", ROWS_TEST, "f32[1000]"),
+    ("block", BARRIER, 0, "", ROWS_TEST, "1001"),
+    ("block", BARRIER, 1, "", ROWS_TEST, "f32[1001]"),
     ("gemm", BARRIER, 0, "", PRODUCTS_TEST, "Gelu"),
     ("gemm", BARRIER, 1, "", PRODUCTS_TEST, "Gelu"),
     ("conv", BARRIER, 0, "", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
     ("conv", BARRIER, 1, "", WINDOWS_TEST, "pads=[1, 1, 1, 1]>(x, w, b)"),
     // Half of a warp is left out.
-    ("block", "by = WARP / 2", 0, "by = WARP / 4", ROWS_TEST, "1000"),
+    ("block", "by = WARP / 2", 0, "by = WARP / 4", ROWS_TEST, "1001"),
     // Beside the memory that it was given.
     ("map", "i < count", 0, "i <= count", POINTWISE_TEST, "Relu"),
     ("gemm", "if (row < m && column < n)", 0, "if (column < n)", PRODUCTS_TEST, "Gelu"),
@@ -90,7 +90,9 @@ const MUTANTS: &[Mutant] = &[
     ("fours", "if (i + j < count)", 0, "", TENSOR_PRODUCTS_TEST, "f32[137, 320]"),
     ("fours", "i + W <= count", 1, "true", TENSOR_PRODUCTS_TEST, "f16[24, 10]"),
     // What nobody writes.
-    ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1000"),
+    ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1001"),
+    ("normalise_held", "if (column(j) < columns)", 0, "", ROWS_TEST, "f32[7, 132]"),
+    ("normalise_held", "if (row >= rows)", 0, "if (false)", ROWS_TEST, "f32[7, 132]"),
     // Integers of another type, and what is beyond an image.
     ("tensor_tiles", "mma_u8s8(d, a, b)", 0, "mma_s8(d, a, b)", SUMS_TEST, "x: u8[2, 70, 80]"),
     ("tensor_tiles", "mma_u8(d, a, b)", 0, "mma_s8u8(d, a, b)", SUMS_TEST, "x: u8[70, 48]"),
