@@ -47,6 +47,13 @@ const FORMS: &[&str] = &[
     "x: f32[1, 48, 5, 5]\nw = f32[40, 48, 3, 3] 1\nb = f32[40] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: u8[20, 1700]\nw = i8[1700, 48] 1\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: f8e4m3[20, 1712]\nw: f8e5m2[1712, 48]\ny = triscore.MatMulFloat8(x, w)\n-> y",
+    // As many rows as fill a device, and few columns.
+    "x: f32[12200, 64]\nw = f32[64, 48] 1\nv = f32[33, 48] 1\na = MatMul(x, w)\ny = Gemm<transB=1>(a, v)\n-> y",
+    "x: f32[1, 64, 120, 120]\nw = f32[64, 64, 3, 3] 1\ny = Conv(x, w)\n-> y",
+    "x: i8[12200, 64]\nw: u8[64, 48]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[1, 64, 120, 120]\nw = i8[64, 64, 3, 3] 1\nz = u8[] 3\na = ConvInteger<pads=[1, 1, 1, 1]>(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: f8e4m3[12200, 64]\nw: f8e5m2[64, 48]\ny = triscore.MatMulFloat8(x, w)\n-> y",
+    "x: f8e5m2[1, 128, 120, 120]\nw = f8e5m2[64, 128, 3, 3] 56\ny = triscore.ConvFloat8(x, w)\n-> y",
     "x: f32[2000, 64]\nw = f32[1001, 64] 1\nb = f32[1001] 1\ny = Gemm<transB=1>(x, w, b)\n-> y",
     "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 1\nb = f32[20] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
