@@ -3,7 +3,7 @@
 // a: [batch][m][k] of ELEMENT, b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of RIGHT: both f16, both bf16, both float as TF32, each of them i8
 // or u8, or each of them f8e4m3 or f8e5m2; of 8 bits rows lie together only on the left. What is together lies together, the other stride is given, in elements. Every row begins at a multiple of 16 bytes, and has a multiple of 16 bytes; where a matrix of the batch begins
 // `left_begin(batches, z)` and `right_begin(batches, z)` say. The host generates these, and `result4(out, four, count, z,
-// row, column)`, which writes four elements beside each other, or as many as there are; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tensor_tiles.cu), and SPLIT (parts.cu).
+// row, column)`, which writes four elements beside each other, or as many as there are; it defines TILE_M, TILE_N, WARPS_M, WARPS_N (tiles.cu), and SPLIT (parts.cu).
 // Grid: (n / TILE_N, m / TILE_M, rounded up; batch, times the parts of the depth where SPLIT is 1: parts.cu); block: (32 * WARPS_M * WARPS_N); dynamic shared
 // memory: STAGES * (TILE_M + TILE_N) * STEP_BYTES.
 
@@ -17,25 +17,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gem
     b += right_begin(batches, part.z);
     int row0 = blockIdx.y * TILE_M, column0 = blockIdx.x * TILE_N;
     Own own;
-    own.clear();
-    // The first STAGES - 1 steps are on their way before the first is multiplied; groups without a copy keep the count.
-#pragma unroll 1
-    for (int step = part.begin + 1 - STAGES; step < part.end; step++) {
-        if (step >= part.begin) {
-            copy_async_wait<STAGES - 2>();
-            // Everybody's copies are there, and everybody is done with the stage that is written next.
-            __syncthreads();
-        }
-        int ahead = step + STAGES - 1;
-        if (ahead < part.end) {
-            unsigned char *stage = stages + ahead % STAGES * Own::STAGE_BYTES;
-            Own::copy_deep<TILE_M>(stage, a, left_stride, row0, m, ahead * Own::STEP, k);
-            Own::copy_right(stage, b, right_stride, column0, n, ahead * Own::STEP, k);
-        }
-        copy_async_commit();
-        if (step >= part.begin)
-            own.multiply(stages + step % STAGES * Own::STAGE_BYTES);
-    }
+    multiply_matrices(own, stages, part, a, left_stride, row0, m, b, right_stride, column0, n, k);
     if (!is_whole<SPLIT>(own, parts, part))
         return;
     own.for_fours([&](const Own::Sum (&four)[4], int own_row, int own_column) {

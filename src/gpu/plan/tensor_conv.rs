@@ -1,4 +1,4 @@
-//! Convolutions on tensor cores: which of them they take, and how images and weights must lie.
+//! Convolutions by tiles, as products are (`tensor_product`): which of them they take, and how images and weights must lie.
 //!
 //! A tile's piece of 16 bytes must be of one pixel, so channels come last and are a multiple of a piece; the three channels of a first layer get zeros beside
 //! them, in the images and in the weights. Beyond an image is zero, or the zero point that stands for it. Weights are `[output][taps · channels]`. Where the kernel is one pixel and no place is left out, it is a
@@ -67,11 +67,20 @@ impl Planner<'_> {
         let sum = Register::of(dtype)?;
         let rows = shape.first().copied().unwrap_or(1) * shape.iter().skip(2).product::<usize>();
         let tile = Tile::of(rows, per_group, groups);
-        let needs = &["tensor_core", "fours", "tensor_tiles", "parts", "window"];
-        let source = Source::new("conv_tensor", "conv_tensor", needs)
-            .define("ELEMENT", stored_name(dtype)?)
-            .define("RIGHT", stored_name(stored)?)
-            .define("BEYOND", i32::from(beyond.is_some()));
+        let source = match self.is_plain(dtype) {
+            true => {
+                let needs =
+                    &["tensor_core", "fours", "parts", "tiles", "float_tiles", "window", "conv_tiles"];
+                Source::new("conv_float", "conv_float", needs)
+            }
+            false => {
+                let needs =
+                    &["tensor_core", "fours", "parts", "tiles", "tensor_tiles", "window", "conv_tiles"];
+                let source = Source::new("conv_tensor", "conv_tensor", needs);
+                source.define("ELEMENT", stored_name(dtype)?).define("RIGHT", stored_name(stored)?)
+            }
+        };
+        let source = source.define("BEYOND", i32::from(beyond.is_some()));
         let operator = match self.conv_on_wgmma(&images, &right, window, shape, groups)? {
             Some(operator) => operator,
             None => {

@@ -1,6 +1,7 @@
-//! Products on tensor cores: when they take a product, and how its two sides must lie.
+//! Products by tiles that are copied asynchronously, on tensor cores for the most part: when they take a product, and how its two sides must lie.
 //!
-//! What is stored in 16 bits is multiplied so, and floats of 32 bits where the caller has asked for TF32; sums are floats. Integers of 8 bits are
+//! What is stored in 16 bits is multiplied so; sums are floats. Floats of 32 bits are multiplied on tensor cores where the caller has asked for TF32, else as
+//! they are, by the same tiles without them (`gemm_float.cu`). Integers of 8 bits are
 //! multiplied as they are, whatever the caller has asked for, and their sums are integers. So are floats of 8 bits, whose sums are floats; where tensor
 //! cores do not have them (before compute capability 8.9), they are multiplied as the numbers of 16 bits that all of them are. A tile is copied in
 //! pieces of 16 bytes, so every row of a side must begin at a multiple of them and have a multiple of them. A side that lies otherwise is copied
@@ -18,7 +19,7 @@ use crate::tensor::DType;
 
 /// What an asynchronous copy moves.
 const PIECE_BYTES: usize = 16;
-/// Bytes of depth of a step, and steps that are in shared memory at once (kernels/cuda/tensor_tiles.cu).
+/// Bytes of depth of a step, and steps that are in shared memory at once (kernels/cuda/tiles.cu).
 const STEP_BYTES: usize = 64;
 const STAGES: usize = 3;
 /// Fewer large tiles than this leave parts of a GPU without work, and small ones are better.
@@ -93,11 +94,19 @@ impl Sides {
         [matrices, m, n, k]: [usize; 4],
     ) -> Result<Operator> {
         let tile = Tile::of(m, n, matrices);
-        let source =
-            Source::new("gemm_tensor", "gemm_tensor", &["tensor_core", "fours", "tensor_tiles", "parts"])
-                .define("ELEMENT", stored_name(self.left.dtype)?)
-                .define("RIGHT", stored_name(self.right.dtype)?)
-                .define("RIGHT_ROWS", i32::from(self.right_rows));
+        let (left, right) = (self.left.dtype, self.right.dtype);
+        let source = match planner.is_plain(left) {
+            true => {
+                let needs = &["tensor_core", "fours", "parts", "tiles", "float_tiles"];
+                Source::new("gemm_float", "gemm_float", needs)
+            }
+            false => {
+                let needs = &["tensor_core", "fours", "parts", "tiles", "tensor_tiles"];
+                let source = Source::new("gemm_tensor", "gemm_tensor", needs);
+                source.define("ELEMENT", stored_name(left)?).define("RIGHT", stored_name(right)?)
+            }
+        };
+        let source = source.define("RIGHT_ROWS", i32::from(self.right_rows));
         let mut source = tile.define(source);
         source.generated.push_str(&batches.text);
         let view = &self.right.view;
@@ -126,9 +135,13 @@ impl Sides {
 }
 
 impl Planner<'_> {
-    /// What tensor cores multiply tensors of these types as, if they do.
+    /// Whether what is stored so is multiplied as it is, and not on tensor cores.
+    pub(super) fn is_plain(&self, dtype: DType) -> bool {
+        dtype == DType::F32 && self.settings.precision != Precision::Tf32
+    }
+
+    /// What tensors of these types are multiplied as by tiles, if they are.
     pub(super) fn tensor_types(&self, left: DType, right: DType) -> Option<[DType; 2]> {
-        let is_tf32 = self.settings.precision == Precision::Tf32;
         let cores = self.settings.tensor_cores;
         let types = match [self.stored(left), self.stored(right)] {
             // Each of them, exactly.
@@ -137,14 +150,14 @@ impl Planner<'_> {
         };
         let is_taken = match types {
             [DType::F16, DType::F16] | [DType::Bf16, DType::Bf16] => true,
-            [DType::F32, DType::F32] => is_tf32,
+            [DType::F32, DType::F32] => true,
             [DType::I8 | DType::U8, DType::I8 | DType::U8] => true,
             [left, right] => left.is_float8() && right.is_float8(),
         };
         (is_taken && cores != TensorCores::None).then_some(types)
     }
 
-    /// The sides of a product of matrices, if tensor cores take it.
+    /// The sides of a product of matrices, if tiles take it.
     pub(super) fn for_tensor_cores(&mut self, a: &Array, b: &Array) -> Result<Option<Sides>> {
         let Some([own, other]) = self.tensor_types(a.dtype, b.dtype) else { return Ok(None) };
         let (Some(row), Some(deep)) = (a.view.shape.len().checked_sub(2), b.view.shape.len().checked_sub(2))
@@ -166,7 +179,10 @@ impl Planner<'_> {
         // Nothing turns bytes round between shared memory and registers.
         let is_whole = size > 1 && (columns * size).is_multiple_of(PIECE_BYTES);
         // A constant may lie either way for nothing, and Hopper multiplies TF32 in one way alone.
-        let is_turned = own == DType::F32 && self.settings.tensor_cores.is_wgmma() && self.is_constant(b);
+        let is_turned = own == DType::F32
+            && !self.is_plain(own)
+            && self.settings.tensor_cores.is_wgmma()
+            && self.is_constant(b);
         if b.dtype == other && is_whole && !is_turned && lies_in_pieces(&b.view, deep + 1) {
             return Ok(Some(Sides { left, right: b.clone(), right_rows: true }));
         }

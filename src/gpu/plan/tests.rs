@@ -238,7 +238,8 @@ fn chains_are_one_kernel() {
     // Behind a product they are its end, behind a softmax its end, before it its beginning.
     let text =
         "x: f32[2, 8]\nw = f32[8, 8] 1\nb = f32[8] 1\na = MatMul(x, w)\nc = Add(a, b)\ny = Relu(c)\n-> y";
-    assert_eq!(kernels(text), ["gemm"]);
+    assert_eq!(kernels(text), ["gemm_float"]);
+    assert_eq!(kernels(&text.replace("8", "7")), ["gemm"]);
     assert_eq!(kernels("x: f32[2, 8]\na = Neg(x)\nb = Softmax(a)\ny = Sqrt(b)\n-> y"), ["softmax"]);
     // What two read is computed once.
     assert_eq!(kernels("x: f32[2, 3]\na = Exp(x)\nb = Neg(a)\ny = Mul(a, b)\n-> y"), ["map", "map"]);
@@ -264,7 +265,7 @@ fn attention_reads_and_leaves_heads_where_they_lie() {
     assert_eq!(kernels(&text.replace("40", "4")), ["attention_row"]);
     // Wider than a tile takes.
     let text = text.replace("3, 16", "3, 260").replace("48", "780");
-    assert_eq!(kernels(&text), ["gemm", "softmax", "gemm", "map"]);
+    assert_eq!(kernels(&text), ["gemm_float", "softmax", "gemm", "map"]);
 }
 
 #[test]
@@ -295,14 +296,14 @@ fn queries_keys_and_values_are_one_product_and_stay_where_it_leaves_them() {
     fold::fold(&mut graph, None).unwrap();
     let settings = Settings { tensor_cores: MMA, ..Settings::default() };
     let kernels = plan(&graph, settings).unwrap().launches.iter().map(|l| l.kernel).collect::<Vec<_>>();
-    assert_eq!(kernels, ["gemm", "attention"]);
+    assert_eq!(kernels, ["gemm_float", "attention"]);
 }
 
 #[test]
 fn tensor_cores_take_products_of_whole_pieces() {
     let text = "x: f32[70, 40]\nw = f32[40, 33] 1\na = Relu(x)\ny = MatMul(a, w)\n-> y";
     for (precision, product) in
-        [(Precision::F32, "gemm"), (Precision::Tf32, "gemm_tensor"), (Precision::Bf16, "gemm_tensor")]
+        [(Precision::F32, "gemm_float"), (Precision::Tf32, "gemm_tensor"), (Precision::Bf16, "gemm_tensor")]
     {
         assert_eq!(kernels_in(text, precision), ["map", product]);
         // 41 floats are no multiple of 16 bytes.
@@ -332,7 +333,7 @@ fn hopper_takes_products_that_fill_it() {
         assert_eq!(kernels(&text.replace("500", "64"), precision), [("map", false), ("gemm_tensor", false)]);
         assert_eq!(kernels(&text.replace("200", "64"), precision), [("map", false), ("gemm_tensor", false)]);
     }
-    assert_eq!(kernels(text, Precision::F32), [("map", false), ("gemm", false)]);
+    assert_eq!(kernels(text, Precision::F32), [("map", false), ("gemm_float", false)]);
     // As Hopper multiplies TF32 in one way alone, what is computed the other way round is left to the other kernel.
     let text = text.replace("w = f32[40, 200] 1", "w: f32[40, 200]");
     assert_eq!(kernels(&text, Precision::Tf32), [("map", false), ("gemm_tensor", false)]);
@@ -479,7 +480,8 @@ fn convolutions_keep_their_channels_last() {
          y = GlobalAveragePool(d)
          -> y";
     // Turned once at the beginning; the sum is the end of the second convolution.
-    assert_eq!(kernels(text), ["map", "conv", "conv", "reduce_columns"]);
+    assert_eq!(kernels(text), ["map", "map", "conv_float", "gemm_float", "reduce_columns"]);
+    assert_eq!(kernels(&text.replace("f32", "f64")), ["map", "conv", "conv", "reduce_columns"]);
     // Zeros beside three channels; a kernel of one pixel is a product, whose depth of 20 must be whole pieces.
     let expected = ["map", "map", "conv_tensor", "gemm_tensor", "reduce_columns"];
     assert_eq!(kernels_in(text, Precision::Tf32), expected);
@@ -497,7 +499,7 @@ fn moves_are_views_where_strides_can_say_them() {
     // A product of matrices is found however an equation writes it, and its end still grows.
     let text =
         "x: f32[2, 3, 8]\nw: f32[8, 2, 4]\na = Einsum<equation=bsd,dhk->bshk>(x, w)\ny = Relu(a)\n-> y";
-    assert_eq!(kernels(text), ["gemm", "map"]);
+    assert_eq!(kernels(text), ["gemm_float", "map"]);
     assert_eq!(kernels("x: f32[2, 5, 6]\na = Hardmax(x)\ny = Neg(a)\n-> y"), ["arg_rows", "map"]);
 }
 

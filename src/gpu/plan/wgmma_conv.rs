@@ -38,7 +38,13 @@ impl Planner<'_> {
         // A stage that reads another group's channels would multiply them with zeros, which is no zero for what is infinite.
         let is_deep = padded * 2 <= inputs * 3 && (groups == 1 || padded == inputs);
         let is_float = Register::of(images.array.dtype)?.is_float();
-        if !is_float || !is_deep || images.lengths[0] != 1 || kernel[0] != 1 || spatial[0] != 1 {
+        if self.is_plain(images.array.dtype)
+            || !is_float
+            || !is_deep
+            || images.lengths[0] != 1
+            || kernel[0] != 1
+            || spatial[0] != 1
+        {
             return Ok(None);
         }
         let pads = (0..rank.saturating_sub(2)).map(|axis| {

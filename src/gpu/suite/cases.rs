@@ -101,6 +101,7 @@ pub(super) const TENSOR_PRODUCTS: &[&str] = &[
 ];
 
 pub(super) const WINDOWS: &[&str] = &[
+    "x: f32[2, 3, 9, 9]\nw: f32[20, 3, 3, 3]\nb = f32[20] 1 2\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 0.1 0.2 -0.3 0.4\nb = f32[20] 1 2\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[2, 3, 9, 10]\nw = f32[20, 3, 3, 2] 0.1 0.2 -0.3 0.4\na = Conv<strides=[2, 1], pads=[1, 0, 0, 1]>(x, w)\nv = f32[70, 20, 1, 1] 0.1 -0.2 0.3\nb = Conv(a, v)\nc = Conv(a, v)\nd = Relu(c)\ny = Add(b, d)\n-> y",
     "x: f32[2, 4, 9, 9]\nw = f32[4, 1, 3, 3] 1 2 3 4 5\ny = Conv<group=4>(x, w)\n-> y",

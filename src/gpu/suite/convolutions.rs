@@ -164,11 +164,7 @@ fn what_was_measured_once_is_kept() {
     assert_eq!(first.lines().count(), 2 + count, "{first}");
     // Floats of 32 bits are multiplied as such: the engine without tensor cores.
     assert_eq!(
-        first
-            .lines()
-            .filter(|line| line.starts_with("0.2=-1 conv 2x16x9x10")
-                || line.starts_with("0.2=-1 conv f32:2x16x9x10"))
-            .count(),
+        first.lines().filter(|line| line.starts_with("0.2=-1 conv_float f32:2x16x9x10")).count(),
         count,
         "{first}"
     );
@@ -191,7 +187,7 @@ fn without_being_asked_for_an_emulated_library_convolves_nothing() {
         passes(test, &[(CONVOLUTIONS_VARIABLE, "own")]);
         return drop(passes(test, &[]));
     }
-    assert_eq!(convolutions(TAKEN[0].0, Precision::F32), ["conv"; 2]);
+    assert_eq!(convolutions(TAKEN[0].0, Precision::F32), ["conv_float"; 2]);
 }
 
 /// A library that is none, one that refuses, one that is too old.
@@ -236,7 +232,7 @@ fn without_a_library_that_works_kernels_convolve_and_who_demands_it_is_told_why(
                 let why = std::env::var("EXPECTED").unwrap();
                 assert!(error.contains("TRISCORE_GPU_CONVOLUTIONS=cudnn") && error.contains(&why), "{error}");
             }
-            _ => assert_eq!(convolutions(TAKEN[0].0, Precision::F32), ["conv"; 2]),
+            _ => assert_eq!(convolutions(TAKEN[0].0, Precision::F32), ["conv_float"; 2]),
         };
     }
     for (kind, create, why) in BAD {

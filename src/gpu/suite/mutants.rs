@@ -83,12 +83,15 @@ const MUTANTS: &[Mutant] = &[
     ("parts", "own.clear();", 0, "", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
     ("parts", "parts.arrived[tile] = 0;", 0, ";", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
     ("parts", "(part.z * gridDim.y + blockIdx.y)", 0, "blockIdx.y", TENSOR_PRODUCTS_TEST, "f32[2, 9, 416]"),
-    ("gemm_tensor", "if (step >= part.begin)", 1, "if (step >= 0)", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
-    ("conv_tensor", "if (step >= part.begin)", 1, "if (step >= 0)", TENSOR_WINDOWS_TEST, "f32[1, 48, 5, 5]"),
+    ("tiles", "if (step >= part.begin)", 1, "if (step >= 0)", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
     // Four beside each other: of which a lane has two already, and of which there are not as many.
     ("fours", "is_odd ? got0 : first0", 0, "first0", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
     ("fours", "if (i + j < count)", 0, "", TENSOR_PRODUCTS_TEST, "f32[137, 320]"),
     ("fours", "i + W <= count", 1, "true", TENSOR_PRODUCTS_TEST, "f16[24, 10]"),
+    // Floats as they are: of another column, and of another depth.
+    ("float_tiles", "lane() % 4 * 4; }", 0, "lane() % 2 * 4; }", TENSOR_PRODUCTS_TEST, "f32[150, 320]"),
+    ("float_tiles", "piece * 4 + part, WIDE", 0, "part, WIDE", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
+    ("conv_tiles", "+ px * w.x_stride[3]", 0, "", TENSOR_WINDOWS_TEST, "f32[1, 48, 5, 5]"),
     // What nobody writes.
     ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1001"),
     ("normalise_held", "if (column(j) < columns)", 0, "", ROWS_TEST, "f32[7, 132]"),
@@ -96,11 +99,11 @@ const MUTANTS: &[Mutant] = &[
     // Integers of another type, and what is beyond an image.
     ("tensor_tiles", "mma_u8s8(d, a, b)", 0, "mma_s8(d, a, b)", SUMS_TEST, "x: u8[2, 70, 80]"),
     ("tensor_tiles", "mma_u8(d, a, b)", 0, "mma_s8u8(d, a, b)", SUMS_TEST, "x: u8[70, 48]"),
-    ("conv_tensor", "is_there || BEYOND", 0, "is_there", SUMS_TEST, "z = u8[] 117"),
-    ("conv_tensor", "is_there ? x + at : beyond", 0, "x + at", SUMS_TEST, "z = u8[] 117"),
+    ("conv_tiles", "is_there || HAS_BEYOND", 0, "is_there", SUMS_TEST, "z = u8[] 117"),
+    ("conv_tiles", "is_there ? x + at : beyond", 0, "x + at", SUMS_TEST, "z = u8[] 117"),
     ("conv", "(SUM)load(x[at]) - from", 0, "(SUM)load(x[at])", SUMS_TEST, "group=2"),
     ("conv_direct", "- from) * (SUM)", 0, ") * (SUM)", SUMS_TEST, "z = u8[] 120"),
-    ("gemm_tensor", BARRIER, 0, "", SUMS_TEST, "x: u8[130, 64]"),
+    ("tiles", BARRIER, 0, "", SUMS_TEST, "x: u8[130, 64]"),
     // Floats of 8 bits: halfway between two, beyond the greatest one, infinite and no number.
     ("common", "(magnitude >> cut & 1)", 0, "0", FLOAT8_TEST, ""),
     ("common", "special | sign", 0, "sign", FLOAT8_TEST, ""),

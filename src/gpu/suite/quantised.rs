@@ -130,13 +130,13 @@ const PAIRS: &[(&str, &str, &[&str], f64)] = &[
     (
         ROWS,
         "f: u16[2, 9, 64]\nff = DequantizeLinear(f, s, _)\ny = MatMul(ff, wf)\n-> y",
-        &["map", "gemm"],
+        &["map", "gemm_float"],
         1e-5,
     ),
     (
         ROWS,
         "f: f32[]\nff = Abs(f)\nfd = DequantizeLinear(x, ff, z)\ny = MatMul(fd, wf)\n-> y",
-        &["map", "gemm"],
+        &["map", "gemm_float"],
         1e-5,
     ),
 ];

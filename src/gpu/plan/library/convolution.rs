@@ -280,9 +280,9 @@ mod tests {
     #[test]
     fn what_is_more_than_that_is_the_kernels() {
         for text in [
-            // Another end, weights that are computed, numbers that are no floats of these.
+            // Another end, few channels whose weights are computed, numbers that are no floats of these.
             "x: f32[2, 16, 9, 9]\nw = f32[24, 16, 3, 3] 0.1\na = Conv(x, w)\nb = Sigmoid(a)\ny = GlobalAveragePool(b)\n-> y",
-            "x: f32[2, 16, 9, 9]\nw: f32[24, 16, 3, 3]\na = Conv(x, w)\ny = GlobalAveragePool(a)\n-> y",
+            "x: f32[2, 3, 9, 9]\nw: f32[24, 3, 3, 3]\na = Conv(x, w)\ny = GlobalAveragePool(a)\n-> y",
             "x: f64[2, 16, 9, 9]\nw = f64[24, 16, 3, 3] 0.1\na = Conv(x, w)\ny = GlobalAveragePool(a)\n-> y",
         ] {
             assert_eq!(convolutions(text, Precision::F32), [], "{text}");
