@@ -23,7 +23,7 @@ const STEP_BYTES: usize = 64;
 const STAGES: usize = 3;
 /// Fewer large tiles than this leave parts of a GPU without work, and small ones are better.
 const FEW_TILES: usize = 96;
-/// Rows and columns of those.
+/// Rows and columns of those. Of a result of no more columns, a large tile is as narrow: half of it would be empty.
 const SMALL: usize = 64;
 
 /// The two sides of a product, as the kernel wants them.
@@ -47,8 +47,13 @@ pub(super) struct Tile {
 impl Tile {
     /// For a result of so many rows and columns, so many times.
     pub(super) fn of(rows: usize, columns: usize, times: usize) -> Self {
-        let large = Self { rows: 128, columns: 128, warps: [2, 4] };
-        match rows.div_ceil(large.rows) * columns.div_ceil(large.columns) * times < FEW_TILES {
+        let is_narrow = columns <= SMALL;
+        let large = match is_narrow {
+            true => Self { rows: 128, columns: SMALL, warps: [4, 2] },
+            false => Self { rows: 128, columns: 128, warps: [2, 4] },
+        };
+        let tiles = rows.div_ceil(large.rows) * columns.div_ceil(large.columns) * times;
+        match tiles < FEW_TILES || (is_narrow && rows <= SMALL) {
             true => Self { rows: SMALL, columns: SMALL, warps: [2, 2] },
             false => large,
         }
@@ -221,4 +226,38 @@ pub(super) fn lies_in_pieces(view: &View, together: usize) -> bool {
     (view.length(together) == 1 || view.stride(together) == view.size as isize)
         && view.offset.is_multiple_of(PIECE_BYTES)
         && others.into_iter().all(|axis| view.stride(axis).unsigned_abs().is_multiple_of(PIECE_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_large_where_a_device_is_filled_and_narrow_where_the_result_is() {
+        // (rows, columns, times, rows and columns of a tile)
+        let cases = [
+            // ResNet-50's first stage, of 8 images and of one; BERT-base, of 8 sequences of 128 tokens and of one.
+            (8 * 3136, 64, 1, [128, 64]),
+            (3136, 64, 1, [64, 64]),
+            (8 * 3136, 256, 1, [128, 128]),
+            (1024, 3072, 1, [128, 128]),
+            (128, 768, 1, [64, 64]),
+            // As many tiles as fill a device, and one less; columns that fill a tile, and one more.
+            (95 * 128 + 1, 64, 1, [128, 64]),
+            (95 * 128, 64, 1, [64, 64]),
+            (95 * 128 + 1, 65, 1, [128, 128]),
+            (95 * 128 + 1, 5, 1, [128, 64]),
+            // Of many small matrices a small tile has all.
+            (64, 64, 1000, [64, 64]),
+            (65, 64, 96, [128, 64]),
+        ];
+        for (rows, columns, times, expected) in cases {
+            let tile = Tile::of(rows, columns, times);
+            assert_eq!([tile.rows, tile.columns], expected, "{times} times {rows} x {columns}");
+            // Each warp has 32 columns, of 32 rows or 64; small tiles alone share their depth.
+            let [by_rows, by_columns] = tile.warps;
+            assert_eq!((tile.columns / by_columns, tile.rows / by_rows % 32), (32, 0));
+            assert_eq!(tile.shared_steps(STEP_BYTES + 1), (expected == [64, 64]).then_some(2));
+        }
+    }
 }

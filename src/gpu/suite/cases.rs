@@ -83,6 +83,9 @@ pub(super) const TENSOR_PRODUCTS: &[&str] = &[
     "x: f32[16, 9]\nw: f32[5, 16]\na = Abs(x)\ny = Gemm<transA=1, transB=1>(a, w)\n-> y",
     "x: f32[2, 9, 16]\nw: f32[16, 24]\na = Abs(x)\nb = Abs(w)\nc = MatMul(a, b)\nt = Transpose<perm=[2, 1, 0]>(c)\ny = Neg(t)\n-> y",
     "x: f32[1500, 16]\nw = f32[16, 1200] 0.1 0.2 -0.3 0.4 0.5\na = MatMul(x, w)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
+    // As many rows as fill a device, and few columns, that lie together or do not.
+    "x: f32[100, 70, 40]\nw: f32[100, 40, 56]\nv = Abs(w)\na = MatMul(x, v)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
+    "x: f32[12200, 16]\nw = f32[37, 16] 0.1 0.2 -0.3 0.4 0.5\nb = f32[37] 1 2\ny = Gemm<transB=1>(x, w, b)\n-> y",
     // Several steps of depth, more of them than stages, and columns that are no pairs.
     "x: f32[150, 320]\nw = f32[137, 320] 0.1 0.2 -0.3 0.4 0.5\nb = f32[137] 1 2\na = Gemm<transB=1>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f16[3, 24]\nw: f16[24, 10]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
@@ -120,6 +123,8 @@ pub(super) const TENSOR_WINDOWS: &[&str] = &[
     "x: f32[1, 8, 5, 6, 7]\nw: f32[18, 8, 2, 3, 2]\ny = Conv<pads=[1, 0, 0, 0, 1, 0]>(x, w)\n-> y",
     "x: f32[3, 16, 6, 6]\nw = f32[16, 16, 1, 1] 0.1 -0.2 0.3\na = Conv(x, w)\nb = Conv<pads=[1, 1, 1, 1]>(x, w)\nc = Conv<strides=[2, 2]>(b, w)\nd = Flatten(a)\ne = Flatten(c)\ny = Concat<axis=1>(d, e)\n-> y",
     "x: f32[1, 8, 130, 130]\nw = f32[140, 8, 1, 3] 0.1 0.2 -0.3 0.4 0.5\na = Conv(x, w)\ny = GlobalAveragePool(a)\n-> y",
+    // As many rows as fill a device, and few outputs.
+    "x: f32[1, 8, 114, 115]\nw = f32[50, 8, 2, 3] 0.1 0.2 -0.3 0.4 0.5\na = Conv<pads=[0, 1, 0, 0]>(x, w)\ny = GlobalAveragePool(a)\n-> y",
     // Channels that fill a stage, or most of one.
     "x: f32[2, 64, 13, 11]\nw = f32[72, 64, 3, 2] 0.1 0.2 -0.3 0.4 0.5\nb = f32[72] 1 2\na = Conv<dilations=[1, 3], pads=[2, 1, 0, 2], strides=[2, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[3, 128, 6, 7]\nw = f32[140, 64, 2, 2] 0.1 0.2 -0.3 0.4 0.5\ny = Conv<group=2, auto_pad=SAME_LOWER>(x, w)\n-> y",

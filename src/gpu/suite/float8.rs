@@ -54,8 +54,9 @@ const NEAR: &[&str] = &[
 ];
 const NEAR_TOLERANCE: f64 = 1e-3;
 
-/// So many tiles that they are large.
+/// So many tiles that they are large, or of many rows and few columns.
 const LARGE: &[&str] = &[
+    "x: LEFT[12200, 32]\nw = RIGHT[32, 40] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = MatMul(f, g)\n-> y",
     "x: LEFT[1281, 16]\nw = RIGHT[16, 1025] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = MatMul(f, g)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
     "x: LEFT[1, 16, 65, 65]\nw = RIGHT[272, 16, 2, 2] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = Conv(f, g)\ny = GlobalMaxPool(a)\n-> y",
 ];
