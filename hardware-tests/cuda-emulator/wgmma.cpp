@@ -227,6 +227,8 @@ void multiply(WgmmaKind kind, bool right_rows, float *d, int sums, unsigned long
         found = own.sums.insert(found, Sums{d, std::vector<float>(d, d + sums), 0});
         std::memset(static_cast<void *>(d), 0xff, sums * sizeof(float));
     }
+    if (found->values.size() != static_cast<size_t>(sums))
+        fail("a product of another shape than those that its sums are of");
     found->products++;
     own.ordered.push_back({Product{kind, right_rows, is_more, sums, a, b}, d});
     own.in_group++;

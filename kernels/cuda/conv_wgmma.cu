@@ -4,10 +4,10 @@
 // x: [n][h][w][c] of ELEMENT (types are as in gemm_wgmma.cu), as a tensor that copies of windows read: channels, w, h, n; weights: the same, of RIGHT, of
 // [outputs][taps][c of a group]: channels, outputs, taps, and one element. What is beyond a group's channels is zeros, or another group's where they fill a stage. Row r of the
 // result is the r-th place in [n][oh][ow]; the host generates `result4(out, four, count, row, channel)`, which writes four elements beside each
-// other, or as many as there are; it defines PARTS and STAGES (wgmma_tiles.cu), and RIGHT_ROWS as 0.
+// other, or as many as there are; it defines TILE_N, PARTS and STAGES (wgmma_tiles.cu), and RIGHT_ROWS as 0.
 // Grid: as many blocks as the device holds, or fewer; block: 384; dynamic shared memory: STAGES * (STAGE_BYTES + 16).
 
-typedef WideTiles<ELEMENT, RIGHT, PARTS, STAGES, RIGHT_ROWS> Own;
+typedef WideTiles<ELEMENT, RIGHT, TILE_N, PARTS, STAGES, RIGHT_ROWS> Own;
 
 struct WideWindow {
     int rows, group_outputs, group_inputs, groups;

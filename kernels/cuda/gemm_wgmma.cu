@@ -3,10 +3,10 @@
 // a: [batch][m][k], b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of ELEMENT and RIGHT (both f16, both bf16; not where RIGHT_ROWS both float
 // as TF32, or each of them f8e4m3 or f8e5m2), as tensors that copies read: the axis that lies together first, then the other one, then the two axes of the batch; an axis of the batch that a side does not have
 // has one element there. The host generates `result4(out, four, count, z, row, column)`, which writes four elements beside each other, or
-// as many as there are; it defines PARTS and STAGES (wgmma_tiles.cu).
+// as many as there are; it defines TILE_N, PARTS and STAGES (wgmma_tiles.cu).
 // Grid: as many blocks as the device holds, or fewer; block: 384; dynamic shared memory: STAGES * (STAGE_BYTES + 16).
 
-typedef WideTiles<ELEMENT, RIGHT, PARTS, STAGES, RIGHT_ROWS> Own;
+typedef WideTiles<ELEMENT, RIGHT, TILE_N, PARTS, STAGES, RIGHT_ROWS> Own;
 
 // The axes of the batch: the length of the inner one, and whether each side has it, the inner one first.
 struct BatchAxes {

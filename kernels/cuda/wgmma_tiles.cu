@@ -2,13 +2,13 @@
 //
 // A block has three warpgroups. One thread of the first has tiles copied into stages of shared memory, as far ahead as there are free ones; the other
 // two multiply what lies there, each half of the rows, and are not held up by addresses or by a barrier of the whole block. Blocks stay and take tile after
-// tile, so that the next tile's copies are on their way while sums are written.
+// tile, so that the next tile's copies are on their way while sums are written. A tile has M rows, and 64 or 128 columns: N.
 //
 // A stage has 128 bytes of depth: 128 floats of 8 bits, 64 elements of 16 bits, or 32 floats, which a copy rounds to the 19 bits that the product takes. The
-// left tile is [M][depth]; the right one [N][depth], or, where RIGHT_ROWS, two of [depth][64] beside each other. 16 bits alone can lie so.
+// left tile is [M][depth]; the right one [N][depth], or, where RIGHT_ROWS, one of [depth][64] for every 64 columns. 16 bits alone can lie so.
 //
 // Of sums of floats of 8 bits tensor cores keep 13 bits of the fraction, and cut off what is added beneath them. So those of a stage are sums by themselves,
-// and added to the others as floats are while the other warpgroup multiplies; registers are there for this where PARTS is 1.
+// and added to the others as floats are while the other warpgroup multiplies; registers are there for this where a thread has no more than 64 sums.
 
 #define MULTIPLIERS 2
 #define THREADS ((MULTIPLIERS + 1) * WARPGROUP)
@@ -21,7 +21,10 @@
 template <class Element, class Right, bool RIGHT_ROWS> struct WideProduct;
 #define WIDE_PRODUCT(Element, Right, RIGHT_ROWS, wgmma)                                                                                      \
     template <> struct WideProduct<Element, Right, RIGHT_ROWS> {                                                                                  \
-        static __device__ __forceinline__ void into(float (&d)[64], u64 a, u64 b, bool is_more) { wgmma(d, a, b, is_more); }                 \
+        template <int SUMS> static __device__ __forceinline__ void into(float (&d)[SUMS], u64 a, u64 b, bool is_more)                        \
+        {                                                                                                                                    \
+            wgmma(d, a, b, is_more);                                                                                                         \
+        }                                                                                                                                    \
     };
 WIDE_PRODUCT(f16, f16, false, wgmma_f16)
 WIDE_PRODUCT(bf16, bf16, false, wgmma_bf16)
@@ -61,17 +64,18 @@ __device__ __forceinline__ TileAt tile_at(int place, int rows, int columns)
     return TileAt{row0 + in_band % height, in_band / height, z};
 }
 
-template <class Element, class Right, int PARTS, int STAGES, bool RIGHT_ROWS> struct WideTiles {
+template <class Element, class Right, int COLUMNS, int PARTS, int STAGES, bool RIGHT_ROWS> struct WideTiles {
     typedef WideProduct<Element, Right, RIGHT_ROWS> Product;
-    static const int M = MULTIPLIERS * PARTS * 64, N = 128;
+    static const int M = MULTIPLIERS * PARTS * 64, N = COLUMNS;
+    static const int SUMS = N / 2; // of a thread, for each part
     static const int STEP = SPAN_BYTES / (int)sizeof(Element); // elements of depth
     static const int LEFT_BYTES = M * SPAN_BYTES, STAGE_BYTES = (M + N) * SPAN_BYTES;
-    static const int HALF_BYTES = STEP * SPAN_BYTES; // of the right tile, where its columns lie together
+    static const int ROWS_BYTES = STEP * SPAN_BYTES; // of 64 columns of the right tile, where they lie together
 
     static const bool BY_STAGE = sizeof(Element) == 1; // sums are a stage's, and added up in `all`
-    static_assert(sizeof(Element) == sizeof(Right) && !(BY_STAGE && PARTS > 1), "sides, or as many of their sums, that no warpgroup has room for");
+    static_assert(sizeof(Element) == sizeof(Right) && !(BY_STAGE && PARTS * SUMS > 64), "sides, or as many of their sums, that no warpgroup has room for");
 
-    float sums[PARTS][64], all[PARTS][64];
+    float sums[PARTS][SUMS], all[PARTS][SUMS];
 
     // The stages' barriers: that a tile is there, and that it was used.
     static __device__ __forceinline__ u64 *there(unsigned char *stages, int stage) { return (u64 *)(stages + STAGES * STAGE_BYTES) + stage; }
@@ -103,8 +107,9 @@ template <class Element, class Right, int PARTS, int STAGES, bool RIGHT_ROWS> st
         barrier_expect(barrier, STAGE_BYTES);
         copy_left(stage, barrier);
         if (RIGHT_ROWS) {
-            copy_box(stage + LEFT_BYTES, right, barrier, column, depth, inner, outer);
-            copy_box(stage + LEFT_BYTES + HALF_BYTES, right, barrier, column + 64, depth, inner, outer);
+#pragma unroll
+            for (int part = 0; part < N / 64; part++)
+                copy_box(stage + LEFT_BYTES + part * ROWS_BYTES, right, barrier, column + part * 64, depth, inner, outer);
         } else {
             copy_box(stage + LEFT_BYTES, right, barrier, depth, column, inner, outer);
         }
@@ -117,7 +122,7 @@ template <class Element, class Right, int PARTS, int STAGES, bool RIGHT_ROWS> st
     __device__ __forceinline__ void order(unsigned char *stage, bool is_more)
     {
         u64 left = matrix_of(stage + own_row() * SPAN_BYTES, 0, 8 * SPAN_BYTES);
-        u64 right = matrix_of(stage + LEFT_BYTES, RIGHT_ROWS ? HALF_BYTES : 0, 8 * SPAN_BYTES);
+        u64 right = matrix_of(stage + LEFT_BYTES, RIGHT_ROWS ? ROWS_BYTES : 0, 8 * SPAN_BYTES);
         wgmma_fence();
         // By 32 bytes of depth: as addresses are written, two further on; where columns lie together, sixteen rows.
 #pragma unroll
@@ -155,8 +160,8 @@ template <class Element, class Right, int PARTS, int STAGES, bool RIGHT_ROWS> st
     __device__ __forceinline__ void multiply_by_stage(unsigned char *stages, Turn<STAGES> &turn, int steps)
     {
 #pragma unroll
-        for (int i = 0; i < PARTS * 64; i++)
-            all[i / 64][i % 64] = 0;
+        for (int i = 0; i < PARTS * SUMS; i++)
+            all[i / SUMS][i % SUMS] = 0;
 #pragma unroll 1
         for (int step = 0; step < steps; step++) {
             barrier_wait(there(stages, turn.stage), turn.parity);
@@ -165,8 +170,8 @@ template <class Element, class Right, int PARTS, int STAGES, bool RIGHT_ROWS> st
             if (threadIdx.x % 32 == 0)
                 barrier_arrive(used(stages, turn.stage));
 #pragma unroll
-            for (int i = 0; i < PARTS * 64; i++)
-                all[i / 64][i % 64] += sums[i / 64][i % 64];
+            for (int i = 0; i < PARTS * SUMS; i++)
+                all[i / SUMS][i % SUMS] += sums[i / SUMS][i % SUMS];
             turn.next();
         }
     }
@@ -175,13 +180,13 @@ template <class Element, class Right, int PARTS, int STAGES, bool RIGHT_ROWS> st
     template <class Write> __device__ __forceinline__ void for_fours(Write write) const
     {
         int row = own_row() + threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
-        const float(&of)[PARTS][64] = BY_STAGE ? all : sums;
+        const float(&of)[PARTS][SUMS] = BY_STAGE ? all : sums;
 #pragma unroll
         for (int i = 0; i < PARTS; i++)
 #pragma unroll
             for (int half = 0; half < 2; half++)
 #pragma unroll
-                for (int j = 0; j < 16; j += 2) {
+                for (int j = 0; j < N / 8; j += 2) {
                     const float *one = of[i] + j * 4 + half * 2, *two = one + 4;
                     float four[4];
                     four_of(four, one[0], one[1], two[0], two[1]);

@@ -5,9 +5,9 @@ use cudarc::driver::{DevicePtr, DeviceRepr, PushKernelArg, sys};
 use super::inside::{Gpu, assert_near, grid};
 use super::products::{KINDS, Kind, matrix};
 
-/// 64 x 128 sums, of two stages that one thread has filled: `a` is [m][depth], `b` is [n][depth], or [depth][n] where RIGHT_ROWS.
+/// 64 x COLUMNS sums, of two stages that one thread has filled: `a` is [m][depth], `b` is [n][depth], or [depth][n] where RIGHT_ROWS.
 pub(crate) const WIDE_PRODUCT: &str = r#"
-#define STAGE_BYTES (192 * 128)
+#define STAGE_BYTES ((64 + COLUMNS) * 128)
 extern "C" __global__ void __launch_bounds__(160)
     wide_product(float *y, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b, int m, int n, int steps, int step_elements)
 {
@@ -27,12 +27,12 @@ extern "C" __global__ void __launch_bounds__(160)
             barrier_wait(used + step % 2, step / 2 % 2 ^ 1);
             barrier_expect(there + step % 2, STAGE_BYTES);
             copy_box(stage, a, there + step % 2, step * step_elements, 0, 0, 0);
-            for (int half = 0; half < 1 + RIGHT_ROWS; half++)
-                copy_box(stage + 8192 + half * 8192, b, there + step % 2, RIGHT_ROWS ? half * 64 : step * step_elements, RIGHT_ROWS ? step * 64 : 0, 0, 0);
+            for (int box = 0; box < (RIGHT_ROWS ? COLUMNS / 64 : 1); box++)
+                copy_box(stage + 8192 + box * 8192, b, there + step % 2, RIGHT_ROWS ? box * 64 : step * step_elements, RIGHT_ROWS ? step * 64 : 0, 0, 0);
         }
         return;
     }
-    float d[1][64];
+    float d[1][COLUMNS / 2];
     for (int step = 0; step < steps; step++) {
         unsigned char *stage = stages + step % 2 * STAGE_BYTES;
         barrier_wait(there + step % 2, step / 2 % 2);
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(160)
         if (threadIdx.x % 32 == 0)
             barrier_arrive(used + step % 2);
     }
-    for (int i = 0; i < 64; i++) {
+    for (int i = 0; i < COLUMNS / 2; i++) {
         int row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2;
         if (row < m && column < n)
             y[row * n + column] = d[0][i];
@@ -145,8 +145,9 @@ pub(crate) fn products() {
         for right_rows in [false, true] {
             // Others that lie so are multiplied by nobody.
             if !right_rows || kind.bytes == 2 {
-                product(&gpu, kind, (64, 128, 512 / kind.bytes), right_rows);
-                product(&gpu, kind, (50, 72, 80 / kind.bytes), right_rows);
+                for (m, n, row_bytes) in [(64, 128, 512), (50, 72, 80), (64, 64, 512), (50, 40, 80)] {
+                    product(&gpu, kind, (m, n, row_bytes / kind.bytes), right_rows);
+                }
             }
         }
     }
@@ -166,14 +167,18 @@ fn product(gpu: &Gpu, kind: &Kind, (m, n, k): (usize, usize, usize), right_rows:
     let ((a, a_values), (b, b_values)) = (matrix(m * k, 6, kind, kind.a), matrix(n * k, 7, kind, kind.b));
     let (a_values, b_values) = (copied(kind, a_values, &a), copied(kind, b_values, &b));
     let (a_at, b_at) = (gpu.stream.clone_htod(&a).unwrap(), gpu.stream.clone_htod(&b).unwrap());
-    let step = 128 / kind.bytes;
+    let (step, columns) = (128 / kind.bytes, n.next_multiple_of(64));
     let left = map(&told(kind, a_at.device_ptr(&gpu.stream).0, [m, k], [step as u32, 64]));
-    let (shape, taken) = if right_rows { ([k, n], 64) } else { ([n, k], 128) };
+    let (shape, taken) = if right_rows { ([k, n], 64) } else { ([n, k], columns as u32) };
     let right = map(&told(kind, b_at.device_ptr(&gpu.stream).0, shape, [step as u32, taken]));
     let (name, rows) = (kind.name.replace("mma", "wgmma"), if right_rows { "_rows" } else { "" });
-    let definitions = format!("#define WGMMA {name}{rows}\n#define RIGHT_ROWS {}\n", u8::from(right_rows));
+    let definitions = format!(
+        "#define WGMMA {name}{rows}\n#define RIGHT_ROWS {}\n#define COLUMNS {columns}\n",
+        u8::from(right_rows)
+    );
+    let shared_bytes = 2 * (64 + columns) * 128 + 32;
     let kernel = gpu.kernel(WIDE_PRODUCT, &definitions, "wide_product");
-    allow(&kernel, 2 * 192 * 128 + 32);
+    allow(&kernel, shared_bytes as i32);
     // SAFETY: written whole by the kernel.
     let mut to = unsafe { gpu.stream.alloc::<f32>(m * n) }.unwrap();
     let sizes = [m, n, k.div_ceil(step), step].map(|v| v as i32);
@@ -181,7 +186,7 @@ fn product(gpu: &Gpu, kind: &Kind, (m, n, k): (usize, usize, usize), right_rows:
     launch.arg(&mut to).arg(&left).arg(&right);
     launch.arg(&sizes[0]).arg(&sizes[1]).arg(&sizes[2]).arg(&sizes[3]);
     // SAFETY: the arguments are the kernel's, the sizes those of the memory.
-    unsafe { launch.launch(grid((1, 1, 1), (160, 1, 1), 2 * 192 * 128 + 32)) }.unwrap();
+    unsafe { launch.launch(grid((1, 1, 1), (160, 1, 1), shared_bytes as u32)) }.unwrap();
     let expected = (0..m * n).map(|i| {
         let (row, column) = (i / n, i % n);
         let right = |d: usize| if right_rows { b_values[d * n + column] } else { b_values[column * k + d] };

@@ -8,7 +8,7 @@ use super::{KERNELS, PRODUCTS, WIDE_PRODUCTS, run_inside};
 /// The text, what of it is replaced, by what, and the test that must fail then.
 type Mutant = (&'static str, &'static str, &'static str, &'static str);
 
-pub(crate) const MUTANTS: [Mutant; 48] = [
+pub(crate) const MUTANTS: [Mutant; 50] = [
     // Barriers: before others read what was written, and before what others still read is written again.
     (ROW_SUMS, "__syncthreads(); // written", "", KERNELS),
     (ROW_SUMS, "__syncthreads(); // halved", "", KERNELS),
@@ -67,6 +67,14 @@ pub(crate) const MUTANTS: [Mutant; 48] = [
     (WIDE_PRODUCT, "if (threadIdx.x % 32 == 0)", "if (threadIdx.x == 0)", WIDE_PRODUCTS),
     (WIDE_PRODUCT, "if (threadIdx.x % 32 == 0)", "", WIDE_PRODUCTS),
     (WIDE_PRODUCT, "barriers_begun();", "", WIDE_PRODUCTS),
+    // As many columns for all, and sums of two shapes at once.
+    (WIDE_PRODUCT, "((64 + COLUMNS) * 128)", "(192 * 128)", WIDE_PRODUCTS),
+    (
+        WIDE_PRODUCT,
+        "wgmma_commit();",
+        "WGMMA(*(float (*)[32])d[0], matrix_of(stage, 0, 1024), matrix_of(stage + 8192, 0, 1024), true); wgmma_commit();",
+        WIDE_PRODUCTS,
+    ),
     // A warp of the four that does not come.
     (WIDE_PRODUCT, "wgmma_fence();", "if (threadIdx.x < 32) continue; wgmma_fence();", WIDE_PRODUCTS),
     // Matrices that lie otherwise: by their swizzle, their parts, and where they begin.

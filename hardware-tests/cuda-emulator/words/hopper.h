@@ -32,10 +32,12 @@ inline void wgmma_fence() { emulator::here.runtime->hopper->fence(); }
 inline void wgmma_commit() { emulator::here.runtime->hopper->commit(); }
 template <int N, int EACH, int SUMS> void wgmma_wait(float (&)[EACH][SUMS]) { emulator::here.runtime->hopper->wait_for_products(N); }
 
+// Of 64 columns, and of 128.
 #define EMULATED_WGMMA(name, kind, right_rows)                                                                                            \
-    inline void name(float (&d)[64], unsigned long long a, unsigned long long b, bool is_more)                                            \
+    template <int SUMS> void name(float (&d)[SUMS], unsigned long long a, unsigned long long b, bool is_more)                             \
     {                                                                                                                                     \
-        emulator::here.runtime->hopper->multiply(emulator::WgmmaKind::kind, right_rows, d, 64, a, b, is_more);                            \
+        static_assert(SUMS == 32 || SUMS == 64, "sums that no product has");                                                              \
+        emulator::here.runtime->hopper->multiply(emulator::WgmmaKind::kind, right_rows, d, SUMS, a, b, is_more);                          \
     }
 EMULATED_WGMMA(wgmma_f16, F16, false)
 EMULATED_WGMMA(wgmma_bf16, Bf16, false)

@@ -50,10 +50,19 @@ const FORMS: &[&str] = &[
     // As many rows as fill a device, and few columns.
     "x: f32[12200, 64]\nw = f32[64, 48] 1\nv = f32[33, 48] 1\na = MatMul(x, w)\ny = Gemm<transB=1>(a, v)\n-> y",
     "x: f32[1, 64, 120, 120]\nw = f32[64, 64, 3, 3] 1\ny = Conv(x, w)\n-> y",
+    "x: f32[100, 70, 40]\nw: f32[100, 40, 56]\na = Abs(w)\ny = MatMul(x, a)\n-> y",
     "x: i8[12200, 64]\nw: u8[64, 48]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: u8[1, 64, 120, 120]\nw = i8[64, 64, 3, 3] 1\nz = u8[] 3\na = ConvInteger<pads=[1, 1, 1, 1]>(x, w, z)\ny = Cast<to=1>(a)\n-> y",
     "x: f8e4m3[12200, 64]\nw: f8e5m2[64, 48]\ny = triscore.MatMulFloat8(x, w)\n-> y",
     "x: f8e5m2[1, 128, 120, 120]\nw = f8e5m2[64, 128, 3, 3] 56\ny = triscore.ConvFloat8(x, w)\n-> y",
+    // Columns that lie together.
+    "x: f32[2, 500, 64]\nw: f32[2, 64, 48]\nv: f32[2, 64, 136]\na = Abs(w)\nb = Abs(v)\nc = MatMul(x, a)\nd = MatMul(x, b)\n-> c, d",
+    // Fewer rows, and the pairs of floats of 8 bits.
+    "x: f32[150, 64]\nw = f32[64, 48] 1\nv = f32[48, 50] 1\na = MatMul(x, w)\ny = MatMul(a, v)\n-> y",
+    "x: f32[2, 64, 9, 9]\nw = f32[64, 64, 3, 3] 1\ny = Conv(x, w)\n-> y",
+    "x: f8e4m3[150, 64]\nw: f8e4m3[64, 48]\nv: f8e5m2[64, 48]\na = triscore.MatMulFloat8(x, w)\nb = triscore.MatMulFloat8(x, v)\ny = Add(a, b)\n-> y",
+    "x: f8e5m2[500, 64]\nw: f8e5m2[64, 48]\nv: f8e4m3[64, 48]\na = triscore.MatMulFloat8(x, w)\nb = triscore.MatMulFloat8(x, v)\ny = Add(a, b)\n-> y",
+    "x: f8e4m3[2, 128, 9, 9]\nw = f8e4m3[64, 128, 3, 3] 56\ny = triscore.ConvFloat8(x, w)\n-> y",
     "x: f32[2000, 64]\nw = f32[1001, 64] 1\nb = f32[1001] 1\ny = Gemm<transB=1>(x, w, b)\n-> y",
     "x: i32[7, 33]\nw: i32[33, 5]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[2, 3, 9, 9]\nw = f32[20, 3, 3, 3] 1\nb = f32[20] 1\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
@@ -131,7 +140,7 @@ const MMA: TensorCores = TensorCores::Mma { has_float8: true, multiprocessors: 2
 /// Two multiprocessors, so that small products fill them.
 const HOPPER: TensorCores = TensorCores::Wgmma { multiprocessors: 2 };
 
-/// What a kernel is made for: its machine code must have it, whatever a compiler thinks of the text. By the kernel, and a line of its source.
+/// What a kernel is made for: its machine code must have it, whatever a compiler thinks of the text. By the kernel, and lines of its source.
 const INSTRUCTIONS: &[(&str, &str, &[&str])] = &[
     ("gemm_tensor", "", &["ldmatrix.sync.aligned.m8n8.x4.shared.b16", "cp.async.cg.shared.global"]),
     ("gemm_tensor", "#define ELEMENT f16", &["mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"]),
@@ -145,7 +154,12 @@ const INSTRUCTIONS: &[(&str, &str, &[&str])] = &[
     (
         "gemm_wgmma",
         "",
-        &["cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier", "mbarrier.try_wait", "setmaxnreg.inc"],
+        &[
+            "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier",
+            "mbarrier.try_wait",
+            "wgmma.mma_async.sync.aligned",
+            "setmaxnreg.inc",
+        ],
     ),
     (
         "conv_wgmma",
@@ -153,23 +167,34 @@ const INSTRUCTIONS: &[(&str, &str, &[&str])] = &[
         &[
             "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier",
             "mbarrier.try_wait",
+            "wgmma.mma_async.sync.aligned",
             "setmaxnreg.inc",
         ],
     ),
-    ("conv_wgmma", "#define ELEMENT f16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"]),
-    ("conv_wgmma", "#define ELEMENT bf16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"]),
-    ("conv_wgmma", "#define ELEMENT float", &["wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"]),
-    ("gemm_wgmma", "#define ELEMENT f16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16"]),
-    ("gemm_wgmma", "#define ELEMENT bf16", &["wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16"]),
-    ("gemm_wgmma", "#define ELEMENT float", &["wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32"]),
+    ("conv_wgmma", "#define ELEMENT f16\n#define TILE_N 128", &["aligned.m64n128k16.f32.f16.f16"]),
+    ("conv_wgmma", "#define ELEMENT f16\n#define TILE_N 64", &["aligned.m64n64k16.f32.f16.f16"]),
+    ("conv_wgmma", "#define ELEMENT bf16\n#define TILE_N 128", &["aligned.m64n128k16.f32.bf16.bf16"]),
+    ("conv_wgmma", "#define ELEMENT bf16\n#define TILE_N 64", &["aligned.m64n64k16.f32.bf16.bf16"]),
+    ("conv_wgmma", "#define ELEMENT float\n#define TILE_N 128", &["aligned.m64n128k8.f32.tf32.tf32"]),
+    ("conv_wgmma", "#define ELEMENT float\n#define TILE_N 64", &["aligned.m64n64k8.f32.tf32.tf32"]),
+    ("gemm_wgmma", "#define ELEMENT f16\n#define TILE_N 128", &["aligned.m64n128k16.f32.f16.f16"]),
+    ("gemm_wgmma", "#define ELEMENT f16\n#define TILE_N 64", &["aligned.m64n64k16.f32.f16.f16"]),
+    ("gemm_wgmma", "#define ELEMENT bf16\n#define TILE_N 128", &["aligned.m64n128k16.f32.bf16.bf16"]),
+    ("gemm_wgmma", "#define ELEMENT bf16\n#define TILE_N 64", &["aligned.m64n64k16.f32.bf16.bf16"]),
+    ("gemm_wgmma", "#define ELEMENT float\n#define TILE_N 128", &["aligned.m64n128k8.f32.tf32.tf32"]),
+    ("gemm_wgmma", "#define ELEMENT float\n#define TILE_N 64", &["aligned.m64n64k8.f32.tf32.tf32"]),
     ("gemm_tensor", "#define ELEMENT f8e4m3", &["mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e"]),
     ("gemm_tensor", "#define ELEMENT f8e5m2", &["mma.sync.aligned.m16n8k32.row.col.f32.e5m2.e"]),
     ("conv_tensor", "#define ELEMENT f8e4m3", &["mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e"]),
     ("conv_tensor", "#define ELEMENT f8e5m2", &["mma.sync.aligned.m16n8k32.row.col.f32.e5m2.e"]),
-    ("gemm_wgmma", "#define ELEMENT f8e4m3", &["wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e"]),
-    ("gemm_wgmma", "#define ELEMENT f8e5m2", &["wgmma.mma_async.sync.aligned.m64n128k32.f32.e5m2.e"]),
-    ("conv_wgmma", "#define ELEMENT f8e4m3", &["wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e"]),
-    ("conv_wgmma", "#define ELEMENT f8e5m2", &["wgmma.mma_async.sync.aligned.m64n128k32.f32.e5m2.e"]),
+    ("gemm_wgmma", "#define ELEMENT f8e4m3\n#define TILE_N 128", &["aligned.m64n128k32.f32.e4m3.e"]),
+    ("gemm_wgmma", "#define ELEMENT f8e4m3\n#define TILE_N 64", &["aligned.m64n64k32.f32.e4m3.e"]),
+    ("gemm_wgmma", "#define ELEMENT f8e5m2\n#define TILE_N 128", &["aligned.m64n128k32.f32.e5m2.e"]),
+    ("gemm_wgmma", "#define ELEMENT f8e5m2\n#define TILE_N 64", &["aligned.m64n64k32.f32.e5m2.e"]),
+    ("conv_wgmma", "#define ELEMENT f8e4m3\n#define TILE_N 128", &["aligned.m64n128k32.f32.e4m3.e"]),
+    ("conv_wgmma", "#define ELEMENT f8e4m3\n#define TILE_N 64", &["aligned.m64n64k32.f32.e4m3.e"]),
+    ("conv_wgmma", "#define ELEMENT f8e5m2\n#define TILE_N 128", &["aligned.m64n128k32.f32.e5m2.e"]),
+    ("conv_wgmma", "#define ELEMENT f8e5m2\n#define TILE_N 64", &["aligned.m64n64k32.f32.e5m2.e"]),
 ];
 
 /// Registers that a block on Hopper begins with for each of its threads: it takes and gives what adds up to them.
@@ -213,8 +238,8 @@ fn every_source_compiles_for_real_gpus_and_spills_nothing() {
                 assert!(!is_wide || usage.registers == BEGUN_REGISTERS, "{usage:?}");
             }
             assert!(!cubin.log.contains(ONE_BY_ONE), "{kernel}: {}", cubin.log);
-            for (row, (of, line, instructions)) in INSTRUCTIONS.iter().enumerate() {
-                if of == kernel && (line.is_empty() || source.lines().any(|l| l == *line)) {
+            for (row, (of, lines, instructions)) in INSTRUCTIONS.iter().enumerate() {
+                if of == kernel && lines.lines().all(|line| source.lines().any(|l| l == line)) {
                     seen.insert(row);
                     for instruction in *instructions {
                         let has = cubin.text.contains(instruction);
@@ -329,9 +354,12 @@ fn hopper_takes_products_that_fill_it() {
     for precision in [Precision::Tf32, Precision::F16, Precision::Bf16] {
         assert_eq!(kernels(text, precision), [("map", false), ("gemm_wgmma", true)]);
         assert_eq!(kernels(&text.replace("500", "70"), precision), [("map", false), ("gemm_wgmma", false)]);
-        // Too few rows, too few columns.
+        // Few columns, of many rows and not; too few rows, too few columns.
+        assert_eq!(kernels(&text.replace("200", "64"), precision), [("map", false), ("gemm_wgmma", true)]);
+        let few = text.replace("200", "40").replace("500", "70");
+        assert_eq!(kernels(&few, precision), [("map", false), ("gemm_wgmma", false)]);
         assert_eq!(kernels(&text.replace("500", "64"), precision), [("map", false), ("gemm_tensor", false)]);
-        assert_eq!(kernels(&text.replace("200", "64"), precision), [("map", false), ("gemm_tensor", false)]);
+        assert_eq!(kernels(&text.replace("200", "32"), precision), [("map", false), ("gemm_tensor", false)]);
     }
     assert_eq!(kernels(text, Precision::F32), [("map", false), ("gemm_float", false)]);
     // As Hopper multiplies TF32 in one way alone, what is computed the other way round is left to the other kernel.

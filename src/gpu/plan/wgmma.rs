@@ -17,23 +17,28 @@ use crate::error::Result;
 use crate::layout::view::{Loops, Storage, View};
 use crate::tensor::DType;
 
-/// Bytes of depth of a stage, and columns of a tile (kernels/cuda/wgmma_tiles.cu).
+/// Bytes of depth of a stage (kernels/cuda/wgmma_tiles.cu).
 const SPAN_BYTES: usize = 128;
+/// Columns of a tile, and of one for a result that has no more.
 const COLUMNS: usize = 128;
+const NARROW: usize = 64;
 /// Two warpgroups multiply, parts of 64 rows each; a third one has tiles copied.
 const MULTIPLIERS: usize = 2;
 const PART_ROWS: usize = 64;
 const THREADS: usize = 128 * (MULTIPLIERS + 1);
 /// Two barriers of each stage.
 const BARRIER_BYTES: usize = 2 * 8;
-/// Results that are narrower or lower than this leave most of a tile empty.
-const FEW: usize = 64;
+/// Results of no more rows or columns than these leave half of a tile empty. Where columns are that few, it is reading that takes time, not products: the
+/// small blocks of the other kernels, several on a multiprocessor, read while others write.
+const FEW_ROWS: usize = 64;
+const FEW_COLUMNS: usize = 32;
 
 /// The part of a result that a block computes at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WideTile {
     /// Of 64 rows, of each warpgroup that multiplies.
     parts: usize,
+    columns: usize,
     stages: usize,
     /// Blocks that take them.
     pub(super) blocks: usize,
@@ -44,20 +49,22 @@ impl WideTile {
     /// such tensor cores.
     pub(super) fn of(cores: TensorCores, dtype: DType, [rows, columns, times]: [usize; 3]) -> Option<Self> {
         let TensorCores::Wgmma { multiprocessors } = cores else { return None };
-        if rows <= FEW || columns <= FEW {
+        if rows <= FEW_ROWS || columns <= FEW_COLUMNS {
             return None;
         }
+        // Columns of a tile; stages of high ones and of low ones, as many as shared memory has room for, or as are enough.
+        let (own, [of_high, of_low]) = if columns <= NARROW { (NARROW, [5, 8]) } else { (COLUMNS, [4, 6]) };
         let tile = |parts: usize, stages: usize| {
-            let tiles =
-                rows.div_ceil(MULTIPLIERS * parts * PART_ROWS) * columns.div_ceil(COLUMNS) * times.max(1);
-            (tiles, Self { parts, stages, blocks: tiles.min(multiprocessors) })
+            let tiles = rows.div_ceil(MULTIPLIERS * parts * PART_ROWS) * columns.div_ceil(own) * times.max(1);
+            (tiles, Self { parts, columns: own, stages, blocks: tiles.min(multiprocessors) })
         };
-        let ((large, wide), (small, narrow)) = (tile(2, 4), tile(1, 6));
-        // Twice the rows are read for less, unless there are rows of which much is empty. Sums that are added up twice leave no registers for them.
-        let is_wide = large >= multiprocessors && large * 8 <= small * 5 && !dtype.is_float8();
-        match (is_wide, small * 2 >= multiprocessors) {
-            (true, _) => Some(wide),
-            (false, true) => Some(narrow),
+        let ((large, high), (small, low)) = (tile(2, of_high), tile(1, of_low));
+        // Twice the rows are read for less, unless there are rows of which much is empty. Sums that are added up twice leave no registers for as many columns.
+        let has_room = own == NARROW || !dtype.is_float8();
+        let is_high = large >= multiprocessors && large * 8 <= small * 5 && has_room;
+        match (is_high, small * 2 >= multiprocessors) {
+            (true, _) => Some(high),
+            (false, true) => Some(low),
             (false, false) => None,
         }
     }
@@ -67,7 +74,14 @@ impl WideTile {
     }
 
     fn shared_bytes(self) -> usize {
-        self.stages * ((self.rows() + COLUMNS) * SPAN_BYTES + BARRIER_BYTES)
+        self.stages * ((self.rows() + self.columns) * SPAN_BYTES + BARRIER_BYTES)
+    }
+
+    /// The box of a right tile.
+    pub(super) fn right_box(self, size: usize, right_rows: bool) -> Taken {
+        // Columns that lie together come in boxes of what a swizzle spans.
+        let rows = if right_rows { step(size) } else { self.columns };
+        Taken::Box([step(size), rows, 1, 1])
     }
 
     /// The launch of a kernel with such tiles, of elements of those types on the left and on the right.
@@ -82,6 +96,7 @@ impl WideTile {
             .define("ELEMENT", stored_name(left)?)
             .define("RIGHT", stored_name(right)?)
             .define("RIGHT_ROWS", i32::from(right_rows))
+            .define("TILE_N", self.columns)
             .define("PARTS", self.parts)
             .define("STAGES", self.stages);
         Ok(Operator {
@@ -98,13 +113,6 @@ impl WideTile {
 /// Elements of depth that a stage has.
 pub(super) fn step(size: usize) -> usize {
     SPAN_BYTES / size.max(1)
-}
-
-/// The box of a right tile.
-pub(super) fn right_box(size: usize, right_rows: bool) -> Taken {
-    // Columns that lie together come in halves of what a swizzle spans.
-    let rows = if right_rows { step(size) } else { COLUMNS };
-    Taken::Box([step(size), rows, 1, 1])
 }
 
 /// A batch as two axes: their lengths, the inner one first, and the strides of each side along them.
@@ -162,7 +170,7 @@ impl Sides {
         let axis = right.shape.len().saturating_sub(if self.right_rows { 2 } else { 1 });
         let left_axes = ([k, m], left_stride, Taken::Box([step(size), tile.rows(), 1, 1]));
         let right_lengths = if self.right_rows { [n, k] } else { [k, n] };
-        let right_axes = (right_lengths, right.stride(axis), right_box(size, self.right_rows));
+        let right_axes = (right_lengths, right.stride(axis), tile.right_box(size, self.right_rows));
         let mut arguments = vec![Argument::Result];
         for (side, array, axes) in [(0, &self.left, left_axes), (1, &self.right, right_axes)] {
             let ([inner, other], stride, taken) = axes;
@@ -189,34 +197,38 @@ mod tests {
 
     #[test]
     fn tiles_are_as_large_as_leaves_no_multiprocessor_idle() {
-        let tile_of = |dtype, shape| WideTile::of(H200, dtype, shape);
-        let tile = |rows, columns, times| {
-            tile_of(DType::F16, [rows, columns, times]).map(|tile| (tile.rows(), tile.blocks))
-        };
-        assert_eq!(tile(4096, 4096, 1), Some((256, 132)));
-        assert_eq!(tile(2048, 1024, 1), Some((128, 128)));
-        assert_eq!(tile(128, 128, 80), Some((128, 80)));
-        assert_eq!(
-            (tile(128, 128, 200), tile(300, 128, 80)),
-            (Some((128, 132)), Some((128, 132))),
-            "rows that are empty"
-        );
-        assert_eq!(tile(1024, 1024, 1), None, "64 tiles for 132 multiprocessors");
-        assert_eq!((tile(100_000, 64, 1), tile(64, 100_000, 1)), (None, None));
-        assert_eq!(
-            WideTile::of(
-                TensorCores::Mma { has_float8: true, multiprocessors: 132 },
-                DType::F16,
-                [4096, 4096, 1]
-            ),
-            None
-        );
-        let narrow = tile_of(DType::F8E4M3, [4096, 4096, 1]).map(|tile| (tile.rows(), tile.blocks));
-        assert_eq!(narrow, Some((128, 132)), "sums that are added up twice");
-        // What a multiprocessor of Hopper has.
-        for (rows, columns) in [(4096, 4096), (2048, 1024)] {
-            let tile = tile_of(DType::F16, [rows, columns, 1]).unwrap();
-            assert!(tile.shared_bytes() <= 227 << 10, "{tile:?}");
+        use DType::{F8E4M3, F16};
+        // (elements, rows, columns and times of a result; rows, columns and blocks of its tiles)
+        let cases = [
+            (F16, [4096, 4096, 1], Some([256, 128, 132])),
+            (F16, [2048, 1024, 1], Some([128, 128, 128])),
+            (F16, [128, 128, 80], Some([128, 128, 80])),
+            // Rows that are empty.
+            (F16, [128, 128, 200], Some([128, 128, 132])),
+            (F16, [300, 128, 80], Some([128, 128, 132])),
+            // 64 tiles for 132 multiprocessors; few rows.
+            (F16, [1024, 1024, 1], None),
+            (F16, [64, 100_000, 1], None),
+            // ResNet-50's first stage, of 32 images, of 8 and of one.
+            (F16, [32 * 3136, 64, 1], Some([256, 64, 132])),
+            (F16, [8 * 3136, 64, 1], Some([128, 64, 132])),
+            (F16, [3136, 64, 1], None),
+            // One column more than a narrow tile has, fewer than that, and few.
+            (F16, [100_000, 65, 1], Some([256, 128, 132])),
+            (F16, [100_000, 33, 1], Some([256, 64, 132])),
+            (F16, [100_000, 32, 1], None),
+            // Sums that are added up twice.
+            (F8E4M3, [4096, 4096, 1], Some([128, 128, 132])),
+            (F8E4M3, [100_000, 64, 1], Some([256, 64, 132])),
+        ];
+        for (dtype, shape, expected) in cases {
+            let tile = WideTile::of(H200, dtype, shape);
+            let of = tile.map(|tile| [tile.rows(), tile.columns, tile.blocks]);
+            assert_eq!(of, expected, "{dtype:?} {shape:?}");
+            // What a multiprocessor of Hopper has.
+            assert!(tile.is_none_or(|tile| tile.shared_bytes() <= 227 << 10), "{tile:?}");
+            let others = TensorCores::Mma { has_float8: true, multiprocessors: 132 };
+            assert_eq!(WideTile::of(others, dtype, shape), None);
         }
     }
 

@@ -7,7 +7,7 @@
 use super::program::{Array, Register};
 use super::tensor_map::{self, Along, Taken, TensorMap, Windows};
 use super::text::{Struct, divide};
-use super::wgmma::{WideTile, right_box, step};
+use super::wgmma::{WideTile, step};
 use super::windows::{Images, three};
 use super::{Argument, Operator, Planner};
 use crate::error::Result;
@@ -98,7 +98,7 @@ impl Planner<'_> {
                 at: (weights.view.storage, weights.view.offset),
                 lengths: [inputs, outputs, taps, 1],
                 strides: weight_strides,
-                taken: right_box(size, false),
+                taken: tile.right_box(size, false),
             }),
             Argument::Struct(Struct { pointers: Vec::new(), words }),
         ];

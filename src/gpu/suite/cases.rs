@@ -89,10 +89,14 @@ pub(super) const TENSOR_PRODUCTS: &[&str] = &[
     "x: f32[2, 9, 16]\nw: f32[16, 24]\na = Abs(x)\nb = Abs(w)\nc = MatMul(a, b)\nt = Transpose<perm=[2, 1, 0]>(c)\ny = Neg(t)\n-> y",
     "x: f32[1500, 16]\nw = f32[16, 1200] 0.1 0.2 -0.3 0.4 0.5\na = MatMul(x, w)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
     // As many rows as fill a device, and few columns, that lie together or do not.
-    "x: f32[100, 70, 40]\nw: f32[100, 40, 56]\na = MatMul(x, w)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
-    "x: f32[12200, 40]\nw = f32[37, 40] 0.1 0.2 -0.3 0.4 0.5\nb = f32[37] 1 2\na = Gemm<transB=1>(x, w, b)\nc = i64[1] 1\ny = ReduceMax(a, c)\n-> y",
+    "x: f32[100, 70, 40]\nw: f32[100, 40, 56]\nv = Abs(w)\na = MatMul(x, v)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
+    "x: f32[12200, 16]\nw = f32[37, 16] 0.1 0.2 -0.3 0.4 0.5\nb = f32[37] 1 2\ny = Gemm<transB=1>(x, w, b)\n-> y",
     // Several steps of depth, more of them than stages, and columns that are no pairs.
     "x: f32[150, 320]\nw = f32[137, 320] 0.1 0.2 -0.3 0.4 0.5\nb = f32[137] 1 2\na = Gemm<transB=1>(x, w, b)\ny = Relu(a)\n-> y",
+    // The same of few columns, of low tiles and of high ones; columns that lie together, few and many.
+    "x: f32[150, 640]\nw = f32[50, 640] 0.1 0.2 -0.3 0.4 0.5\nb = f32[50] 1 2\na = Gemm<transB=1>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[500, 400]\nw = f32[63, 400] 0.1 0.2 -0.3 0.4 0.5\nb = f32[63] 1 2\na = Gemm<transB=1>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[2, 150, 104]\nw: f32[2, 104, 56]\nv: f32[2, 104, 136]\na = Abs(w)\nb = Abs(v)\nc = MatMul(x, a)\nd = MatMul(x, b)\n-> c, d",
     "x: f16[3, 24]\nw: f16[24, 10]\na = MatMul(x, w)\ny = Cast<to=1>(a)\n-> y",
     // Blocks share the depth of one tile, of two beside each other, and of each of a batch; two products of which one is behind the other.
     "x: f32[20, 840]\nw = f32[840, 48] 0.1 0.2 -0.3 0.4\nb = f32[48] 1 2\na = MatMul(x, w)\nc = Add(a, b)\ny = Gelu(c)\n-> y",
@@ -135,6 +139,9 @@ pub(super) const TENSOR_WINDOWS: &[&str] = &[
     "x: f32[2, 64, 13, 11]\nw = f32[72, 64, 3, 2] 0.1 0.2 -0.3 0.4 0.5\nb = f32[72] 1 2\na = Conv<dilations=[1, 3], pads=[2, 1, 0, 2], strides=[2, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[3, 128, 6, 7]\nw = f32[140, 64, 2, 2] 0.1 0.2 -0.3 0.4 0.5\ny = Conv<group=2, auto_pad=SAME_LOWER>(x, w)\n-> y",
     "x: f32[2, 48, 190]\nw = f32[66, 48, 3] 0.1 0.2 -0.3 0.4 0.5\nr: f32[2, 66, 95]\na = Conv<auto_pad=SAME_UPPER, strides=[2]>(x, w)\ny = Add(a, r)\n-> y",
+    // Few outputs, of low tiles and, in groups, of high ones.
+    "x: f32[3, 64, 9, 9]\nw = f32[50, 64, 3, 3] 0.1 0.2 -0.3 0.4 0.5\nb = f32[50] 1 2\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
+    "x: f32[4, 128, 12, 12]\nw = f32[100, 64, 2, 2] 0.1 0.2 -0.3 0.4 0.5\nr: f32[4, 100, 11, 11]\na = Conv<group=2>(x, w)\ny = Add(a, r)\n-> y",
     // Blocks share the depth: of one tile, and of each group's.
     "x: f32[1, 48, 5, 5]\nw = f32[40, 48, 3, 3] 0.1 0.2 -0.3 0.4 0.5\nb = f32[40] 1 2\na = Conv<pads=[1, 1, 1, 1]>(x, w, b)\ny = Relu(a)\n-> y",
     "x: f32[1, 96, 5, 5]\nw = f32[36, 48, 3, 3] 0.1 0.2 -0.3 0.4 0.5\ny = Conv<group=2>(x, w)\n-> y", // Groups that begin at odd channels.

@@ -26,6 +26,9 @@ const PRODUCTS: &[&str] = &[
     "x: LEFT[7, 41]\nw: RIGHT[41, 5]\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = MatMul(f, g)\n-> y",
     // More steps of depth than stages, columns that are no pairs, and a result in 8 bits that is multiplied on.
     "x: LEFT[150, 976]\nw = RIGHT[137, 976] 1 -1 1 0 -1 2\nb = f32[137] 1 2\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = Gemm<transB=1>(f, g, b)\ny = Relu(a)\n-> y",
+    // The same of few columns, of low tiles and of high ones.
+    "x: LEFT[150, 1232]\nw = RIGHT[50, 1232] 1 -1 1 0 -1 2\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = Gemm<transB=1>(f, g)\n-> y",
+    "x: LEFT[500, 800]\nw = RIGHT[63, 800] 1 -1 1 0 -1 2\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = Gemm<transB=1>(f, g)\ny = Relu(a)\n-> y",
     "x: LEFT[66, 160]\nw = RIGHT[160, 80] 1 0 -1\nv = LEFT[80, 70] 1 -1 0 1\no = f32[] 4\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = MatMul(f, g)\nb = Relu(a)\nq = QuantizeLinear<output_dtype=RIGHT_CODE>(b, o, _)\nh = DequantizeLinear(q, o, _)\nk = DequantizeLinear(v, s, _)\ny = MatMul(h, k)\n-> y",
 ];
 
@@ -41,6 +44,7 @@ const CONVOLUTIONS: &[&str] = &[
     "x: LEFT[2, 128, 13, 11]\nw = RIGHT[72, 128, 3, 2] 1 -2 3 4 -1\nb = f32[72] 1 2\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = Conv<dilations=[1, 3], pads=[2, 1, 0, 2], strides=[2, 1]>(f, g, b)\ny = Relu(a)\n-> y",
     "x: LEFT[3, 256, 6, 7]\nw = RIGHT[140, 128, 2, 2] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = Conv<group=2, auto_pad=SAME_LOWER>(f, g)\n-> y",
     "x: LEFT[2, 96, 190]\nw = RIGHT[66, 96, 3] 1 -2 3 4 -1\nr: f32[2, 66, 95]\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = Conv<auto_pad=SAME_UPPER, strides=[2]>(f, g)\ny = Add(a, r)\n-> y",
+    "x: LEFT[4, 256, 12, 12]\nw = RIGHT[100, 128, 2, 2] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = Conv<group=2>(f, g)\n-> y",
     "x: LEFT[2, 4, 9, 9]\nw = RIGHT[4, 1, 3, 3] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = Conv<group=4>(f, g)\n-> y",
     "x: LEFT[2, 6, 9, 9]\nw: RIGHT[20, 6, 3, 3]\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = Conv(f, g)\n-> y",
 ];
@@ -56,7 +60,7 @@ const NEAR_TOLERANCE: f64 = 1e-3;
 
 /// So many tiles that they are large, or of many rows and few columns.
 const LARGE: &[&str] = &[
-    "x: LEFT[12200, 32]\nw = RIGHT[32, 40] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = MatMul(f, g)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
+    "x: LEFT[12200, 32]\nw = RIGHT[32, 40] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\ny = MatMul(f, g)\n-> y",
     "x: LEFT[1281, 16]\nw = RIGHT[16, 1025] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = MatMul(f, g)\nb = i64[1] 1\ny = ReduceMax(a, b)\n-> y",
     "x: LEFT[1, 16, 65, 65]\nw = RIGHT[272, 16, 2, 2] 1 -2 3 4 -1\nf = DequantizeLinear(x, s, _)\ng = DequantizeLinear(w, s, _)\na = Conv(f, g)\ny = GlobalMaxPool(a)\n-> y",
 ];

@@ -70,6 +70,10 @@ const MUTANTS: &[Mutant] = &[
     ),
     ("gemm_wgmma", "if (row < m && column < n)", 0, "if (column < n)", TENSOR_PRODUCTS_TEST, "f32[150, 320]"),
     ("conv_wgmma", "- w.pad[0];", 0, ";", TENSOR_WINDOWS_TEST, "x: f32[2, 64, 13, 11]"),
+    // Tiles of few columns: with a box that they do not have, as wide as others, half of their sums.
+    ("wgmma_tiles", "part < N / 64", 0, "part < 2", TENSOR_PRODUCTS_TEST, "x: f32[2, 150, 104]"),
+    ("wgmma_tiles", "N = COLUMNS", 0, "N = 128", TENSOR_PRODUCTS_TEST, "x: f32[150, 640]"),
+    ("wgmma_tiles", "j < N / 8", 0, "j < 4", TENSOR_WINDOWS_TEST, "x: f32[3, 64, 9, 9]"),
     // Parts of a depth: added up before all of them are there, or some of them twice; not counted anew; of the wrong depth.
     ("parts", BARRIER, 1, "", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
     (
@@ -116,7 +120,7 @@ const MUTANTS: &[Mutant] = &[
         0,
         "f8e4m3, f8e5m2, mma_e4m3",
         FLOAT8_PRODUCTS_TEST,
-        "x: LEFT[130, 64]",
+        "x: LEFT[20, 1712]",
     ),
     (
         "wgmma_tiles",
@@ -126,7 +130,7 @@ const MUTANTS: &[Mutant] = &[
         FLOAT8_PRODUCTS_TEST,
         "x: LEFT[150, 976]",
     ),
-    ("tensor_tiles", "half * 2 + part / 2", 0, "part / 2", FLOAT8_PRODUCTS_TEST, "x: LEFT[130, 64]"),
+    ("tensor_tiles", "half * 2 + part / 2", 0, "part / 2", FLOAT8_PRODUCTS_TEST, "x: LEFT[20, 1712]"),
     // A stage's sums that are added twice, or before they are there; sums that are not added as floats are.
     (
         "wgmma_tiles",
@@ -137,6 +141,8 @@ const MUTANTS: &[Mutant] = &[
         "x: LEFT[150, 976]",
     ),
     ("wgmma_tiles", "wgmma_wait<0>(sums);", 1, "", FLOAT8_PRODUCTS_TEST, "x: LEFT[150, 976]"),
+    // Those of one part of two alone.
+    ("wgmma_tiles", "i < PARTS * SUMS", 1, "i < SUMS", FLOAT8_PRODUCTS_TEST, "x: LEFT[500, 800]"),
     (
         "wgmma_tiles",
         "BY_STAGE = sizeof(Element) == 1",
