@@ -257,7 +257,7 @@ fn products_are_what_they_are_elsewhere() {
 #[test]
 fn products_on_tensor_cores_are_what_they_are_elsewhere() {
     on_all_tensor_cores("gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere", || {
-        run(TENSOR_PRODUCTS, &[Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16])
+        run(TENSOR_PRODUCTS, &[Precision::Tf32, Precision::F16, Precision::Bf16])
     });
 }
 
@@ -269,7 +269,16 @@ fn windows_are_what_they_are_elsewhere() {
 #[test]
 fn windows_on_tensor_cores_are_what_they_are_elsewhere() {
     on_all_tensor_cores("gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere", || {
-        run(TENSOR_WINDOWS, &[Precision::F32, Precision::Tf32, Precision::F16, Precision::Bf16])
+        run(TENSOR_WINDOWS, &[Precision::Tf32, Precision::F16, Precision::Bf16])
+    });
+}
+
+#[test]
+fn floats_are_multiplied_by_tiles_as_they_are_elsewhere() {
+    let test = "gpu::suite::floats_are_multiplied_by_tiles_as_they_are_elsewhere";
+    everywhere(test, &SCHEDULES[..2], || {
+        run(TENSOR_PRODUCTS, &[Precision::F32]);
+        run(TENSOR_WINDOWS, &[Precision::F32]);
     });
 }
 

@@ -12,6 +12,7 @@ const ROWS_TEST: &str = "gpu::suite::operators_over_rows_are_what_they_are_elsew
 const PRODUCTS_TEST: &str = "gpu::suite::products_are_what_they_are_elsewhere";
 const WINDOWS_TEST: &str = "gpu::suite::windows_are_what_they_are_elsewhere";
 const TENSOR_PRODUCTS_TEST: &str = "gpu::suite::products_on_tensor_cores_are_what_they_are_elsewhere";
+const FLOATS_TEST: &str = "gpu::suite::floats_are_multiplied_by_tiles_as_they_are_elsewhere";
 const TENSOR_WINDOWS_TEST: &str = "gpu::suite::windows_on_tensor_cores_are_what_they_are_elsewhere";
 const SUMS_TEST: &str = "gpu::suite::quantised::sums_of_integers_are_what_they_are_elsewhere";
 const POINTWISE_TEST: &str = "gpu::suite::pointwise_operators_are_what_they_are_elsewhere";
@@ -93,8 +94,8 @@ const MUTANTS: &[Mutant] = &[
     ("fours", "if (i + j < count)", 0, "", TENSOR_PRODUCTS_TEST, "f32[137, 320]"),
     ("fours", "i + W <= count", 1, "true", TENSOR_PRODUCTS_TEST, "f16[24, 10]"),
     // Floats as they are: of another column, and of another depth.
-    ("float_tiles", "lane() % 4 * 4; }", 0, "lane() % 2 * 4; }", TENSOR_PRODUCTS_TEST, "f32[150, 320]"),
-    ("float_tiles", "piece * 4 + part, WIDE", 0, "part, WIDE", TENSOR_PRODUCTS_TEST, "f32[20, 840]"),
+    ("float_tiles", "lane() % 4 * 4; }", 0, "lane() % 2 * 4; }", FLOATS_TEST, "f32[150, 320]"),
+    ("float_tiles", "piece * 4 + part, WIDE", 0, "part, WIDE", FLOATS_TEST, "f32[20, 840]"),
     ("conv_tiles", "+ px * w.x_stride[3]", 0, "", TENSOR_WINDOWS_TEST, "f32[1, 48, 5, 5]"),
     // What nobody writes.
     ("normalise", "result(out, as_logarithm", 0, "if (i != 5) result(out, as_logarithm", ROWS_TEST, "1001"),
