@@ -49,7 +49,7 @@ test-fpga: setup ## the FPGA engine on Intel's emulator, and under Oclgrind (ins
 
 test-gpu: setup ## the GPU's kernels, compiled for real ones without one (installs NVRTC into .venv), and the device suites on the emulated one
 	@scripts/setup-python.sh gpu
-	TRISCORE_NVRTC=required $(CARGO) test --locked --lib gpu::plan::tests::every_source -- --nocapture
+	TRISCORE_NVRTC=required $(CARGO) test --locked --lib gpu::plan::tests::compiled -- --nocapture
 	@scripts/build-cuda-emulator.sh
 	LD_LIBRARY_PATH=$(CURDIR)/target/cuda-emulator TRISCORE_DEVICES=gpu TRISCORE_ONLY=gpu $(CARGO) test --locked --test hardware -- --nocapture
 

@@ -21,7 +21,7 @@ std::string waits_of_hopper();
 void begin_products(int threads);
 std::string undone_products();
 void fence_products();
-void multiply(WgmmaKind kind, bool right_rows, float *d, int sums, unsigned long long a, unsigned long long b, bool is_more);
+void multiply(WgmmaKind kind, bool right_rows, void *d, int sums, unsigned long long a, unsigned long long b, bool is_more);
 void commit_products();
 void wait_for_products(int but_newest);
 // Before anything else: most blocks have nothing of all this, and devices of other generations never.

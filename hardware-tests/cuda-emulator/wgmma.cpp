@@ -29,15 +29,15 @@ struct Product {
     }
 };
 
-// A thread's sums that products are at.
+// A thread's sums that products are at: floats or integers, as words of 32 bits.
 struct Sums {
-    float *at;
-    std::vector<float> values;
+    void *at;
+    std::vector<uint32_t> values;
     int products;
 };
 
 struct Thread {
-    std::deque<std::pair<Product, float *>> ordered;
+    std::deque<std::pair<Product, void *>> ordered;
     std::vector<Sums> sums;
     // How many products each group has, and how many came since the last one.
     std::deque<size_t> groups;
@@ -94,9 +94,16 @@ struct Matrix {
     }
 };
 
-bool is_float8(WgmmaKind kind) { return kind >= WgmmaKind::E4M3; }
+bool is_integer(WgmmaKind kind) { return kind >= WgmmaKind::S8; }
+bool is_float8(WgmmaKind kind) { return kind >= WgmmaKind::E4M3 && !is_integer(kind); }
 
-int bytes_of(WgmmaKind kind) { return kind == WgmmaKind::Tf32 ? 4 : is_float8(kind) ? 1 : 2; }
+int bytes_of(WgmmaKind kind) { return kind == WgmmaKind::Tf32 ? 4 : kind >= WgmmaKind::E4M3 ? 1 : 2; }
+
+int integer(WgmmaKind kind, bool is_left, const unsigned char *at)
+{
+    bool is_signed = kind == WgmmaKind::S8 || kind == (is_left ? WgmmaKind::S8U8 : WgmmaKind::U8S8);
+    return is_signed ? static_cast<signed char>(*at) : *at;
+}
 
 float number(WgmmaKind kind, bool is_left, const unsigned char *at)
 {
@@ -120,39 +127,73 @@ float number(WgmmaKind kind, bool is_left, const unsigned char *at)
     return value;
 }
 
-// Sums of a warp: 16 rows of a product, added to those of the lanes.
-void multiply_warp(int first, const Product &product, Sums *(&of_lane)[WARP_LANES])
-{
-    static float a[16][32], b[32][256], d[16][256];
-    const int columns = product.sums * 2, bytes = bytes_of(product.kind), depths = 32 / bytes;
-    const Matrix left(product.a), right(product.b);
-    for (int k = 0; k < depths; k++) {
-        for (int row = 0; row < 16; row++)
-            a[row][k] = number(product.kind, true, left.deep(first % GROUP / WARP_LANES * 16 + row, k * bytes));
-        for (int column = 0; column < columns; column++)
-            b[k][column] = number(product.kind, false, product.right_rows ? right.wide(column, k) : right.deep(column, k * bytes));
-    }
-    auto each = [&](auto what) {
-        for (int lane = 0; lane < WARP_LANES; lane++)
-            for (int i = 0; i < product.sums; i++)
-                what(of_lane[lane]->values[i], d[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + lane % 4 * 2 + i % 2]);
-    };
-    each([&](float &own, float &sum) { sum = product.is_more ? own : 0; });
-    for (int row = 0; is_float8(product.kind) && row < 16; row++)
-        for (int column = 0; column < columns; column++) {
-            float products[32];
-            for (int k = 0; k < depths; k++)
-                products[k] = a[row][k] * b[k][column];
-            d[row][column] = narrow_sum(d[row][column], products, depths);
-        }
-    for (int row = 0; !is_float8(product.kind) && row < 16; row++)
-        for (int k = 0; k < depths; k++)
+// Both sides of a warp's product, 16 rows of the left one: `number(is_left, at)` reads an element.
+template <class Number> struct Sides {
+    Number a[16][32], b[32][256];
+    int columns, depths;
+
+    template <class Read> void read(int first, const Product &product, Read number)
+    {
+        const int bytes = bytes_of(product.kind);
+        const Matrix left(product.a), right(product.b);
+        columns = product.sums * 2, depths = 32 / bytes;
+        for (int k = 0; k < depths; k++) {
+            for (int row = 0; row < 16; row++)
+                a[row][k] = number(true, left.deep(first % GROUP / WARP_LANES * 16 + row, k * bytes));
             for (int column = 0; column < columns; column++)
-                d[row][column] += a[row][k] * b[k][column];
-    each([&](float &own, float &sum) { own = sum; });
+                b[k][column] = number(false, product.right_rows ? right.wide(column, k) : right.deep(column, k * bytes));
+        }
+    }
+};
+
+// Calls `what(own, row, column)` for every sum of a warp's lanes.
+template <class Number, class What> void for_sums(const Product &product, Sums *(&of_lane)[WARP_LANES], What what)
+{
+    for (int lane = 0; lane < WARP_LANES; lane++)
+        for (int i = 0; i < product.sums; i++) {
+            uint32_t &word = of_lane[lane]->values[i];
+            Number own;
+            std::memcpy(&own, &word, 4);
+            what(own, lane / 4 + i / 2 % 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2);
+            std::memcpy(&word, &own, 4);
+        }
 }
 
-Sums &sums_at(Thread &thread, const float *at)
+// Sums of a warp: 16 rows of a product, added to those of the lanes.
+void multiply_floats(int first, const Product &product, Sums *(&of_lane)[WARP_LANES])
+{
+    static Sides<float> sides;
+    static float d[16][256];
+    sides.read(first, product, [&](bool is_left, const unsigned char *at) { return number(product.kind, is_left, at); });
+    for_sums<float>(product, of_lane, [&](float &own, int row, int column) { d[row][column] = product.is_more ? own : 0; });
+    for (int row = 0; is_float8(product.kind) && row < 16; row++)
+        for (int column = 0; column < sides.columns; column++) {
+            float products[32];
+            for (int k = 0; k < sides.depths; k++)
+                products[k] = sides.a[row][k] * sides.b[k][column];
+            d[row][column] = narrow_sum(d[row][column], products, sides.depths);
+        }
+    for (int row = 0; !is_float8(product.kind) && row < 16; row++)
+        for (int k = 0; k < sides.depths; k++)
+            for (int column = 0; column < sides.columns; column++)
+                d[row][column] += sides.a[row][k] * sides.b[k][column];
+    for_sums<float>(product, of_lane, [&](float &own, int row, int column) { own = d[row][column]; });
+}
+
+// The same of integers, whose sums begin again where they are too large.
+void multiply_integers(int first, const Product &product, Sums *(&of_lane)[WARP_LANES])
+{
+    static Sides<int> sides;
+    sides.read(first, product, [&](bool is_left, const unsigned char *at) { return integer(product.kind, is_left, at); });
+    for_sums<uint32_t>(product, of_lane, [&](uint32_t &own, int row, int column) {
+        uint32_t sum = product.is_more ? own : 0;
+        for (int k = 0; k < sides.depths; k++)
+            sum += static_cast<uint32_t>(sides.a[row][k] * sides.b[k][column]);
+        own = sum;
+    });
+}
+
+Sums &sums_at(Thread &thread, const void *at)
 {
     return *std::find_if(thread.sums.begin(), thread.sums.end(), [=](const Sums &sums) { return sums.at == at; });
 }
@@ -174,14 +215,17 @@ void multiply_oldest(int first)
             fail("the lanes of its warp do not order the same product");
         of_lane[lane] = &sums_at(thread, thread.ordered.front().second);
     }
-    multiply_warp(first, product, of_lane);
+    if (is_integer(product.kind))
+        multiply_integers(first, product, of_lane);
+    else
+        multiply_floats(first, product, of_lane);
     for (int lane = 0; lane < WARP_LANES; lane++) {
         Thread &thread = threads[first + lane];
         thread.ordered.pop_front();
         thread.done++;
         of_lane[lane]->products--;
         if (of_lane[lane]->products == 0) {
-            std::copy(of_lane[lane]->values.begin(), of_lane[lane]->values.end(), of_lane[lane]->at);
+            std::memcpy(of_lane[lane]->at, of_lane[lane]->values.data(), of_lane[lane]->values.size() * 4);
             thread.sums.erase(thread.sums.begin() + (of_lane[lane] - thread.sums.data()));
         }
     }
@@ -215,7 +259,7 @@ void commit_products()
     own.in_group = 0;
 }
 
-void multiply(WgmmaKind kind, bool right_rows, float *d, int sums, unsigned long long a, unsigned long long b, bool is_more)
+void multiply(WgmmaKind kind, bool right_rows, void *d, int sums, unsigned long long a, unsigned long long b, bool is_more)
 {
     Thread &own = own_of_threads();
     if (static_cast<int>(threads.size()) < own_thread() / GROUP * GROUP + GROUP)
@@ -224,8 +268,9 @@ void multiply(WgmmaKind kind, bool right_rows, float *d, int sums, unsigned long
         fail("a product without wgmma_fence since sums were waited for");
     auto found = std::find_if(own.sums.begin(), own.sums.end(), [=](const Sums &sums) { return sums.at == d; });
     if (found == own.sums.end()) {
-        found = own.sums.insert(found, Sums{d, std::vector<float>(d, d + sums), 0});
-        std::memset(static_cast<void *>(d), 0xff, sums * sizeof(float));
+        found = own.sums.insert(found, Sums{d, std::vector<uint32_t>(sums), 0});
+        std::memcpy(found->values.data(), d, sums * 4);
+        std::memset(d, 0xff, sums * 4);
     }
     if (found->values.size() != static_cast<size_t>(sums))
         fail("a product of another shape than those that its sums are of");

@@ -1,5 +1,5 @@
 // Convolutions of one or two spatial axes on Hopper's tensor cores: a product whose left tile is copied from the images as windows are cut out of them,
-// what padding there is and all. Sums are floats.
+// what padding there is and all: zeros. Sums are floats, or integers where elements are.
 //
 // x: [n][h][w][c] of ELEMENT (types are as in gemm_wgmma.cu), as a tensor that copies of windows read: channels, w, h, n; weights: the same, of RIGHT, of
 // [outputs][taps][c of a group]: channels, outputs, taps, and one element. What is beyond a group's channels is zeros, or another group's where they fill a stage. Row r of the
@@ -47,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int place = blockIdx.x; place < rows * columns * w.groups; place += gridDim.x) {
         TileAt tile = tile_at(place, rows, columns);
         own.multiply(stages, turn, w.kernel[0] * w.kernel[1] * parts);
-        own.for_fours([&](const float (&four)[4], int own_row, int own_column) {
+        own.for_fours([&](const Own::Sum (&four)[4], int own_row, int own_column) {
             int row = tile.row * Own::M + own_row, column = tile.column * Own::N + own_column;
             if (row < w.rows && column < w.group_outputs)
                 result4(out, four, w.group_outputs - column, row, tile.z * w.group_outputs + column);

@@ -1,7 +1,7 @@
-// A matrix product on Hopper's tensor cores with what is done to its result: result(a * b). Sums are floats.
+// A matrix product on Hopper's tensor cores with what is done to its result: result(a * b). Sums are floats, or integers where elements are.
 //
 // a: [batch][m][k], b: [batch][k][n] where RIGHT_ROWS is 1, else [batch][n][k], of ELEMENT and RIGHT (both f16, both bf16; not where RIGHT_ROWS both float
-// as TF32, or each of them f8e4m3 or f8e5m2), as tensors that copies read: the axis that lies together first, then the other one, then the two axes of the batch; an axis of the batch that a side does not have
+// as TF32, each of them f8e4m3 or f8e5m2, or each of them i8 or u8), as tensors that copies read: the axis that lies together first, then the other one, then the two axes of the batch; an axis of the batch that a side does not have
 // has one element there. The host generates `result4(out, four, count, z, row, column)`, which writes four elements beside each other, or
 // as many as there are; it defines TILE_N, PARTS and STAGES (wgmma_tiles.cu).
 // Grid: as many blocks as the device holds, or fewer; block: 384; dynamic shared memory: STAGES * (STAGE_BYTES + 16).
@@ -40,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int place = blockIdx.x; place < rows * columns * batch; place += gridDim.x) {
         TileAt tile = tile_at(place, rows, columns);
         own.multiply(stages, turn, steps);
-        own.for_fours([&](const float (&four)[4], int own_row, int own_column) {
+        own.for_fours([&](const Own::Sum (&four)[4], int own_row, int own_column) {
             int row = tile.row * Own::M + own_row, column = tile.column * Own::N + own_column;
             if (row < m && column < n)
                 result4(out, four, n - column, tile.z, row, column);

@@ -88,22 +88,24 @@ __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.a
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
 // Waits until all groups but the N newest are done: before that, nobody touches the sums, or what is multiplied.
-template <int N, int EACH, int SUMS> __device__ __forceinline__ void wgmma_wait(float (&sums)[EACH][SUMS])
+// The compiler takes sums for there as soon as they are ordered: here they are made anew for it.
+__device__ __forceinline__ void made_anew(float &sum) { asm volatile("" : "+f"(sum)::"memory"); }
+__device__ __forceinline__ void made_anew(int &sum) { asm volatile("" : "+r"(sum)::"memory"); }
+template <int N, class Sum, int EACH, int SUMS> __device__ __forceinline__ void wgmma_wait(Sum (&sums)[EACH][SUMS])
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-    // The compiler takes sums for there as soon as they are ordered: here they are made anew for it.
 #pragma unroll
     for (int i = 0; i < EACH; i++)
 #pragma unroll
         for (int j = 0; j < SUMS; j++)
-            asm volatile("" : "+f"(sums[i][j])::"memory");
+            made_anew(sums[i][j]);
 }
 
 // d = a * b, + d where `is_more`: 64 x 64 sums or 64 x 128, by how many a thread has, of 32 bytes of depth. Lane 4 * g + t of warp w has of rows 16w + g and
 // 16w + g + 8 (d[4j], d[4j + 1]; d[4j + 2], d[4j + 3]) the columns 8j + 2t and 8j + 2t + 1. All threads of the warpgroup must take part.
-#define EIGHT(at) "+f"(d[at]), "+f"(d[at + 1]), "+f"(d[at + 2]), "+f"(d[at + 3]), "+f"(d[at + 4]), "+f"(d[at + 5]), "+f"(d[at + 6]), "+f"(d[at + 7])
-#define FIRST_32 EIGHT(0), EIGHT(8), EIGHT(16), EIGHT(24)
-#define ALL_64 FIRST_32, EIGHT(32), EIGHT(40), EIGHT(48), EIGHT(56)
+#define EIGHT(in, at) in(d[at]), in(d[at + 1]), in(d[at + 2]), in(d[at + 3]), in(d[at + 4]), in(d[at + 5]), in(d[at + 6]), in(d[at + 7])
+#define FIRST_32(in) EIGHT(in, 0), EIGHT(in, 8), EIGHT(in, 16), EIGHT(in, 24)
+#define ALL_64(in) FIRST_32(in), EIGHT(in, 32), EIGHT(in, 40), EIGHT(in, 48), EIGHT(in, 56)
 // The same as the instruction names them; behind them come both sides, and whether there are more.
 #define NAMES_32                                                                                                                             \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, " \
@@ -111,29 +113,34 @@ template <int N, int EACH, int SUMS> __device__ __forceinline__ void wgmma_wait(
 #define NAMES_64                                                                                                                             \
     NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "    \
              "%56, %57, %58, %59, %60, %61, %62, %63"
-#define WGMMA_OF(SUMS, kind, instruction, names, sides, more, scales, ...)                                                                   \
-    __device__ __forceinline__ void kind(float (&d)[SUMS], u64 a, u64 b, bool is_more)                                                       \
+#define WGMMA_OF(Sum, SUMS, kind, instruction, names, sides, more, scales, ...)                                                              \
+    __device__ __forceinline__ void kind(Sum (&d)[SUMS], u64 a, u64 b, bool is_more)                                                         \
     {                                                                                                                                        \
         asm volatile("{\n.reg .pred more;\nsetp.ne.b32 more, " more ", 0;\nwgmma.mma_async.sync.aligned.m64" instruction " {" names "}, "    \
-                     sides ", more, " scales ";\n}"                                                                                          \
+                     sides ", more" scales ";\n}"                                                                                          \
                      : __VA_ARGS__                                                                                                           \
                      : "l"(a), "l"(b), "r"((int)is_more));                                                                                   \
     }
 // For 64 columns, and for 128.
-#define WGMMA_INTO(kind, instruction, scales)                                                                                                \
-    WGMMA_OF(32, kind, "n64" instruction, NAMES_32, "%32, %33", "%34", scales, FIRST_32)                                                     \
-    WGMMA_OF(64, kind, "n128" instruction, NAMES_64, "%64, %65", "%66", scales, ALL_64)
-WGMMA_INTO(wgmma_f16, "k16.f32.f16.f16", "1, 1, 0, 0")
-WGMMA_INTO(wgmma_bf16, "k16.f32.bf16.bf16", "1, 1, 0, 0")
-WGMMA_INTO(wgmma_tf32, "k8.f32.tf32.tf32", "1, 1")
+#define WGMMA_INTO(Sum, in, kind, instruction, scales)                                                                                       \
+    WGMMA_OF(Sum, 32, kind, "n64" instruction, NAMES_32, "%32, %33", "%34", scales, FIRST_32(in))                                            \
+    WGMMA_OF(Sum, 64, kind, "n128" instruction, NAMES_64, "%64, %65", "%66", scales, ALL_64(in))
+WGMMA_INTO(float, "+f", wgmma_f16, "k16.f32.f16.f16", ", 1, 1, 0, 0")
+WGMMA_INTO(float, "+f", wgmma_bf16, "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
+WGMMA_INTO(float, "+f", wgmma_tf32, "k8.f32.tf32.tf32", ", 1, 1")
 // Of such a sum fewer bits are kept than a float has: 13 of its fraction.
-WGMMA_INTO(wgmma_e4m3, "k32.f32.e4m3.e4m3", "1, 1")
-WGMMA_INTO(wgmma_e5m2, "k32.f32.e5m2.e5m2", "1, 1")
-WGMMA_INTO(wgmma_e4m3e5m2, "k32.f32.e4m3.e5m2", "1, 1")
-WGMMA_INTO(wgmma_e5m2e4m3, "k32.f32.e5m2.e4m3", "1, 1")
+WGMMA_INTO(float, "+f", wgmma_e4m3, "k32.f32.e4m3.e4m3", ", 1, 1")
+WGMMA_INTO(float, "+f", wgmma_e5m2, "k32.f32.e5m2.e5m2", ", 1, 1")
+WGMMA_INTO(float, "+f", wgmma_e4m3e5m2, "k32.f32.e4m3.e5m2", ", 1, 1")
+WGMMA_INTO(float, "+f", wgmma_e5m2e4m3, "k32.f32.e5m2.e4m3", ", 1, 1")
+// Integers, whose sums are exact.
+WGMMA_INTO(int, "+r", wgmma_s8, "k32.s32.s8.s8", "")
+WGMMA_INTO(int, "+r", wgmma_u8, "k32.s32.u8.u8", "")
+WGMMA_INTO(int, "+r", wgmma_u8s8, "k32.s32.u8.s8", "")
+WGMMA_INTO(int, "+r", wgmma_s8u8, "k32.s32.s8.u8", "")
 // Of a right side whose columns lie together.
-WGMMA_INTO(wgmma_f16_rows, "k16.f32.f16.f16", "1, 1, 0, 1")
-WGMMA_INTO(wgmma_bf16_rows, "k16.f32.bf16.bf16", "1, 1, 0, 1")
+WGMMA_INTO(float, "+f", wgmma_f16_rows, "k16.f32.f16.f16", ", 1, 1, 0, 1")
+WGMMA_INTO(float, "+f", wgmma_bf16_rows, "k16.f32.bf16.bf16", ", 1, 1, 0, 1")
 #undef WGMMA_INTO
 #undef WGMMA_OF
 #undef NAMES_64

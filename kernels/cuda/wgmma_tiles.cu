@@ -4,7 +4,7 @@
 // two multiply what lies there, each half of the rows, and are not held up by addresses or by a barrier of the whole block. Blocks stay and take tile after
 // tile, so that the next tile's copies are on their way while sums are written. A tile has M rows, and 64 or 128 columns: N.
 //
-// A stage has 128 bytes of depth: 128 floats of 8 bits, 64 elements of 16 bits, or 32 floats, which a copy rounds to the 19 bits that the product takes. The
+// A stage has 128 bytes of depth: 128 elements of 8 bits, integers or floats, 64 elements of 16 bits, or 32 floats, which a copy rounds to the 19 bits that the product takes. The
 // left tile is [M][depth]; the right one [N][depth], or, where RIGHT_ROWS, one of [depth][64] for every 64 columns. 16 bits alone can lie so.
 //
 // Of sums of floats of 8 bits tensor cores keep 13 bits of the fraction, and cut off what is added beneath them. So those of a stage are sums by themselves,
@@ -18,23 +18,35 @@
 // Tiles that are taken after each other are of so many rows of tiles, so that what they read is still in the L2 cache.
 #define TILE_ROWS 8
 
+template <class Sum> struct IsWhole {
+    static const bool VALUE = false;
+};
+template <> struct IsWhole<int> {
+    static const bool VALUE = true;
+};
+
 template <class Element, class Right, bool RIGHT_ROWS> struct WideProduct;
-#define WIDE_PRODUCT(Element, Right, RIGHT_ROWS, wgmma)                                                                                      \
-    template <> struct WideProduct<Element, Right, RIGHT_ROWS> {                                                                                  \
-        template <int SUMS> static __device__ __forceinline__ void into(float (&d)[SUMS], u64 a, u64 b, bool is_more)                        \
+#define WIDE_PRODUCT(Element, Right, Sum_, RIGHT_ROWS, wgmma)                                                                                \
+    template <> struct WideProduct<Element, Right, RIGHT_ROWS> {                                                                             \
+        typedef Sum_ Sum;                                                                                                                    \
+        template <int SUMS> static __device__ __forceinline__ void into(Sum(&d)[SUMS], u64 a, u64 b, bool is_more)                           \
         {                                                                                                                                    \
             wgmma(d, a, b, is_more);                                                                                                         \
         }                                                                                                                                    \
     };
-WIDE_PRODUCT(f16, f16, false, wgmma_f16)
-WIDE_PRODUCT(bf16, bf16, false, wgmma_bf16)
-WIDE_PRODUCT(float, float, false, wgmma_tf32)
-WIDE_PRODUCT(f8e4m3, f8e4m3, false, wgmma_e4m3)
-WIDE_PRODUCT(f8e5m2, f8e5m2, false, wgmma_e5m2)
-WIDE_PRODUCT(f8e4m3, f8e5m2, false, wgmma_e4m3e5m2)
-WIDE_PRODUCT(f8e5m2, f8e4m3, false, wgmma_e5m2e4m3)
-WIDE_PRODUCT(f16, f16, true, wgmma_f16_rows)
-WIDE_PRODUCT(bf16, bf16, true, wgmma_bf16_rows)
+WIDE_PRODUCT(f16, f16, float, false, wgmma_f16)
+WIDE_PRODUCT(bf16, bf16, float, false, wgmma_bf16)
+WIDE_PRODUCT(float, float, float, false, wgmma_tf32)
+WIDE_PRODUCT(f8e4m3, f8e4m3, float, false, wgmma_e4m3)
+WIDE_PRODUCT(f8e5m2, f8e5m2, float, false, wgmma_e5m2)
+WIDE_PRODUCT(f8e4m3, f8e5m2, float, false, wgmma_e4m3e5m2)
+WIDE_PRODUCT(f8e5m2, f8e4m3, float, false, wgmma_e5m2e4m3)
+WIDE_PRODUCT(i8, i8, int, false, wgmma_s8)
+WIDE_PRODUCT(u8, u8, int, false, wgmma_u8)
+WIDE_PRODUCT(u8, i8, int, false, wgmma_u8s8)
+WIDE_PRODUCT(i8, u8, int, false, wgmma_s8u8)
+WIDE_PRODUCT(f16, f16, float, true, wgmma_f16_rows)
+WIDE_PRODUCT(bf16, bf16, float, true, wgmma_bf16_rows)
 #undef WIDE_PRODUCT
 
 // A stage, and in which of its turns: the parity of the phase that its barriers are in.
@@ -72,10 +84,11 @@ template <class Element, class Right, int COLUMNS, int PARTS, int STAGES, bool R
     static const int LEFT_BYTES = M * SPAN_BYTES, STAGE_BYTES = (M + N) * SPAN_BYTES;
     static const int ROWS_BYTES = STEP * SPAN_BYTES; // of 64 columns of the right tile, where they lie together
 
-    static const bool BY_STAGE = sizeof(Element) == 1; // sums are a stage's, and added up in `all`
+    typedef typename Product::Sum Sum;
+    static const bool BY_STAGE = sizeof(Element) == 1 && !IsWhole<Sum>::VALUE; // of floats of 8 bits sums are a stage's, and added up in `all`
     static_assert(sizeof(Element) == sizeof(Right) && !(BY_STAGE && PARTS * SUMS > 64), "sides, or as many of their sums, that no warpgroup has room for");
 
-    float sums[PARTS][SUMS], all[PARTS][SUMS];
+    Sum sums[PARTS][SUMS], all[PARTS][SUMS];
 
     // The stages' barriers: that a tile is there, and that it was used.
     static __device__ __forceinline__ u64 *there(unsigned char *stages, int stage) { return (u64 *)(stages + STAGES * STAGE_BYTES) + stage; }
@@ -180,15 +193,15 @@ template <class Element, class Right, int COLUMNS, int PARTS, int STAGES, bool R
     template <class Write> __device__ __forceinline__ void for_fours(Write write) const
     {
         int row = own_row() + threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
-        const float(&of)[PARTS][SUMS] = BY_STAGE ? all : sums;
+        const Sum(&of)[PARTS][SUMS] = BY_STAGE ? all : sums;
 #pragma unroll
         for (int i = 0; i < PARTS; i++)
 #pragma unroll
             for (int half = 0; half < 2; half++)
 #pragma unroll
                 for (int j = 0; j < N / 8; j += 2) {
-                    const float *one = of[i] + j * 4 + half * 2, *two = one + 4;
-                    float four[4];
+                    const Sum *one = of[i] + j * 4 + half * 2, *two = one + 4;
+                    Sum four[4];
                     four_of(four, one[0], one[1], two[0], two[1]);
                     write(four, row + i * 64 + half * 8, j * 8 + four_column());
                 }

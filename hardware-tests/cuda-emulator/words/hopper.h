@@ -30,24 +30,28 @@ template <class Map> void copy_windows(void *shared, const Map &map, unsigned lo
 
 inline void wgmma_fence() { emulator::here.runtime->hopper->fence(); }
 inline void wgmma_commit() { emulator::here.runtime->hopper->commit(); }
-template <int N, int EACH, int SUMS> void wgmma_wait(float (&)[EACH][SUMS]) { emulator::here.runtime->hopper->wait_for_products(N); }
+template <int N, class Sum, int EACH, int SUMS> void wgmma_wait(Sum (&)[EACH][SUMS]) { emulator::here.runtime->hopper->wait_for_products(N); }
 
 // Of 64 columns, and of 128.
-#define EMULATED_WGMMA(name, kind, right_rows)                                                                                            \
-    template <int SUMS> void name(float (&d)[SUMS], unsigned long long a, unsigned long long b, bool is_more)                             \
+#define EMULATED_WGMMA(name, Sum, kind, right_rows)                                                                                       \
+    template <int SUMS> void name(Sum (&d)[SUMS], unsigned long long a, unsigned long long b, bool is_more)                             \
     {                                                                                                                                     \
         static_assert(SUMS == 32 || SUMS == 64, "sums that no product has");                                                              \
         emulator::here.runtime->hopper->multiply(emulator::WgmmaKind::kind, right_rows, d, SUMS, a, b, is_more);                          \
     }
-EMULATED_WGMMA(wgmma_f16, F16, false)
-EMULATED_WGMMA(wgmma_bf16, Bf16, false)
-EMULATED_WGMMA(wgmma_tf32, Tf32, false)
-EMULATED_WGMMA(wgmma_e4m3, E4M3, false)
-EMULATED_WGMMA(wgmma_e5m2, E5M2, false)
-EMULATED_WGMMA(wgmma_e4m3e5m2, E4M3E5M2, false)
-EMULATED_WGMMA(wgmma_e5m2e4m3, E5M2E4M3, false)
-EMULATED_WGMMA(wgmma_f16_rows, F16, true)
-EMULATED_WGMMA(wgmma_bf16_rows, Bf16, true)
+EMULATED_WGMMA(wgmma_f16, float, F16, false)
+EMULATED_WGMMA(wgmma_bf16, float, Bf16, false)
+EMULATED_WGMMA(wgmma_tf32, float, Tf32, false)
+EMULATED_WGMMA(wgmma_e4m3, float, E4M3, false)
+EMULATED_WGMMA(wgmma_e5m2, float, E5M2, false)
+EMULATED_WGMMA(wgmma_e4m3e5m2, float, E4M3E5M2, false)
+EMULATED_WGMMA(wgmma_e5m2e4m3, float, E5M2E4M3, false)
+EMULATED_WGMMA(wgmma_s8, int, S8, false)
+EMULATED_WGMMA(wgmma_u8, int, U8, false)
+EMULATED_WGMMA(wgmma_u8s8, int, U8S8, false)
+EMULATED_WGMMA(wgmma_s8u8, int, S8U8, false)
+EMULATED_WGMMA(wgmma_f16_rows, float, F16, true)
+EMULATED_WGMMA(wgmma_bf16_rows, float, Bf16, true)
 #undef EMULATED_WGMMA
 
 template <int N> void registers_give() { emulator::here.runtime->hopper->registers(N); }

@@ -21,7 +21,7 @@ constexpr int WARP_LANES = 32;
 using Take = void (*)(int lane, void *own, void *const *of_lane);
 
 // What is multiplied by a warpgroup.
-enum class WgmmaKind { F16, Bf16, Tf32, E4M3, E5M2, E4M3E5M2, E5M2E4M3 };
+enum class WgmmaKind { F16, Bf16, Tf32, E4M3, E5M2, E4M3E5M2, E5M2E4M3, S8, U8, U8S8, S8U8 };
 
 // What only Hopper has (words/hopper.h).
 struct HopperRuntime {
@@ -34,7 +34,7 @@ struct HopperRuntime {
     // Offsets are those of a window: null for a box.
     void (*copy)(void *shared, const void *map, void *barrier, int rank, const int *at, const unsigned short *offsets);
     void (*fence)();
-    void (*multiply)(WgmmaKind kind, bool right_rows, float *d, int sums, unsigned long long a, unsigned long long b, bool is_more);
+    void (*multiply)(WgmmaKind kind, bool right_rows, void *d, int sums, unsigned long long a, unsigned long long b, bool is_more);
     void (*commit)();
     void (*wait_for_products)(int but_newest);
     void (*registers)(int count);

@@ -29,7 +29,7 @@ impl GpuLane {
             // Rounded when they are copied.
             DType::F32 => Type::CU_TENSOR_MAP_DATA_TYPE_TFLOAT32,
             // The copy only moves them, and has no name for them.
-            DType::F8E4M3 | DType::F8E5M2 => Type::CU_TENSOR_MAP_DATA_TYPE_UINT8,
+            DType::F8E4M3 | DType::F8E5M2 | DType::I8 | DType::U8 => Type::CU_TENSOR_MAP_DATA_TYPE_UINT8,
             other => return Err(ScoreError::internal(format!("no tiles are copied of {}", other.name()))),
         };
         let (lengths, strides) = (map.lengths.map(|n| n as u64), map.strides.map(|n| n as u64));

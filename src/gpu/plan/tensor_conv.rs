@@ -81,7 +81,7 @@ impl Planner<'_> {
             }
         };
         let source = source.define("BEYOND", i32::from(beyond.is_some()));
-        let operator = match self.conv_on_wgmma(&images, &right, window, shape, groups)? {
+        let operator = match self.conv_on_wgmma(&images, &right, window, shape, groups, beyond.is_some())? {
             Some(operator) => operator,
             None => {
                 let operator = Operator {

@@ -7,7 +7,7 @@
 //! added up by themselves, and then as floats are. Within them what lies so far beneath the largest product is lost: less than was when numbers became 8 bits.
 
 use super::product::int;
-use super::program::{Register, stored_name};
+use super::program::stored_name;
 use super::sources::Source;
 use super::tensor_map::{self, Taken, TensorMap};
 use super::tensor_product::Sides;
@@ -156,8 +156,8 @@ impl Sides {
     ) -> Result<Option<Operator>> {
         let (dtype, size) = (self.left.dtype, self.left.view.size);
         let Some(tile) = WideTile::of(cores, dtype, [m, n, matrices]) else { return Ok(None) };
-        // Only 16 bits are multiplied where columns lie together, and integers not at all.
-        if !Register::of(dtype)?.is_float() || (self.right_rows && size != 2) {
+        // Only 16 bits are multiplied where columns lie together.
+        if self.right_rows && size != 2 {
             return Ok(None);
         }
         let batch = match matrices {

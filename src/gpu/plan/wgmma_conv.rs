@@ -4,7 +4,7 @@
 //! for several of them; few channels are better packed as `conv_tensor.cu` packs them. Three spatial axes are left to it, too, and what copies cannot
 //! say of a window.
 
-use super::program::{Array, Register};
+use super::program::Array;
 use super::tensor_map::{self, Along, Taken, TensorMap, Windows};
 use super::text::{Struct, divide};
 use super::wgmma::{WideTile, step};
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::graph::Window;
 
 impl Planner<'_> {
-    /// The launch on Hopper's tensor cores, for weights `[outputs][taps · channels of a group]`.
+    /// The launch on Hopper's tensor cores, for weights `[outputs][taps · channels of a group]`; where `has_beyond`, what is beyond an image is not zero.
     pub(super) fn conv_on_wgmma(
         &self,
         images: &Images,
@@ -22,6 +22,7 @@ impl Planner<'_> {
         window: &Window,
         shape: &[usize],
         groups: usize,
+        has_beyond: bool,
     ) -> Result<Option<Operator>> {
         let (view, size) = (&images.array.view, images.array.view.size);
         let (rank, outputs) = (shape.len(), shape.get(1).copied().unwrap_or(0));
@@ -37,9 +38,7 @@ impl Planner<'_> {
         let padded = inputs.next_multiple_of(step(size));
         // A stage that reads another group's channels would multiply them with zeros, which is no zero for what is infinite.
         let is_deep = padded * 2 <= inputs * 3 && (groups == 1 || padded == inputs);
-        let is_float = Register::of(images.array.dtype)?.is_float();
         if self.is_plain(images.array.dtype)
-            || !is_float
             || !is_deep
             || images.lengths[0] != 1
             || kernel[0] != 1
@@ -52,6 +51,10 @@ impl Planner<'_> {
             window.padding(axis, view.length(2 + axis), own)
         });
         let pads = three(&pads.collect::<Vec<_>>(), (0, 0));
+        // Copies know nothing beyond an image but zeros.
+        if has_beyond && pads.iter().any(|pad| *pad != (0, 0)) {
+            return Ok(None);
+        }
         let (strides, dilations) = (three(&window.strides, 1), three(&window.dilations, 1));
         let along = |axis: usize| -> Option<Along> {
             Some(Along {

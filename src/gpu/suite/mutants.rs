@@ -102,13 +102,15 @@ const MUTANTS: &[Mutant] = &[
     ("normalise_held", "if (column(j) < columns)", 0, "", ROWS_TEST, "f32[7, 132]"),
     ("normalise_held", "if (row >= rows)", 0, "if (false)", ROWS_TEST, "f32[7, 132]"),
     // Integers of another type, and what is beyond an image.
-    ("tensor_tiles", "mma_u8s8(d, a, b)", 0, "mma_s8(d, a, b)", SUMS_TEST, "x: u8[2, 70, 80]"),
-    ("tensor_tiles", "mma_u8(d, a, b)", 0, "mma_s8u8(d, a, b)", SUMS_TEST, "x: u8[70, 48]"),
+    ("tensor_tiles", "mma_u8s8(d, a, b)", 0, "mma_s8(d, a, b)", SUMS_TEST, "x: u8[20, 1712]"),
+    ("tensor_tiles", "mma_u8(d, a, b)", 0, "mma_s8u8(d, a, b)", SUMS_TEST, "x: u8[9, 48]"),
+    ("wgmma_tiles", "wgmma_u8s8)", 0, "wgmma_s8)", SUMS_TEST, "x: u8[500, 144]"),
+    ("wgmma_tiles", "wgmma_s8u8)", 0, "wgmma_u8)", SUMS_TEST, "x: i8[2, 70, 1040]"),
     ("conv_tiles", "is_there || HAS_BEYOND", 0, "is_there", SUMS_TEST, "z = u8[] 117"),
     ("conv_tiles", "is_there ? x + at : beyond", 0, "x + at", SUMS_TEST, "z = u8[] 117"),
     ("conv", "(SUM)load(x[at]) - from", 0, "(SUM)load(x[at])", SUMS_TEST, "group=2"),
     ("conv_direct", "- from) * (SUM)", 0, ") * (SUM)", SUMS_TEST, "z = u8[] 120"),
-    ("tiles", BARRIER, 0, "", SUMS_TEST, "x: u8[130, 64]"),
+    ("tiles", BARRIER, 0, "", SUMS_TEST, "x: u8[20, 1712]"),
     // Floats of 8 bits: halfway between two, beyond the greatest one, infinite and no number.
     ("common", "(magnitude >> cut & 1)", 0, "0", FLOAT8_TEST, ""),
     ("common", "special | sign", 0, "sign", FLOAT8_TEST, ""),

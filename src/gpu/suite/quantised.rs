@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use super::{ONLY, SCHEDULES, compare_within, difference, everywhere, gpus, inputs_of, launched, run};
+use super::{
+    ONLY, SCHEDULES, compare_within, difference, everywhere, gpus, inputs_of, launched, on_all_tensor_cores,
+    run,
+};
 use crate::cpu::CpuBackend;
 use crate::gpu::GpuBackend;
 use crate::graph::encode;
@@ -25,7 +28,15 @@ const SUMS: &[&str] = &[
     "x: u8[70, 48]\nw: u8[48, 33]\nz: u8[]\nv: u8[]\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
     "x: i8[2, 3, 5, 32]\nw: u8[2, 3, 32, 24]\nz: i8[]\nv: u8[]\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
     "x: u8[130, 64]\nw = u8[64, 150] 1 2 255 128 0 7\nz = u8[] 200\nv = u8[] 128\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
-    "x: u8[20, 1700]\nw = i8[1700, 48] 1 -2 3 -128 127\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[9, 48]\nw: u8[48, 33]\nz: u8[]\nv: u8[]\na = MatMulInteger(x, w, z, v)\ny = Cast<to=1>(a)\n-> y",
+    // What Hopper has of its own: every pair of types, several stages, few columns and many, columns that are no fours.
+    "x: i8[150, 640]\nw = i8[640, 137] 1 -2 3 -128 127\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[150, 400]\nw = u8[400, 50] 1 255 130 128 0 7\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[500, 144]\nw = i8[144, 136] 1 -2 3 -128 127\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: i8[2, 70, 1040]\nw: u8[2, 1040, 72]\na = MatMulInteger(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[2, 128, 13, 11]\nw = i8[72, 128, 3, 2] 1 -2 3 -128 127\nz = u8[] 9\na = ConvInteger<dilations=[1, 3], strides=[2, 1]>(x, w, z)\ny = Cast<to=1>(a)\n-> y",
+    "x: i8[2, 256, 9, 9]\nw = i8[136, 128, 3, 3] 1 -2 3 -128 127\na = ConvInteger<group=2, pads=[1, 1, 1, 1]>(x, w)\ny = Cast<to=1>(a)\n-> y",
+    "x: u8[20, 1712]\nw = i8[1712, 48] 1 -2 3 -128 127\nz = u8[] 3\na = MatMulInteger(x, w, z)\ny = Cast<to=1>(a)\n-> y",
     "x: f32[5, 32]\nq, s, z = DynamicQuantizeLinear(x)\nw = i8[32, 20] 1 -2 3 -128 127\na = MatMulInteger(q, w, z)\nf = Cast<to=1>(a)\nb = f32[] 0.01\nt = Mul(s, b)\nc = Mul(f, t)\nd = f32[20] 1 2 3\ne = Add(c, d)\ny = Relu(e)\n-> y",
     // A convolution's padding is its zero point; of pixels in pieces, of three channels, of groups, of one pixel.
     "x: u8[2, 16, 9, 10]\nw = i8[72, 16, 3, 2] 1 -2 3 -128 127\nz = u8[] 117\na = ConvInteger<dilations=[1, 3], pads=[2, 0, 0, 1]>(x, w, z)\ny = Cast<to=1>(a)\n-> y",
@@ -168,13 +179,9 @@ fn pairs_become_integers_and_are_what_they_are_elsewhere() {
 
 #[test]
 fn sums_of_integers_are_what_they_are_elsewhere() {
-    everywhere(
-        "gpu::suite::quantised::sums_of_integers_are_what_they_are_elsewhere",
-        &SCHEDULES[..2],
-        || {
-            run(SUMS, &[Precision::F32]);
-        },
-    );
+    on_all_tensor_cores("gpu::suite::quantised::sums_of_integers_are_what_they_are_elsewhere", || {
+        run(SUMS, &[Precision::F32]);
+    });
 }
 
 #[test]
