@@ -53,6 +53,7 @@ pub use limits::{BatchPlan, Limits, Strategy};
 pub use placement::{NodePlacement, Placement, Site};
 #[cfg(any(feature = "cpu", feature = "cuda", feature = "opencl"))]
 pub(crate) use {
+    close::Tolerance,
     rows::checked_rows,
     sample::{Sample, sample},
 };

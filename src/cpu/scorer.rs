@@ -12,7 +12,7 @@ use crate::error::{ErrorKind, Result, ScoreError};
 use crate::model::Model;
 use crate::scoring::{
     Call, CompileOptions, Device, Health, Lane, LaneGuard, Lanes, Limits, Placement, Precision, Sample,
-    Scored, Scorer, Strategy, Timing, checked_rows, sample,
+    Scored, Scorer, Strategy, Timing, Tolerance, checked_rows, sample,
 };
 use crate::signature::Signature;
 use crate::tensor::{Tensor, Value};
@@ -148,7 +148,7 @@ impl CpuScorer {
             None => Err(ScoreError::unsupported("what the model takes could not be guessed")),
         };
         let run = |inputs: &[Tensor]| self.score_as(Strategy::Serial, inputs, &Call::new());
-        self.signature = checked_rows(self.signature.clone(), sample, Precision::Model, &run);
+        self.signature = checked_rows(self.signature.clone(), sample, Tolerance::of(Precision::Model), &run);
     }
 
     fn tune(&mut self, sample: &Sample, threads: usize) -> Result<()> {

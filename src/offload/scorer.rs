@@ -6,8 +6,10 @@ use super::Machine;
 use super::parts::{HostParts, Parts, PartsLane};
 use super::placement::Placed;
 use crate::error::Result;
+use crate::graph::Graph;
 use crate::scoring::{
-    Call, CompileOptions, Device, Health, Lanes, Limits, Placement, Scored, Scorer, Timing, checked_rows,
+    Call, CompileOptions, Device, Health, Lanes, Limits, Placement, Scored, Scorer, Timing, Tolerance,
+    checked_rows,
 };
 use crate::signature::Signature;
 use crate::tensor::{Tensor, Value};
@@ -58,7 +60,7 @@ impl<M: Machine> OffloadScorer<M> {
         let run = |inputs: &[Tensor]| lanes.with(&Call::new(), |lane| lane.run(inputs, None, &Call::new()));
         let signature = match options.skip_tuning {
             true => signature.without_batch_axis(),
-            false => checked_rows(signature, Ok(&placed.sample), options.precision, &run),
+            false => checked_rows(signature, Ok(&placed.sample), tolerance(&placed.graph, options), &run),
         };
         let mut limits = Limits::new(lanes.total());
         limits.max_batch = options.max_batch;
@@ -100,6 +102,13 @@ impl<M: Machine> OffloadScorer<M> {
         let outputs = joined.collect::<Result<_>>()?;
         Ok(Scored { outputs, timing, launches: pieces.into_iter().flat_map(|p| p.launches).collect() })
     }
+}
+
+/// What rounding explains of a difference: by the precision that is asked for, and by what the model itself stores.
+fn tolerance(graph: &Graph, options: &CompileOptions) -> Tolerance {
+    let made = graph.nodes().iter().flat_map(|node| node.makes());
+    let stored = made.filter_map(|id| graph.value(id).dtype);
+    stored.fold(Tolerance::of(options.precision), Tolerance::where_stored_as)
 }
 
 impl<M: Machine> Scorer for OffloadScorer<M> {

@@ -20,13 +20,16 @@ use crate::tensor::{DType, Tensor, Value};
 pub struct Buckets(Vec<(String, Vec<usize>)>);
 
 impl Buckets {
-    /// With the lengths of one more dimension; a longer input stays as it is.
+    /// With these lengths of a dimension, besides those that it has; a longer input stays as it is.
     #[must_use]
     pub fn with(mut self, dimension: impl Into<String>, lengths: impl IntoIterator<Item = usize>) -> Self {
-        let mut lengths = lengths.into_iter().collect::<Vec<_>>();
-        lengths.sort_unstable();
-        lengths.dedup();
-        self.0.push((dimension.into(), lengths));
+        let dimension = dimension.into();
+        let known = self.0.iter().position(|(name, _)| *name == dimension);
+        let mut all = known.map(|at| self.0.remove(at).1).unwrap_or_default();
+        all.extend(lengths.into_iter().filter(|length| *length > 0));
+        all.sort_unstable();
+        all.dedup();
+        self.0.push((dimension, all));
         self
     }
 

@@ -23,6 +23,18 @@ impl Tolerance {
         Self { relative, absolute }
     }
 
+    /// At least that of floats which are stored as this type.
+    pub(crate) fn where_stored_as(self, dtype: DType) -> Self {
+        let own = match dtype {
+            // A step of these is an eighth of a number, or a quarter.
+            DType::F8E4M3 | DType::F8E5M2 => Self { relative: 0.1, absolute: 5e-2 },
+            DType::Bf16 => Self::of(Precision::Bf16),
+            DType::F16 => Self::of(Precision::F16),
+            _ => return self,
+        };
+        Self { relative: self.relative.max(own.relative), absolute: self.absolute.max(own.absolute) }
+    }
+
     fn is_near(self, a: f64, b: f64, scale: f64) -> bool {
         let bound = self.absolute * scale + self.relative * a.abs().max(b.abs());
         a == b || (a.is_nan() && b.is_nan()) || (bound.is_finite() && (a - b).abs() <= bound)
@@ -47,6 +59,7 @@ fn close_tensors(a: &Tensor, b: &Tensor, tolerance: Tolerance) -> bool {
     if a.dtype() != b.dtype() || a.shape() != b.shape() {
         return false;
     }
+    let tolerance = tolerance.where_stored_as(a.dtype());
     macro_rules! near_as {
         ($t:ty, $to_f64:expr) => {
             match (a.as_slice::<$t>(), b.as_slice::<$t>()) {
@@ -98,5 +111,12 @@ mod tests {
         let is_close = |precision| close(&a, &b, Tolerance::of(precision));
         assert!(is_close(Precision::Bf16) && !is_close(Precision::F16) && !is_close(Precision::F32));
         assert!(!close(&a, &t(&[1.2, 0.0]), Tolerance::of(Precision::Bf16)));
+        // By what it is stored as, here or on the way.
+        let stored =
+            |v: f32| Tensor::from_slice(&[1], &[half::bf16::from_f32(v)]).map(Value::Tensor).unwrap();
+        let model = Tolerance::of(Precision::Model);
+        assert!(close(&stored(1.0), &stored(1.01), model) && !close(&stored(1.0), &stored(1.1), model));
+        let (eight, sixteen) = (model.where_stored_as(DType::F8E4M3), model.where_stored_as(DType::F16));
+        assert!(close(&t(&[1.0]), &t(&[1.1]), eight) && !close(&t(&[1.0]), &t(&[1.1]), sixteen));
     }
 }

@@ -5,7 +5,7 @@ use crate::signature::Signature;
 use crate::tensor::Tensor;
 
 use super::close::{Tolerance, close};
-use super::{Precision, Sample, Scored};
+use super::{Sample, Scored};
 
 /// Runs inputs: all that a scorer is to what checks it.
 pub(crate) type Run<'a> = dyn Fn(&[Tensor]) -> Result<Scored> + 'a;
@@ -13,15 +13,14 @@ pub(crate) type Run<'a> = dyn Fn(&[Tensor]) -> Result<Scored> + 'a;
 /// Rows of the sample that the independence of rows is checked with.
 const CHECK_ROWS: usize = 2;
 
-/// The signature, without its batch axis unless rows scored together equal rows scored alone, as far as the precision of the computation tells.
+/// The signature, without its batch axis unless rows scored together equal rows scored alone, but for what rounding explains.
 pub(crate) fn checked_rows(
     signature: Signature,
     sample: Result<&Sample>,
-    precision: Precision,
+    tolerance: Tolerance,
     run: &Run<'_>,
 ) -> Signature {
     let Some(axis) = signature.batch_axis() else { return signature };
-    let tolerance = Tolerance::of(precision);
     let reason = match sample.and_then(|sample| rows_are_independent(run, sample, axis, tolerance)) {
         Ok(true) => return signature,
         Ok(false) => "its rows depend on each other".to_owned(),

@@ -129,4 +129,6 @@ fn buckets_of_other_models_are_left_out() {
     let buckets = Buckets::default().with("sequence", [4]).with("height", [32]);
     assert_eq!(buckets.of(&signature), Buckets::default().with("sequence", [4]));
     assert!(Buckets::default().is_empty() && !buckets.is_empty());
+    let twice = Buckets::default().with("sequence", [8, 0, 2]).with("sequence", [4, 8]);
+    assert_eq!(twice, Buckets::default().with("sequence", [2, 4, 8]));
 }
