@@ -37,11 +37,11 @@ template <class Element, class Right, class Sum_, int M, int N, int WARPS_M, int
     static __device__ __forceinline__ int own_row() { return threadIdx.x / 32 / WARPS_N * (M / WARPS_M); }
     static __device__ __forceinline__ int own_column() { return threadIdx.x / 32 % WARPS_N * (N / WARPS_N); }
 
-    // Begins to copy ROWS rows of a matrix whose depth lies together; zeros beyond it.
-    template <int ROWS, class T> static __device__ __forceinline__ void copy_deep(unsigned char *tile, const T *from, int stride, int row0, int rows, int depth0, int depths)
+    // Begins to copy HEIGHT rows of a matrix whose depth lies together; zeros beyond it.
+    template <int HEIGHT, class T> static __device__ __forceinline__ void copy_deep(unsigned char *tile, const T *from, int stride, int row0, int rows, int depth0, int depths)
     {
 #pragma unroll
-        for (int i = threadIdx.x; i < ROWS * STEP_BYTES / PIECE_BYTES; i += THREADS) {
+        for (int i = threadIdx.x; i < HEIGHT * STEP_BYTES / PIECE_BYTES; i += THREADS) {
             int row = i / 4, piece = i % 4, depth = depth0 + piece * ELEMENTS;
             bool is_there = row0 + row < rows && depth < depths;
             copy_async_16(tile + deep_place(row, piece), is_there ? from + (i64)(row0 + row) * stride + depth : from, is_there);
