@@ -99,7 +99,7 @@ PY
 sanitizer() {
     command -v compute-sanitizer > /dev/null || { echo "no compute-sanitizer here"; return 69; }
     local test failed=0
-    for test in gpu::suite::products gpu::suite::operators_over_rows gpu::suite::windows; do
+    for test in gpu::suite::products gpu::suite::operators_over_rows gpu::suite::windows gpu::suite::floats gpu::suite::attention; do
         TRISCORE_SUITE_ONLY=${TRISCORE_SUITE_ONLY:-f32[2,} \
             compute-sanitizer --tool "$1" --error-exitcode 9 bin/unit-tests "$test" --nocapture --test-threads=1 || failed=1
     done
