@@ -12,6 +12,7 @@ mod library;
 mod moves;
 mod mutants;
 mod quantised;
+mod random;
 mod shapes;
 
 use cases::{ATTENTIONS, MOVING, POINTWISE, PRODUCTS, ROWS, TENSOR_PRODUCTS, TENSOR_WINDOWS, WINDOWS};
