@@ -1,4 +1,4 @@
-//! Products, convolutions and normalisations of shapes that nobody chose: seeded, so that what fails once fails again.
+//! Products, convolutions and normalisations, and sums of integers, of shapes that nobody chose: seeded, so that what fails once fails again.
 //!
 //! `TRISCORE_CASES` says how many of each kind there are.
 
@@ -95,13 +95,39 @@ fn normalisation(dice: &mut Dice) -> String {
     format!("x: f32[{shape}]\n{scale}{op}\n{}", end(dice, &shape, &columns.to_string()))
 }
 
+/// Of every pair of types, with a zero point on either side, or on none.
+fn integers(dice: &mut Dice) -> String {
+    let (left, right) = (dice.one(&["u8", "i8"]).to_owned(), dice.one(&["u8", "i8"]).to_owned());
+    let inputs = match dice.up_to(3) {
+        1 => "x, w".to_owned(),
+        2 => "x, w, z".to_owned(),
+        _ => "x, w, z, v".to_owned(),
+    };
+    let zeros = format!("z = {left}[] 3\nv = {right}[] 5\n");
+    if dice.is(0.5) {
+        let (rows, columns, depth) =
+            (dice.up_to(300), dice.length(200), dice.length(900).next_multiple_of(4));
+        let w = if dice.is(0.5) { ":" } else { " =" };
+        let numbers = if w == ":" { "" } else { " 1 2 7 100 0 5" };
+        return format!(
+            "x: {left}[{rows}, {depth}]\nw{w} {right}[{depth}, {columns}]{numbers}\n{zeros}a = MatMulInteger({inputs})\ny = Cast<to=1>(a)\n-> y"
+        );
+    }
+    let channels = [3, 16, 64, 96, 128, 256][dice.up_to(6) - 1];
+    let (outputs, side, kernel) = (16 + dice.up_to(130), 5 + dice.up_to(8), dice.up_to(3));
+    let pad = dice.up_to(2) - 1;
+    format!(
+        "x: {left}[2, {channels}, {side}, {side}]\nw = {right}[{outputs}, {channels}, {kernel}, {kernel}] 1 2 7 100 0 5\n{zeros}a = ConvInteger<pads=[{pad}, {pad}, {pad}, {pad}]>({inputs})\ny = Cast<to=1>(a)\n-> y"
+    )
+}
+
 #[test]
 fn shapes_that_nobody_chose_are_what_they_are_elsewhere() {
     let count = std::env::var("TRISCORE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
     on_all_tensor_cores("gpu::suite::random::shapes_that_nobody_chose_are_what_they_are_elsewhere", || {
         let mut wrong = Vec::new();
         for seed in 1..=count as u64 {
-            for make in [product, convolution, normalisation] {
+            for make in [product, convolution, normalisation, integers] {
                 let mut dice = Dice(Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1));
                 // The first numbers of neighbouring seeds are alike.
                 (0..4).for_each(|_| _ = dice.0.next());
