@@ -15,14 +15,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N, BLOCKS) gem
     Part part = own_part<SPLIT>(parts, (k + Own::STEP - 1) / Own::STEP);
     a += left_begin(batches, part.z);
     b += right_begin(batches, part.z);
-    int row0 = blockIdx.y * TILE_M, column0 = blockIdx.x * TILE_N;
     Own own;
-    multiply_matrices(own, stages, part, a, left_stride, row0, m, b, right_stride, column0, n, k);
-    if (!is_whole<SPLIT>(own, parts, part))
-        return;
-    own.for_fours([&](const Own::Sum (&four)[4], int own_row, int own_column) {
-        int row = row0 + own_row, column = column0 + own_column;
-        if (row < m && column < n)
-            result4(out, four, n - column, part.z, row, column);
-    });
+    multiply_matrices(own, stages, part, a, left_stride, m, b, right_stride, n, k);
+    write_whole<SPLIT>(own, parts, part, m, n, [&](const Own::Sum (&four)[4], int count, int row, int column) { result4(out, four, count, part.z, row, column); });
 }

@@ -78,9 +78,10 @@ template <class Element, class Right, class Sum_, int M, int N, int WARPS_M, int
                     sums[i][j][e] = 0;
     }
 
-    // Sums up a part of the depth: `copy(stage, step)` begins to copy what a step needs, and `multiply(stage)` adds its products.
-    template <class Copy, class Multiply> static __device__ __forceinline__ void run(unsigned char *stages, const Part &part, Copy copy, Multiply multiply)
+    // Sums up a part of the depth: `copy(stage, step)` begins to copy what a step needs.
+    template <class Own, class Copy> static __device__ __forceinline__ void run(Own &own, unsigned char *stages, const Part &part, Copy copy)
     {
+        own.clear();
         // The first STAGES - 1 steps are on their way before the first is multiplied; groups without a copy keep the count.
 #pragma unroll 1
         for (int step = part.begin + 1 - STAGES; step < part.end; step++) {
@@ -94,20 +95,31 @@ template <class Element, class Right, class Sum_, int M, int N, int WARPS_M, int
                 copy(stages + ahead % STAGES * STAGE_BYTES, ahead);
             copy_async_commit();
             if (step >= part.begin)
-                multiply(stages + step % STAGES * STAGE_BYTES);
+                own.multiply(stages + step % STAGES * STAGE_BYTES);
         }
     }
+
+    static __device__ __forceinline__ int row0() { return blockIdx.y * ROWS; }
+    static __device__ __forceinline__ int column0() { return blockIdx.x * COLUMNS; }
 };
 
-// The same of two matrices that lie in memory.
-template <class Own, class Left, class Right> __device__ __forceinline__ void multiply_matrices(Own &own, unsigned char *stages, const Part &part, const Left *a, int left_stride, int row0, int m, const Right *b, int right_stride, int column0, int n, int k)
+// Sums up a part of the depth of two matrices that lie in memory.
+template <class Own, class Left, class Right> __device__ __forceinline__ void multiply_matrices(Own &own, unsigned char *stages, const Part &part, const Left *a, int left_stride, int m, const Right *b, int right_stride, int n, int k)
 {
-    own.clear();
-    Own::run(
-        stages, part,
-        [&](unsigned char *stage, int step) {
-            Own::template copy_deep<Own::ROWS>(stage, a, left_stride, row0, m, step * Own::STEP, k);
-            Own::copy_right(stage, b, right_stride, column0, n, step * Own::STEP, k);
-        },
-        [&](unsigned char *stage) { own.multiply(stage); });
+    Own::run(own, stages, part, [&](unsigned char *stage, int step) {
+        Own::template copy_deep<Own::ROWS>(stage, a, left_stride, Own::row0(), m, step * Own::STEP, k);
+        Own::copy_right(stage, b, right_stride, Own::column0(), n, step * Own::STEP, k);
+    });
+}
+
+// Calls `write(four, count, row, column)` for what the result of so many rows and columns has of this block's sums, if it is the one that has them all.
+template <bool SPLIT, class Own, class Write> __device__ __forceinline__ void write_whole(Own &own, const Parts &parts, const Part &part, int rows, int columns, Write write)
+{
+    if (!is_whole<SPLIT>(own, parts, part))
+        return;
+    own.for_fours([&](const typename Own::Sum (&four)[4], int own_row, int own_column) {
+        int row = Own::row0() + own_row, column = Own::column0() + own_column;
+        if (row < rows && column < columns)
+            write(four, columns - column, row, column);
+    });
 }
