@@ -151,24 +151,59 @@ fn leaves(program: &Program, before: usize, given: &str) -> Result<Vec<String>> 
     Ok(values)
 }
 
+/// How operands are found by an element's number: the loops over them, what the number is divided by, and the struct that says it.
+struct Numbered<'a> {
+    arrays: Vec<&'a Array>,
+    loops: Loops,
+}
+
+impl<'a> Numbered<'a> {
+    /// Over the elements of a shape, its axes in that order.
+    fn of(arrays: Vec<&'a Array>, shape: &[usize], order: &[usize]) -> Self {
+        let index = numbers(shape, order);
+        let views = std::iter::once(&index).chain(arrays.iter().map(|a| &a.view)).collect::<Vec<_>>();
+        let loops = Loops::over(&views);
+        Self { arrays, loops }
+    }
+
+    /// Whether four elements that follow each other, the first one's number a multiple of four, do so along one axis of every operand.
+    fn is_of_fours(&self) -> bool {
+        self.loops.lengths.last().is_some_and(|length| length % 4 == 0)
+    }
+
+    fn strides(&self) -> &[Vec<isize>] {
+        self.loops.strides.get(1..).unwrap_or_default()
+    }
+
+    fn divisors(&self) -> &[usize] {
+        self.loops.lengths.get(1..).unwrap_or_default()
+    }
+
+    fn definition(&self, kind: &str) -> String {
+        definition(kind, self.arrays.len(), self.divisors().len(), self.loops.lengths.len())
+    }
+
+    fn places(&self) -> String {
+        places(&self.loops, self.arrays.len())
+    }
+
+    fn argument(&self) -> Struct {
+        argument(&self.arrays, self.divisors(), self.strides(), self.loops.lengths.len())
+    }
+}
+
 /// `name(o, i)`: element number `i` of a program, its axes in that order.
 pub(super) fn reader(program: &Program, order: &[usize], name: &str, kind: &str) -> Result<Generated> {
-    let arrays = arrays(program, None);
-    let index = numbers(&program.shape, order);
-    let views = std::iter::once(&index).chain(arrays.iter().map(|a| &a.view)).collect::<Vec<_>>();
-    let loops = Loops::over(&views);
-    let divisors = loops.lengths.iter().skip(1).copied().collect::<Vec<_>>();
-    let axes = loops.lengths.len();
+    let numbered = Numbered::of(arrays(program, None), &program.shape, order);
     let text = format!(
         "{}{}__device__ __forceinline__ {} {name}(const {kind} &o, unsigned i)\n{{\n{}    return {name}_of({});\n}}\n",
-        definition(kind, arrays.len(), divisors.len(), axes),
+        numbered.definition(kind),
         program.function(&format!("{name}_of"))?,
         program.register().name(),
-        places(&loops, arrays.len()),
+        numbered.places(),
         leaves(program, 0, "")?.join(", "),
     );
-    let strides = loops.strides.get(1..).unwrap_or_default();
-    Ok(Generated { text, argument: argument(&arrays, &divisors, strides, axes) })
+    Ok(Generated { text, argument: numbered.argument() })
 }
 
 /// `name(o, i, four)`: the four elements from number `i` on, a multiple of four, of a program, its axes in that order; `None` where they do not follow each
@@ -179,28 +214,19 @@ pub(super) fn reader4(
     name: &str,
     kind: &str,
 ) -> Result<Option<Generated>> {
-    let arrays = arrays(program, None);
-    let index = numbers(&program.shape, order);
-    let Some(loops) = loops_of_fours(&index, &arrays) else { return Ok(None) };
-    let strides = loops.strides.get(1..).unwrap_or_default();
-    let divisors = loops.lengths.iter().skip(1).copied().collect::<Vec<_>>();
-    let axes = loops.lengths.len();
-    let (loads, values) = loads(program, (&arrays, strides), 0, 4, "4")?;
+    let numbered = Numbered::of(arrays(program, None), &program.shape, order);
+    if !numbered.is_of_fours() {
+        return Ok(None);
+    }
+    let (loads, values) = loads(program, (&numbered.arrays, numbered.strides()), 0, 4, "4")?;
     let text = format!(
         "{}{}__device__ __forceinline__ void {name}(const {kind} &o, unsigned i, {} (&four)[4])\n{{\n{}{loads}#pragma unroll\n    for (int e = 0; e < 4; e++)\n        four[e] = {name}_of({values});\n}}\n",
-        definition(kind, arrays.len(), divisors.len(), axes),
+        numbered.definition(kind),
         program.function(&format!("{name}_of"))?,
         program.register().name(),
-        places(&loops, arrays.len()),
+        numbered.places(),
     );
-    Ok(Some(Generated { text, argument: argument(&arrays, &divisors, strides, axes) }))
-}
-
-/// The loops over arrays by an element's number, if four that follow each other by it do so along one axis of every array.
-fn loops_of_fours(index: &View, arrays: &[&Array]) -> Option<Loops> {
-    let views = std::iter::once(index).chain(arrays.iter().map(|a| &a.view)).collect::<Vec<_>>();
-    let loops = Loops::over(&views);
-    loops.lengths.last().is_some_and(|length| length % 4 == 0).then_some(loops)
+    Ok(Some(Generated { text, argument: numbered.argument() }))
 }
 
 /// `name(o, i)` for each array: how many elements from its start its element number `i` lies.
@@ -249,34 +275,22 @@ pub(super) fn writer(program: &Program, output: &Array, access: &Access) -> Resu
     );
     let function = program.function("result_of")?;
     match access {
-        Access::Flat(order) => {
-            let index = numbers(&program.shape, order);
-            let views = std::iter::once(&index).chain(arrays.iter().map(|a| &a.view)).collect::<Vec<_>>();
-            let loops = Loops::over(&views);
-            let divisors = loops.lengths.iter().skip(1).copied().collect::<Vec<_>>();
-            let axes = loops.lengths.len();
-            let text = format!(
-                "{}{function}__device__ __forceinline__ void result(const Result &o, {given} value, unsigned i)\n{{\n{}{store}}}\n",
-                definition("Result", arrays.len(), divisors.len(), axes),
-                places(&loops, arrays.len()),
-            );
-            let strides = loops.strides.get(1..).unwrap_or_default();
-            Ok(Some(Generated { text, argument: argument(&arrays, &divisors, strides, axes) }))
-        }
-        Access::FlatFours(order) => {
-            let Some(loops) = loops_of_fours(&numbers(&program.shape, order), &arrays) else {
-                return Ok(None);
+        Access::Flat(order) | Access::FlatFours(order) => {
+            let numbered = Numbered::of(arrays, &program.shape, order);
+            let (name, value, end) = match access {
+                Access::FlatFours(_) if !numbered.is_of_fours() => return Ok(None),
+                Access::FlatFours(_) => {
+                    let end = four(program, &numbered.arrays, numbered.strides(), 4)?;
+                    ("result4", format!("const {given} (&four)[4], int count"), end)
+                }
+                _ => ("result", format!("{given} value"), store),
             };
-            let strides = loops.strides.get(1..).unwrap_or_default();
-            let divisors = loops.lengths.iter().skip(1).copied().collect::<Vec<_>>();
-            let axes = loops.lengths.len();
             let text = format!(
-                "{}{function}__device__ __forceinline__ void result4(const Result &o, const {given} (&four)[4], int count, unsigned i)\n{{\n{}{}}}\n",
-                definition("Result", arrays.len(), divisors.len(), axes),
-                places(&loops, arrays.len()),
-                four(program, &arrays, strides, 4)?,
+                "{}{function}__device__ __forceinline__ void {name}(const Result &o, {value}, unsigned i)\n{{\n{}{end}}}\n",
+                numbered.definition("Result"),
+                numbered.places(),
             );
-            Ok(Some(Generated { text, argument: argument(&arrays, &divisors, strides, axes) }))
+            Ok(Some(Generated { text, argument: numbered.argument() }))
         }
         Access::Blocks(groups) | Access::Fours { groups, .. } => {
             let strides = arrays.iter().map(|a| block_strides(&a.view, groups)).collect::<Option<Vec<_>>>();
@@ -392,22 +406,16 @@ pub(super) fn block_stride(view: &View, axes: &[usize]) -> Option<isize> {
 
 /// `map_elements(o, i)`: reads, computes and writes so many elements from number `i` on; and how many that is.
 pub(super) fn mapper(program: &Program, output: &Array) -> Result<(Generated, usize)> {
-    let arrays = arrays(program, Some(output));
-    let index = numbers(&program.shape, &output.view.order());
-    let views = std::iter::once(&index).chain(arrays.iter().map(|a| &a.view)).collect::<Vec<_>>();
-    let loops = Loops::over(&views);
-    let divisors = loops.lengths.iter().skip(1).copied().collect::<Vec<_>>();
-    let axes = loops.lengths.len();
-    let vector = vector(&arrays, &loops);
-    let mut body = places(&loops, arrays.len());
+    let numbered = Numbered::of(arrays(program, Some(output)), &program.shape, &output.view.order());
+    let vector = vector(&numbered.arrays, &numbered.loops);
+    let mut body = numbered.places();
     let mut values = Vec::new();
-    let strides = loops.strides.get(1..).unwrap_or_default();
-    for (k, array) in arrays.iter().enumerate().skip(1) {
-        let (kind, repeats) =
-            (stored_name(array.dtype)?, strides.get(k).is_some_and(|s| s.last() == Some(&0)));
+    let operands = numbered.arrays.iter().zip(numbered.strides()).enumerate();
+    for (k, (array, strides)) in operands.skip(1) {
+        let (kind, repeats) = (stored_name(array.dtype)?, strides.last() == Some(&0));
         match vector {
             1 => values.push(format!("((const {kind} *)o.at[{k}])[place{k}]")),
-            _ if repeats || axes == 0 => {
+            _ if repeats || strides.is_empty() => {
                 body.push_str(&format!("    {kind} a{k} = ((const {kind} *)o.at[{k}])[place{k}];\n"));
                 values.push(format!("a{k}"));
             }
@@ -428,10 +436,10 @@ pub(super) fn mapper(program: &Program, output: &Array) -> Result<(Generated, us
     });
     let text = format!(
         "#define VECTOR {vector}\n{}{}__device__ __forceinline__ void map_elements(const Map &o, unsigned i)\n{{\n{body}}}\n",
-        definition("Map", arrays.len(), divisors.len(), axes),
+        numbered.definition("Map"),
         program.function("map_of")?,
     );
-    Ok((Generated { text, argument: argument(&arrays, &divisors, strides, axes) }, vector))
+    Ok((Generated { text, argument: numbered.argument() }, vector))
 }
 
 /// How many elements a thread moves at once: 16 bytes of the widest operand, where all lie so that it may.
