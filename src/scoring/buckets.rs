@@ -41,8 +41,7 @@ impl Buckets {
     /// Those of dimensions that a model of that signature has: for a service whose script opens several models.
     #[must_use]
     pub fn of(&self, signature: &Signature) -> Self {
-        let has = |(name, _): &&(String, Vec<usize>)| signature.inputs().iter().any(|port| has(port, name));
-        Self(self.0.iter().filter(has).cloned().collect())
+        Self(self.0.iter().filter(|(name, _)| is_of_input(signature, name)).cloned().collect())
     }
 
     fn lengths(&self, dimension: &str) -> Option<&[usize]> {
@@ -193,6 +192,10 @@ fn has(port: &Port, dimension: &str) -> bool {
     axes(port, dimension).next().is_some()
 }
 
+fn is_of_input(signature: &Signature, dimension: &str) -> bool {
+    signature.inputs().iter().any(|port| has(port, dimension))
+}
+
 /// The axes of a port that are the dimension.
 fn axes<'a>(port: &'a Port, dimension: &'a str) -> impl Iterator<Item = usize> + 'a {
     let dims = port.dims().unwrap_or_default().iter().enumerate();
@@ -202,7 +205,7 @@ fn axes<'a>(port: &'a Port, dimension: &'a str) -> impl Iterator<Item = usize> +
 /// Refuses a dimension that cannot be padded.
 fn check_ports(signature: &Signature, dimension: &str) -> Result<()> {
     let refused = |what: String| Err(ScoreError::bad_config(what).with_at(at(dimension)));
-    if !signature.inputs().iter().any(|port| has(port, dimension)) {
+    if !is_of_input(signature, dimension) {
         let mut names = Vec::new();
         for dim in signature.inputs().iter().flat_map(|port| port.dims().unwrap_or_default()) {
             if let Dim::Free(Some(name)) = dim
@@ -235,7 +238,7 @@ fn check_ports(signature: &Signature, dimension: &str) -> Result<()> {
         // An axis of its own name may be as long as the dimension, or not.
         let is_known = |dim: &Dim| match dim {
             Dim::Fixed(_) => true,
-            Dim::Free(name) => signature.inputs().iter().any(|p| name.as_deref().is_some_and(|n| has(p, n))),
+            Dim::Free(name) => name.as_deref().is_some_and(|name| is_of_input(signature, name)),
         };
         let rest = dims.iter().skip(usize::from(batch.is_some()));
         if let Some(dim) = rest.into_iter().find(|dim| !is_known(dim)) {

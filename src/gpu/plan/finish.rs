@@ -101,16 +101,12 @@ impl Planner<'_> {
             other.into_iter().flatten().flatten().for_each(|(storage, _)| live(storage, time + 1));
         }
         let once = self.once();
-        // What is computed once stays.
+        // What is computed once stays, and what counts parts is nobody else's.
         let lasting = self.operators.iter().zip(&once).filter(|(_, once)| **once);
-        for storage in lasting.flat_map(|((operator, _), _)| &operator.writes) {
+        for storage in lasting.flat_map(|((operator, _), _)| &operator.writes).chain(&self.arrived) {
             live(*storage, 0);
             live(*storage, end);
         }
-        // What counts parts is nobody else's.
-        self.arrived
-            .into_iter()
-            .for_each(|storage| [0, end].into_iter().for_each(|time| live(storage, time)));
         self.inputs.iter().for_each(|(_, array)| live(array.view.storage, 0));
         self.outputs.iter().for_each(|array| live(array.view.storage, end));
         // Constants have memory of their own.

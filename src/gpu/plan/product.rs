@@ -112,11 +112,7 @@ impl Planner<'_> {
         if let Some(sides) = &sides {
             let (row_stride, shape) = ((left_rows / left.size.max(1) as isize) as usize, [matrices, m, n, k]);
             let firsts = (&left_begin.view, &right_begin.view);
-            let wide = match self.is_plain(sides.left.dtype) {
-                true => None,
-                false => sides.on_wgmma(self.settings.tensor_cores, firsts, left_rows, shape)?,
-            };
-            let operator = match wide {
+            let operator = match sides.on_wgmma(self, firsts, left_rows, shape)? {
                 Some(operator) => operator,
                 None => sides.operator(self, batches, row_stride, shape)?,
             };

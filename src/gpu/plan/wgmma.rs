@@ -12,7 +12,7 @@ use super::sources::Source;
 use super::tensor_map::{self, Taken, TensorMap};
 use super::tensor_product::Sides;
 use super::text::Struct;
-use super::{Argument, Operator, TensorCores};
+use super::{Argument, Operator, Planner, TensorCores};
 use crate::error::Result;
 use crate::layout::view::{Loops, Storage, View};
 use crate::tensor::DType;
@@ -47,7 +47,7 @@ pub(super) struct WideTile {
 impl WideTile {
     /// For a result of so many rows and columns, so many times, of elements of that type; `None` where the device would be idle for the most part, or has no
     /// such tensor cores.
-    pub(super) fn of(cores: TensorCores, dtype: DType, [rows, columns, times]: [usize; 3]) -> Option<Self> {
+    fn of(cores: TensorCores, dtype: DType, [rows, columns, times]: [usize; 3]) -> Option<Self> {
         let TensorCores::Wgmma { multiprocessors } = cores else { return None };
         if rows <= FEW_ROWS || columns <= FEW_COLUMNS {
             return None;
@@ -110,6 +110,13 @@ impl WideTile {
     }
 }
 
+impl Planner<'_> {
+    /// The tile for a result of so many rows and columns, so many times, of elements that are stored so, if they are multiplied on such tensor cores.
+    pub(super) fn wide_tile(&self, dtype: DType, shape: [usize; 3]) -> Option<WideTile> {
+        WideTile::of(self.settings.tensor_cores, dtype, shape).filter(|_| !self.is_plain(dtype))
+    }
+}
+
 /// Elements of depth that a stage has.
 pub(super) fn step(size: usize) -> usize {
     SPAN_BYTES / size.max(1)
@@ -149,13 +156,13 @@ impl Sides {
     /// one's rows are that far from each other.
     pub(super) fn on_wgmma(
         &self,
-        cores: TensorCores,
+        planner: &Planner<'_>,
         (left_batch, right_batch): (&View, &View),
         left_stride: isize,
         [matrices, m, n, k]: [usize; 4],
     ) -> Result<Option<Operator>> {
         let (dtype, size) = (self.left.dtype, self.left.view.size);
-        let Some(tile) = WideTile::of(cores, dtype, [m, n, matrices]) else { return Ok(None) };
+        let Some(tile) = planner.wide_tile(dtype, [m, n, matrices]) else { return Ok(None) };
         // Only 16 bits are multiplied where columns lie together.
         if self.right_rows && size != 2 {
             return Ok(None);

@@ -7,7 +7,7 @@
 use super::program::Array;
 use super::tensor_map::{self, Along, Taken, TensorMap, Windows};
 use super::text::{Struct, divide};
-use super::wgmma::{WideTile, step};
+use super::wgmma::step;
 use super::windows::{Images, three};
 use super::{Argument, Operator, Planner};
 use crate::error::Result;
@@ -29,21 +29,14 @@ impl Planner<'_> {
         let (inputs, per_group) = (images.channels / groups.max(1), outputs / groups.max(1));
         let spatial = three(shape.get(2..).unwrap_or_default(), 1);
         let rows = shape.first().copied().unwrap_or(1) * spatial.iter().product::<usize>();
-        let Some(tile) =
-            WideTile::of(self.settings.tensor_cores, images.array.dtype, [rows, per_group, groups])
-        else {
+        let Some(tile) = self.wide_tile(images.array.dtype, [rows, per_group, groups]) else {
             return Ok(None);
         };
         let kernel = three(&window.kernel, 1);
         let padded = inputs.next_multiple_of(step(size));
         // A stage that reads another group's channels would multiply them with zeros, which is no zero for what is infinite.
         let is_deep = padded * 2 <= inputs * 3 && (groups == 1 || padded == inputs);
-        if self.is_plain(images.array.dtype)
-            || !is_deep
-            || images.lengths[0] != 1
-            || kernel[0] != 1
-            || spatial[0] != 1
-        {
+        if !is_deep || images.lengths[0] != 1 || kernel[0] != 1 || spatial[0] != 1 {
             return Ok(None);
         }
         let pads = (0..rank.saturating_sub(2)).map(|axis| {
